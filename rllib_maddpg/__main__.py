@@ -1,0 +1,7 @@
+"""`python -m rllib_maddpg` is `rllib-maddpg`."""
+
+import sys
+
+from rllib_maddpg.cli import main
+
+sys.exit(main())

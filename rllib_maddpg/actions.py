@@ -1,0 +1,216 @@
+"""Action codes: how one agent's actions look inside critics and replay.
+
+A codec belongs to one action space and one actor head. It knows three views of an action:
+
+- the *head output*, `[..., dim]` float: what the actor network returns, unbounded;
+- the *action code*, `[..., dim]` float: what critics and replay see (Box: scaled to [-1, 1]; Discrete: one-hot;
+  MultiDiscrete: concatenated one-hots);
+- the *episode action*: what RLlib's episodes hold (Box: [-1, 1] in the space's shape; Discrete: int; MultiDiscrete: ints).
+
+RLlib turns episode actions into environment actions itself (`normalize_actions=True` unsquashes boxes to their bounds).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import gymnasium as gym
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ACTOR_HEADS = ("tanh", "softmax")
+
+
+class ActionCodec(ABC):
+    """Encodes, decodes and samples the actions of one space.
+
+    Attributes:
+        space: The agent's action space.
+        dim: Width of head output and action code.
+        noise: "additive" (noise is added to the action code) or "gumbel" (noise is added to the head output).
+        categorical: True where codes are one-hot.
+    """
+
+    noise: str
+    categorical: bool
+
+    def __init__(self, space: gym.Space, dim: int):
+        self.space = space
+        self.dim = dim
+
+    @abstractmethod
+    def encode(self, actions: np.ndarray) -> np.ndarray:
+        """Episode actions `[T, ...]` -> action codes `[T, dim]` float32."""
+
+    @abstractmethod
+    def decode(self, code: np.ndarray | Tensor) -> np.ndarray | Tensor:
+        """Action codes `[T, dim]` -> episode actions `[T, ...]`, as array or tensor like `code`."""
+
+    @abstractmethod
+    def greedy(self, output: Tensor) -> Tensor:
+        """The deterministic policy mu: head output `[..., dim]` -> action code `[..., dim]`."""
+
+    @abstractmethod
+    def greedy_numpy(self, output: np.ndarray) -> np.ndarray:
+        """`greedy` for the env runners, where no gradient is needed."""
+
+    @abstractmethod
+    def sample(self, output: Tensor, gumbel: Tensor | None, temperature: float) -> Tensor:
+        """Action code `[..., dim]` through which the actor loss can be differentiated.
+
+        Args:
+            output: Head output `[..., dim]`.
+            gumbel: Standard Gumbel noise `[..., dim]`; used by categorical spaces only.
+            temperature: Of the Gumbel-Softmax relaxation; used by categorical spaces only.
+        """
+
+    @abstractmethod
+    def head_metrics(self, output: Tensor) -> dict[str, Tensor]:
+        """Scalars that show whether the head still explores: entropy (nats) or saturation (fraction of |a| > 0.99)."""
+
+    def explore(self, output: np.ndarray, noise: np.ndarray, scale: float) -> np.ndarray:
+        """Noisy action code `[..., dim]` float32.
+
+        Args:
+            output: Head output `[..., dim]`.
+            noise: Gaussian or OU noise ("additive") or standard Gumbel noise ("gumbel"), `[..., dim]`.
+            scale: Standard deviation in action-code units ("additive") or temperature ("gumbel").
+        """
+        if self.noise == "gumbel":
+            # The argmax of output + T * gumbel is an exact draw from softmax(output / T).
+            return self.greedy_numpy(output + np.float32(scale) * noise)
+        return np.clip(self.greedy_numpy(output) + np.float32(scale) * noise, -1.0, 1.0, dtype=np.float32)
+
+
+class BoxCodec(ActionCodec):
+    """Continuous actions, scaled to [-1, 1]; the head is tanh or, for OpenAI's way of acting on MPE, softmax.
+
+    With `head="softmax"` the head output becomes a point of the simplex, which the code holds as `2 * p - 1`.
+    """
+
+    categorical = False
+
+    def __init__(self, space: gym.spaces.Box, head: str = "tanh"):
+        super().__init__(space, int(np.prod(space.shape, dtype=int)))
+        self.head = head
+        self.noise = "additive" if head == "tanh" else "gumbel"
+
+    def encode(self, actions: np.ndarray) -> np.ndarray:
+        return np.asarray(actions, np.float32).reshape(len(actions), self.dim)
+
+    def decode(self, code: np.ndarray | Tensor) -> np.ndarray | Tensor:
+        return code.reshape(len(code), *self.space.shape)
+
+    def greedy(self, output: Tensor) -> Tensor:
+        return torch.tanh(output) if self.head == "tanh" else 2.0 * torch.softmax(output, -1) - 1.0
+
+    def greedy_numpy(self, output: np.ndarray) -> np.ndarray:
+        if self.head == "tanh":
+            return np.tanh(output)
+        exp = np.exp(output - output.max(-1, keepdims=True))
+        return (2.0 * exp / exp.sum(-1, keepdims=True) - 1.0).astype(np.float32)
+
+    def sample(self, output: Tensor, gumbel: Tensor | None, temperature: float) -> Tensor:
+        return self.greedy(output)
+
+    def head_metrics(self, output: Tensor) -> dict[str, Tensor]:
+        return {"action_saturation": (self.greedy(output).abs() > 0.99).to(output.dtype).mean()}
+
+
+class CategoricalCodec(ActionCodec):
+    """Discrete and MultiDiscrete actions: one one-hot block for each part.
+
+    The relaxed sample is the straight-through Gumbel-Softmax (Jang et al. 2017): the forward value is a hard one-hot, the
+    gradient is that of the softmax. So the critic sees in the actor loss what it sees in replay: one-hots.
+    """
+
+    categorical = True
+    noise = "gumbel"
+
+    def __init__(self, space: gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+        self.single = isinstance(space, gym.spaces.Discrete)
+        nvec = [space.n] if self.single else np.asarray(space.nvec).ravel()
+        self.nvec = tuple(int(n) for n in nvec)
+        starts = np.ravel(np.asarray(space.start, np.int64))
+        self.starts = starts if starts.size == len(self.nvec) else np.zeros(len(self.nvec), np.int64)
+        # Column at which each part's one-hot begins.
+        self.offsets = np.concatenate([[0], np.cumsum(self.nvec)[:-1]]).astype(np.int64)
+        super().__init__(space, int(sum(self.nvec)))
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x.split(self.nvec, -1)
+
+    def encode(self, actions: np.ndarray) -> np.ndarray:
+        choices = np.asarray(actions, np.int64).reshape(len(actions), len(self.nvec)) - self.starts
+        code = np.zeros((len(choices), self.dim), np.float32)
+        np.put_along_axis(code, choices + self.offsets, 1.0, axis=1)
+        return code
+
+    def decode(self, code: np.ndarray | Tensor) -> np.ndarray | Tensor:
+        blocks = zip(self.offsets, self.nvec, self.starts, strict=True)
+        choices = [code[:, o : o + n].argmax(-1) + int(s) for o, n, s in blocks]
+        if self.single:
+            return choices[0]
+        stack = torch.stack if isinstance(code, Tensor) else np.stack
+        return stack(choices, -1).reshape(len(code), *self.space.shape)
+
+    def greedy(self, output: Tensor) -> Tensor:
+        parts = [F.one_hot(part.argmax(-1), part.shape[-1]) for part in self._parts(output)]
+        return torch.cat(parts, -1).to(output.dtype)
+
+    def greedy_numpy(self, output: np.ndarray) -> np.ndarray:
+        code = np.zeros(output.shape, np.float32)
+        for offset, n in zip(self.offsets, self.nvec, strict=True):
+            choice = output[..., offset : offset + n].argmax(-1, keepdims=True)
+            np.put_along_axis(code, choice + offset, 1.0, axis=-1)
+        return code
+
+    def sample(self, output: Tensor, gumbel: Tensor | None, temperature: float) -> Tensor:
+        parts = []
+        for logits in self._parts((output + gumbel) / temperature):
+            soft = torch.softmax(logits, -1)
+            hard = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft.dtype)
+            parts.append(hard + soft - soft.detach())
+        return torch.cat(parts, -1)
+
+    def head_metrics(self, output: Tensor) -> dict[str, Tensor]:
+        entropy = [-(F.softmax(p, -1) * F.log_softmax(p, -1)).sum(-1).mean() for p in self._parts(output)]
+        return {"action_entropy": torch.stack(entropy).mean()}
+
+
+def make_codec(space: gym.Space, head: str = "tanh", agent: str = "") -> ActionCodec:
+    """The codec of an action space.
+
+    Args:
+        space: Box with finite bounds and a float dtype, Discrete or MultiDiscrete.
+        head: "tanh" or "softmax", for Box spaces. "softmax" needs a one-dimensional Box(0, 1).
+        agent: Named in errors.
+
+    Raises:
+        ValueError: For any other space, naming agent, space and what to do.
+    """
+    if isinstance(space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete)):
+        return CategoricalCodec(space)
+    if not isinstance(space, gym.spaces.Box):
+        raise ValueError(
+            f"Agent {agent!r}: action space {space} is not supported. MADDPG knows Box, Discrete and MultiDiscrete; wrap "
+            "the env so that the agent has one of these (for example flatten a Tuple of Discretes into a MultiDiscrete)."
+        )
+    if not np.issubdtype(space.dtype, np.floating):
+        raise ValueError(
+            f"Agent {agent!r}: action space {space} is a Box of dtype {space.dtype}. Boxes must be float; use "
+            "MultiDiscrete for integer actions."
+        )
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise ValueError(
+            f"Agent {agent!r}: action space {space} is unbounded. A deterministic actor needs finite bounds; wrap the env "
+            "with gymnasium's `RescaleAction` or give the Box finite low and high."
+        )
+    if head == "softmax" and (len(space.shape) != 1 or (space.low != 0).any() or (space.high != 1).any()):
+        raise ValueError(
+            f"Agent {agent!r}: `actor_head='softmax'` needs a one-dimensional Box from 0 to 1, not {space}. Set "
+            "`actor_head='tanh'`."
+        )
+    return BoxCodec(space, head)

@@ -1,0 +1,468 @@
+"""`MADDPGConfig`: every setting of the algorithm, with its default, its source and its check."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium as gym
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.connectors.env_to_module import AddObservationsFromEpisodesToBatch, FlattenObservations
+from ray.rllib.core import DEFAULT_POLICY_ID
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
+from ray.rllib.policy.policy import PolicySpec
+from ray.rllib.utils.annotations import override
+from ray.util import log_once
+
+from rllib_maddpg.actions import ACTOR_HEADS, make_codec
+from rllib_maddpg.envs import EnvSpaces, probe_env
+from rllib_maddpg.exploration import NOISE_TYPES
+from rllib_maddpg.layout import JointLayout
+from rllib_maddpg.losses import CRITIC_LOSSES
+from rllib_maddpg.networks import ACTIVATIONS
+
+DEFAULT_REPLAY_BUFFER_CONFIG = {"type": "JointReplayBuffer", "capacity": 1_000_000}
+
+
+class AgentMapping:
+    """A `policy_mapping_fn` made from a dict of agent ids to module ids; without a dict each agent has its own module."""
+
+    def __init__(self, module_of: Mapping[str, str] | None = None):
+        self.module_of = dict(module_of) if module_of is not None else None
+
+    def __call__(self, agent_id: str, episode: Any = None, **kwargs: Any) -> str:
+        return str(agent_id) if self.module_of is None else self.module_of[agent_id]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AgentMapping) and other.module_of == self.module_of
+
+    def __hash__(self) -> int:
+        return hash(repr(self.module_of))
+
+
+class MADDPGConfig(AlgorithmConfig):
+    """Settings of MADDPG; defaults from the paper (Lowe et al. 2017, appendix) or its released code.
+
+    ```python
+    from rllib_maddpg import MADDPGConfig
+
+    config = MADDPGConfig().environment("simple_adversary", env_config={"continuous_actions": True})
+    algo = config.build_algo()
+    for _ in range(10):
+        print(algo.train()["env_runners"]["episode_return_mean"])
+    ```
+
+    Without `.multi_agent(...)` every agent gets a module of its own, named after it.
+    """
+
+    def __init__(self, algo_class: type | None = None):
+        from rllib_maddpg.env_runner import MADDPGEnvRunner
+        from rllib_maddpg.maddpg import MADDPG
+
+        super().__init__(algo_class=algo_class or MADDPG)
+        # Learning (paper, appendix).
+        self.lr = 0.01  # Adam, for actors and critics that have no rate of their own
+        self.actor_lr: float | list | None = None
+        self.critic_lr: float | list | None = None
+        self.gamma = 0.95
+        self.tau = 0.01
+        self.target_network_update_freq = 0  # env steps; 0: after every update, as in Algorithm 1
+        self.train_batch_size_per_learner = 1024  # joint rows
+        self.train_batch_size: int | None = None  # RLlib's older key: the total of all Learners
+        self.num_env_steps_per_update = 100.0
+        self.num_steps_sampled_before_learning_starts = 1500  # env steps with random actions; released code: 25,600
+        # Losses (released code: openai/maddpg).
+        self.grad_clip = 0.5
+        self.grad_clip_by = "global_norm"
+        self.actor_output_reg = 1e-3
+        self.critic_loss = "mse"
+        self.huber_delta = 1.0
+        self.others_actions = "replay"
+        self.minibatch_per_module = False
+        self.gumbel_softmax_temperature = 1.0
+        # Networks.
+        self.actor_head = "tanh"
+        # Replay.
+        self.replay_buffer_config: dict[str, Any] = dict(DEFAULT_REPLAY_BUFFER_CONFIG)
+        self.store_buffer_in_checkpoints = True
+        # Exploration.
+        self.noise_type = "gaussian"
+        self.noise_scale: float | list = 0.1
+        self.ou_theta = 0.15
+        self.ou_sigma = 0.2
+        self.exploration_temperature: float | list = 1.0
+        # RLlib's own settings that MADDPG needs otherwise than RLlib's default.
+        self.env_runner_cls = MADDPGEnvRunner
+        self.rollout_fragment_length = "auto"
+        self.min_sample_timesteps_per_iteration = 1000
+        self.policy_mapping_fn: Callable = AgentMapping()
+
+    @override(AlgorithmConfig)
+    def training(
+        self,
+        *,
+        actor_lr: float | list = NotProvided,
+        critic_lr: float | list = NotProvided,
+        tau: float = NotProvided,
+        target_network_update_freq: int = NotProvided,
+        num_env_steps_per_update: float = NotProvided,
+        num_steps_sampled_before_learning_starts: int = NotProvided,
+        actor_output_reg: float = NotProvided,
+        critic_loss: str = NotProvided,
+        huber_delta: float = NotProvided,
+        others_actions: str = NotProvided,
+        minibatch_per_module: bool = NotProvided,
+        gumbel_softmax_temperature: float = NotProvided,
+        actor_head: str = NotProvided,
+        replay_buffer_config: dict = NotProvided,
+        store_buffer_in_checkpoints: bool = NotProvided,
+        noise_type: str = NotProvided,
+        noise_scale: float | list = NotProvided,
+        ou_theta: float = NotProvided,
+        ou_sigma: float = NotProvided,
+        exploration_temperature: float | list = NotProvided,
+        **kwargs: Any,
+    ) -> MADDPGConfig:
+        """Sets what MADDPG learns from and how. All of these are plain keys for Tune, too.
+
+        Args:
+            actor_lr: Adam's rate for actors, float or schedule `[[0, v0], [t1, v1], ...]` over env steps. None: `lr`.
+            critic_lr: The same for critics.
+            tau: Polyak factor of the targets, in (0, 1].
+            target_network_update_freq: Env steps between target updates; 0: after every update.
+            num_env_steps_per_update: Env steps sampled for each update; below 1: several updates per env step.
+            num_steps_sampled_before_learning_starts: Env steps with random actions before the first update.
+            actor_output_reg: Weight of mean(head output^2) in the actor loss.
+            critic_loss: "mse" or "huber".
+            huber_delta: TD error from which the Huber loss is linear.
+            others_actions: In the actor loss: "replay" (the paper) or "current" (the others' current actors).
+            minibatch_per_module: True: each module draws rows of its own (as Algorithm 1 is written); False: all learn from
+                the same rows, which costs less.
+            gumbel_softmax_temperature: Of the relaxation through which discrete actors learn.
+            actor_head: "tanh", or "softmax" for boxes from 0 to 1 (as OpenAI's program acts on MPE).
+            replay_buffer_config: `{"type": "JointReplayBuffer", "capacity": rows}`; merged with the present one.
+            store_buffer_in_checkpoints: Whether a resumed run goes on with the same replay rows.
+            noise_type: For boxes: "gaussian", "ornstein_uhlenbeck" or "none".
+            noise_scale: Factor of that noise (actions lie in [-1, 1]), float or schedule over env steps.
+            ou_theta: Pull of the OU noise to zero, per env step.
+            ou_sigma: Standard deviation of its increments.
+            exploration_temperature: Of the Gumbel noise of discrete actions and softmax heads, float or schedule.
+            **kwargs: RLlib's own, such as `lr` (sets both rates), `gamma`, `grad_clip`, `train_batch_size_per_learner`.
+
+        Raises:
+            ValueError: For an unknown key.
+        """
+        own = {k: v for k, v in locals().items() if k not in ("self", "kwargs", "__class__")}
+        buffer_config = own.pop("replay_buffer_config")
+        known = [k for k in vars(self) if not k.startswith("_")]
+        for key in kwargs:
+            if key not in known and f"_{key}" not in vars(self) and key != "model":
+                raise ValueError(unknown_key_message(key, known))
+        super().training(**kwargs)
+        for key, value in own.items():
+            if value is not NotProvided:
+                setattr(self, key, value)
+        if buffer_config is not NotProvided:
+            self.replay_buffer_config = {**self.replay_buffer_config, **buffer_config}
+        return self
+
+    @override(AlgorithmConfig)
+    def multi_agent(self, *, policy_mapping_fn: Any = NotProvided, **kwargs: Any) -> MADDPGConfig:
+        """As RLlib's `multi_agent`; `policy_mapping_fn` may also be a dict of agent ids to module ids."""
+        if isinstance(policy_mapping_fn, Mapping) and "type" not in policy_mapping_fn:
+            policy_mapping_fn = AgentMapping(policy_mapping_fn)
+        super().multi_agent(policy_mapping_fn=policy_mapping_fn, **kwargs)
+        return self
+
+    def learning_rate(self, network: str) -> float | list:
+        """Rate or schedule of the "actor" or the "critic": its own, or `lr`."""
+        own = getattr(self, f"{network}_lr")
+        return self.lr if own is None else own
+
+    # ------------------------------------------------------------------------------------------ checks
+
+    @override(AlgorithmConfig)
+    def validate(self) -> None:
+        """Checks every setting before any actor starts.
+
+        Raises:
+            ValueError: Naming key, value, what is allowed, and the mend.
+        """
+        if not self._validate_config:
+            return
+        self._check_keys()
+        if not (self.enable_rl_module_and_learner and self.enable_env_runner_and_connector_v2):
+            raise ValueError(
+                "`api_stack`: MADDPG runs on RLlib's new API stack only (RLModule, Learner, EnvRunner). Leave "
+                "`enable_rl_module_and_learner` and `enable_env_runner_and_connector_v2` True."
+            )
+        self._check_numbers()
+        self._check_choices()
+        self._check_replay()
+        self._check_modules()
+        if self.env is not None:
+            self._resolve_agents(probe_env(self.env, self.env_config))
+        # RLlib would warn that MADDPG "now" runs on the new API stack; it never ran on another.
+        log_once(f"{self.algo_class.__name__}_on_new_api_stack")
+        super().validate()
+
+    def _require(self, key: str, ok: bool, allowed: str, mend: str, value: Any = NotProvided) -> None:
+        if not ok:
+            value = getattr(self, key) if value is NotProvided else value
+            raise ValueError(f"`{key}`={value!r} is not allowed: it must be {allowed}. {mend}")
+
+    def _check_keys(self) -> None:
+        known = vars(type(self)())
+        for key in vars(self):
+            # "class" is left by RLlib when it rebuilds a config from its state.
+            if key not in known and key != "class" and not key.startswith("__"):
+                raise ValueError(unknown_key_message(key, [k for k in known if not k.startswith("_")]))
+
+    def _check_numbers(self) -> None:
+        num, pos = _is_number, lambda x: _is_number(x) and x > 0
+        self._require("tau", pos(self.tau) and self.tau <= 1, "in (0, 1]", "The paper uses 0.01.")
+        self._require("gamma", num(self.gamma) and 0 <= self.gamma <= 1, "in [0, 1]", "The paper uses 0.95.")
+        for key in ("lr", "actor_lr", "critic_lr"):
+            value = getattr(self, key)
+            unset_is_ok = key != "lr" or (self.actor_lr is not None and self.critic_lr is not None)
+            self._require(
+                key,
+                (value is None and unset_is_ok) or _is_schedule(value),
+                "a rate >= 0 or a schedule [[0, rate], [env_steps, rate], ...]",
+                "The paper uses 0.01.",
+            )
+        for key in ("noise_scale", "exploration_temperature"):
+            self._require(
+                key, _is_schedule(getattr(self, key)), "a number >= 0 or a schedule [[0, v], [t, v], ...]", "Try 0.1 or 1."
+            )
+        for key in ("ou_theta", "ou_sigma", "actor_output_reg"):
+            value = getattr(self, key)
+            self._require(key, num(value) and value >= 0, "a number >= 0", "Set 0 to switch it off.")
+        for key in ("num_env_steps_per_update", "gumbel_softmax_temperature", "huber_delta"):
+            self._require(key, pos(getattr(self, key)), "a number > 0", "See `MADDPGConfig.training`.")
+        for key in ("target_network_update_freq", "num_steps_sampled_before_learning_starts"):
+            value = getattr(self, key)
+            self._require(key, num(value) and value >= 0 and value == int(value), "a whole number >= 0", "In env steps.")
+        if self.grad_clip is not None:
+            self._require("grad_clip", pos(self.grad_clip), "a number > 0, or None", "Set None for no clipping.")
+
+    def _check_choices(self) -> None:
+        choices = {
+            "actor_head": ACTOR_HEADS,
+            "critic_loss": tuple(CRITIC_LOSSES),
+            "others_actions": ("replay", "current"),
+            "noise_type": NOISE_TYPES,
+            "grad_clip_by": ("global_norm", "norm", "value"),
+        }
+        for key, allowed in choices.items():
+            value = getattr(self, key)
+            self._require(key, value in allowed, f"one of {list(allowed)}", _near(value, allowed))
+        self._require(
+            "normalize_actions", self.normalize_actions, "True", "The actors act in [-1, 1]; RLlib scales to the env's bounds."
+        )
+        for key in ("fcnet_activation", "critic_fcnet_activation"):
+            value = self.model_config.get(key)
+            allowed = tuple(ACTIVATIONS) if key == "fcnet_activation" else (None, *ACTIVATIONS)
+            self._require(f"model_config['{key}']", value in allowed, f"one of {list(allowed)}", _near(value, allowed), value)
+        self._require(
+            "model_config['use_lstm']",
+            not self.model_config.get("use_lstm"),
+            "False",
+            "Stateful modules are not supported; stack frames instead (`env_config={'wrappers': [['frame_stack_v2', {}]]}`).",
+            True,
+        )
+
+    def _check_replay(self) -> None:
+        learners = self.num_learners or 1
+        if self.train_batch_size is not None:
+            self._require(
+                "train_batch_size",
+                self.train_batch_size % learners == 0,
+                f"divisible by the {learners} Learners",
+                "Set `train_batch_size_per_learner` instead.",
+            )
+            self.train_batch_size_per_learner = self.train_batch_size // learners
+        batch = self.train_batch_size_per_learner
+        self._require("train_batch_size_per_learner", isinstance(batch, int) and batch > 0, "a whole number > 0", "")
+        buffer = self.replay_buffer_config
+        unknown = set(buffer) - set(DEFAULT_REPLAY_BUFFER_CONFIG)
+        self._require("replay_buffer_config", not unknown, f"made of {list(DEFAULT_REPLAY_BUFFER_CONFIG)}", f"Drop {unknown}.")
+        self._require(
+            "replay_buffer_config['type']",
+            buffer["type"] == "JointReplayBuffer",
+            "'JointReplayBuffer'",
+            "RLlib's own buffers take joint transitions apart, so a centralized critic cannot learn from them.",
+            buffer["type"],
+        )
+        capacity = buffer["capacity"]
+        self._require(
+            "replay_buffer_config['capacity']",
+            _is_number(capacity) and capacity >= self.total_train_batch_size,
+            f"at least the total train batch size of {self.total_train_batch_size} rows",
+            "Raise the capacity or lower `train_batch_size_per_learner`.",
+            capacity,
+        )
+
+    def _check_modules(self) -> None:
+        from rllib_maddpg.env_runner import MADDPGEnvRunner
+        from rllib_maddpg.rl_module import MADDPGTorchRLModule
+
+        self._require(
+            "env_runner_cls",
+            isinstance(self.env_runner_cls, type) and issubclass(self.env_runner_cls, MADDPGEnvRunner),
+            "MADDPGEnvRunner or a subclass",
+            "Other runners return no joint rows.",
+        )
+        spec = self._rl_module_spec
+        specs = spec.rl_module_specs if isinstance(spec, MultiRLModuleSpec) else {"": spec} if spec else {}
+        for module_spec in (specs if isinstance(specs, dict) else {"": specs}).values():
+            cls = module_spec.module_class
+            if cls is None:
+                continue
+            self._require(
+                "rl_module_spec",
+                issubclass(cls, MADDPGTorchRLModule),
+                "made of MADDPGTorchRLModule or subclasses",
+                "Subclass it and override `build_actor` and `build_critic`.",
+                cls.__name__,
+            )
+            self._require(
+                "rl_module_spec",
+                cls.get_initial_state is MADDPGTorchRLModule.get_initial_state,
+                "made of stateless modules",
+                f"Remove `get_initial_state` from {cls.__name__}; stack frames instead.",
+                cls.__name__,
+            )
+
+    def _resolve_agents(self, env: EnvSpaces) -> None:
+        """Completes `policies` and checks the mapping and the action spaces against the env."""
+        if self.policy_mapping_fn in (AlgorithmConfig.DEFAULT_POLICY_MAPPING_FN, None):
+            self.policy_mapping_fn = AgentMapping()
+        mapping = self.policy_mapping_fn
+        if isinstance(mapping, AgentMapping) and mapping.module_of is not None:
+            strangers = sorted(set(mapping.module_of) - set(env.agents))
+            missing = sorted(set(env.agents) - set(mapping.module_of))
+            if strangers or missing:
+                raise ValueError(
+                    f"`policy_mapping_fn` maps agents {strangers} that env {self.env!r} does not have, and leaves out {missing}. "
+                    f"The env's agents are {list(env.agents)}."
+                )
+        module_of = {agent: self._module_of(agent) for agent in env.agents}
+        used = dict.fromkeys(sorted(module_of.values()))
+        if list(self.policies) == [DEFAULT_POLICY_ID] and DEFAULT_POLICY_ID not in used:
+            self.policies = {module: PolicySpec() for module in used}
+        for module in self.policies:
+            if module not in used:
+                raise ValueError(
+                    f"`policies` has {module!r}, but `policy_mapping_fn` maps no agent of env {self.env!r} to it: {module_of}. "
+                    "A centralized critic needs each module's agents; remove it or map an agent to it."
+                )
+        for agent, module in module_of.items():
+            if module not in self.policies:
+                raise ValueError(
+                    f"`policy_mapping_fn` maps agent {agent!r} to {module!r}, which is not in `policies` "
+                    f"{sorted(self.policies)}. Add it to `policies` or change the mapping."
+                )
+        # Sorted, because a set of policies has another order in each process.
+        self.policies = {module: self.policies[module] for module in used}
+        for agent in env.agents:
+            make_codec(env.action_spaces[agent], self.actor_head, agent)
+
+    def _module_of(self, agent: str) -> str:
+        try:
+            return self.policy_mapping_fn(agent, None)
+        except Exception as error:
+            raise ValueError(
+                f"`policy_mapping_fn` failed for agent {agent!r} ({type(error).__name__}: {error}). MADDPG needs a static mapping "
+                "from agent id to module id, which may not look at the episode."
+            ) from error
+
+    # ------------------------------------------------------------------------------------------ RLlib's hooks
+
+    @property
+    @override(AlgorithmConfig)
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        return super()._model_config_auto_includes | {"fcnet_hiddens": [64, 64], "fcnet_activation": "relu"}
+
+    @override(AlgorithmConfig)
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        from rllib_maddpg.rl_module import MADDPGTorchRLModule
+
+        return RLModuleSpec(module_class=MADDPGTorchRLModule)
+
+    @override(AlgorithmConfig)
+    def get_default_learner_class(self) -> type:
+        from rllib_maddpg.learner import MADDPGTorchLearner
+
+        return MADDPGTorchLearner
+
+    @override(AlgorithmConfig)
+    def get_multi_rl_module_spec(self, *, env: Any = None, spaces: Any = None, inference_only: bool = False, **kwargs: Any):
+        """The spec of all modules, each of which gets the joint layout in its `model_config`."""
+        multi_spec = super().get_multi_rl_module_spec(env=env, spaces=spaces, inference_only=inference_only, **kwargs)
+        action_spaces = dict((spaces or {}).get(INPUT_ENV_SINGLE_SPACES, (None, {}))[1] or {})
+        if not action_spaces:
+            action_spaces = dict(probe_env(self.env, self.env_config).action_spaces)
+        specs = multi_spec.rl_module_specs
+        obs_spaces = {agent: specs[self._module_of(agent)].observation_space for agent in action_spaces}
+        layout = JointLayout(obs_spaces, action_spaces, self._module_of, self.actor_head)
+        for module_id, spec in specs.items():
+            # Set here too, because RLlib leaves a user's own specs as they are and would build critics on the runners.
+            spec.inference_only = inference_only
+            spec.model_config = {**spec.model_config, "layout": layout, "module_id": module_id}
+        return multi_spec
+
+    @override(AlgorithmConfig)
+    def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None):
+        """RLlib's pipeline; with its `FlattenObservations` where an agent does not observe a flat box already."""
+        pipeline = super().build_env_to_module_connector(env=env, spaces=spaces, device=device)
+        observed = pipeline.observation_space
+        flat = observed is None or all(_is_flat_box(space) for space in observed.spaces.values())
+        if not flat and not any(isinstance(piece, FlattenObservations) for piece in pipeline.connectors):
+            pipeline.insert_before(AddObservationsFromEpisodesToBatch, FlattenObservations(multi_agent=True))
+        return pipeline
+
+    @override(AlgorithmConfig)
+    def get_rollout_fragment_length(self, worker_index: int = 0) -> int:
+        """Env steps of each env in one `sample()` call; "auto": such that all envs together reach the next update."""
+        if self.rollout_fragment_length != "auto":
+            return self.rollout_fragment_length
+        num_envs = max(1, self.num_env_runners) * self.num_envs_per_env_runner
+        return max(1, math.ceil(self.num_env_steps_per_update / num_envs))
+
+
+def unknown_key_message(key: str, known: list[str]) -> str:
+    """Text for a key that no setting has."""
+    return f"`{key}` is no setting of MADDPG. {_near(key, known)}"
+
+
+def _near(value: Any, allowed: Any) -> str:
+    matches = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(map(repr, matches))}?" if matches else "See `MADDPGConfig.training` for all settings."
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
+
+
+def _is_schedule(x: Any) -> bool:
+    """Whether `x` is a number >= 0 or RLlib's `[[0, v0], [t1, v1], ...]` with rising times and values >= 0."""
+    if _is_number(x):
+        return x >= 0
+    if not isinstance(x, (list, tuple)) or not x or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in x):
+        return False
+    times = [t for t, _ in x]
+    return (
+        len(x) > 1
+        and times[0] == 0
+        and all(a < b for a, b in zip(times, times[1:], strict=False))
+        and all(_is_number(t) and _is_number(v) and v >= 0 for t, v in x)
+    )
+
+
+def _is_flat_box(space: Any) -> bool:
+    return isinstance(space, gym.spaces.Box) and len(space.shape) == 1

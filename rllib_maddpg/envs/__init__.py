@@ -1,0 +1,29 @@
+"""Environments: from a name, class or callable to an RLlib `MultiAgentEnv` in which all agents act at every step.
+
+`resolve_env` makes a creator, `probe_env` reads agents and spaces, `SeededEpisodes` gives each episode its own seed,
+`scenario_metrics` measures what the MPE papers report.
+"""
+
+from rllib_maddpg.envs.errors import EnvError
+from rllib_maddpg.envs.metrics import ScenarioMetrics, scenario_metrics
+from rllib_maddpg.envs.parallel import ParallelPettingZoo
+from rllib_maddpg.envs.recording import EpisodeRecord, RecordedEpisodes
+from rllib_maddpg.envs.probe import EnvSpaces, probe_env
+from rllib_maddpg.envs.resolver import EnvCreator, resolve_env
+from rllib_maddpg.envs.seeding import SeededEpisodes
+from rllib_maddpg.envs.single_agent import SingleAgentGame
+
+__all__ = [
+    "EnvCreator",
+    "EnvError",
+    "EnvSpaces",
+    "EpisodeRecord",
+    "ParallelPettingZoo",
+    "RecordedEpisodes",
+    "ScenarioMetrics",
+    "SeededEpisodes",
+    "SingleAgentGame",
+    "probe_env",
+    "resolve_env",
+    "scenario_metrics",
+]

@@ -1,0 +1,110 @@
+"""Reading an environment's agents and spaces before any runner is started."""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+import gymnasium as gym
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+
+from rllib_maddpg.envs.errors import EnvError
+from rllib_maddpg.envs.resolver import EnvCreator, resolve_env
+
+
+@dataclass(frozen=True)
+class EnvSpaces:
+    """What the networks must know of an env.
+
+    Attributes:
+        agents: All agents that can ever be in the game, sorted by `str`.
+        observation_spaces: agent -> space, in that order.
+        action_spaces: agent -> space, in that order.
+    """
+
+    agents: tuple[Hashable, ...]
+    observation_spaces: dict[Hashable, gym.Space]
+    action_spaces: dict[Hashable, gym.Space]
+
+
+_MAX_CACHED = 64
+_cache: dict[tuple, tuple[Any, EnvSpaces]] = {}
+
+
+def probe_env(env: str | type | Callable[..., Any], env_config: dict | None = None) -> EnvSpaces:
+    """Builds the env once, reads its agents and spaces, and closes it.
+
+    The result is kept for this process: asking again for the same env and config builds nothing.
+
+    Raises:
+        EnvError: (a ValueError) whatever `resolve_env` and its creator raise; if the env's constructor fails (its error
+            is chained); or if the env names no agents or no spaces.
+    """
+    creator = resolve_env(env)
+    config = {} if env_config is None else env_config
+    key = _cache_key(env, creator, config)
+    if key is not None and key in _cache:
+        return _cache[key][1]
+
+    spaces = _build_and_read(creator, config)
+    if key is not None:
+        if len(_cache) >= _MAX_CACHED:
+            _cache.clear()
+        _cache[key] = (env, spaces)
+    return spaces
+
+
+def _cache_key(env: Any, creator: EnvCreator, config: dict) -> tuple | None:
+    # Pickles, not reprs: the repr of a large array leaves most of it out. The id tells a class that was defined anew
+    # from the old one of the same name; the cache holds `env` itself, so that no other object can get its id.
+    try:
+        return (None if isinstance(env, str) else id(env), cloudpickle.dumps((creator, dict(config))))
+    except Exception:  # what cannot be pickled is not kept
+        return None
+
+
+def _build_and_read(creator: EnvCreator, config: dict) -> EnvSpaces:
+    name = creator.source.name
+    try:
+        env = creator(config)
+    except EnvError:
+        raise
+    except Exception as error:
+        raise EnvError(
+            f"env={name!r} could not be built with env_config={dict(config)!r}: {type(error).__name__}: {error}. "
+            "Mend env_config or the env's constructor."
+        ) from error
+    try:
+        return _read(env.unwrapped, name)
+    finally:
+        env.close()
+
+
+def _read(env: MultiAgentEnv, name: str) -> EnvSpaces:
+    agents = sorted(_agents(env), key=str)
+    if not agents:
+        raise EnvError(f"env={name!r} names no agents. Set `possible_agents` in its constructor.")
+    spaces = EnvSpaces(
+        agents=tuple(agents),
+        observation_spaces={agent: env.get_observation_space(agent) for agent in agents},
+        action_spaces={agent: env.get_action_space(agent) for agent in agents},
+    )
+    for kind in ("observation_spaces", "action_spaces"):
+        for agent, space in getattr(spaces, kind).items():
+            if not isinstance(space, gym.Space):
+                raise EnvError(
+                    f"env={name!r} has {space!r} for agent {agent!r} in its {kind}. Set `{kind}` (agent -> gymnasium "
+                    "space) in its constructor."
+                )
+    return spaces
+
+
+def _agents(env: MultiAgentEnv) -> list[Hashable]:
+    """Returns the agents from the first place that names any; a reset is the last resort."""
+    if env.possible_agents:
+        return list(env.possible_agents)
+    for spaces in (env.observation_spaces, env.observation_space):
+        if isinstance(spaces, dict | gym.spaces.Dict):
+            return list(spaces.keys())
+    observations, _ = env.reset()
+    return list(env.agents or observations)

@@ -1,0 +1,100 @@
+"""From what a user gives as `env` to a creator of RLlib `MultiAgentEnv`s."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+from pettingzoo import AECEnv, ParallelEnv
+from pettingzoo.utils.conversions import aec_to_parallel
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+
+from rllib_maddpg.envs.errors import EnvError
+from rllib_maddpg.envs.names import find_source
+from rllib_maddpg.envs.parallel import ParallelPettingZoo
+from rllib_maddpg.envs.single_agent import SingleAgentGame
+from rllib_maddpg.envs.sources import ConfigSource, Source, source_of_callable
+from rllib_maddpg.envs.wrappers import WRAPPERS_KEY, apply_wrappers
+
+
+@dataclass(frozen=True)
+class EnvCreator:
+    """Makes the env: `creator(env_config) -> MultiAgentEnv`. Fit for `ray.tune.register_env`, and for cloudpickle.
+
+    `env_config` is a dict (or RLlib's `EnvContext`). Its key "wrappers" names SuperSuit wrappers (`apply_wrappers` says
+    how); all other keys go to the env.
+
+    Raises:
+        EnvError: On a keyword that the env does not take, wrappers that do not fit, or an env that cannot be adapted.
+    """
+
+    source: Source
+
+    def __call__(self, env_config: dict | None = None) -> MultiAgentEnv:
+        # A copy of the same type: a user's creator may read `worker_index` off RLlib's `EnvContext`.
+        config = {} if env_config is None else copy.copy(env_config)
+        wrappers = config.pop(WRAPPERS_KEY, None)
+        return _adapt(self.source(config), self.source.name, [] if wrappers is None else wrappers)
+
+
+def resolve_env(env: str | type | Callable[..., Any]) -> EnvCreator:
+    """Returns the creator of the `MultiAgentEnv` that `env` stands for.
+
+    Args:
+        env: A name (looked up in this order: `ray.tune.register_env`, mpe2 such as "simple_adversary", PettingZoo such
+            as "sisl/pursuit_v5", Gymnasium such as "Pendulum-v1", "package.module:callable"), or a class or callable.
+            A callable is given `env_config` as its one argument, or as keywords if it takes no positional argument.
+            It may make a `MultiAgentEnv` (taken as it is), a PettingZoo parallel env, an AEC env that is
+            parallelizable or a single-agent gymnasium env.
+
+    Raises:
+        EnvError: (a ValueError) if the name is unknown, a package it needs is missing, or `env` is of another type.
+    """
+    if isinstance(env, EnvCreator):
+        return env
+    if isinstance(env, str):
+        source = find_source(env)
+        # `register_env(name, resolve_env(name))` must not lead to adapting twice.
+        if isinstance(source, ConfigSource) and isinstance(source.make, EnvCreator):
+            return source.make
+    elif callable(env):
+        source = source_of_callable(getattr(env, "__qualname__", repr(env)), env)
+    else:
+        raise EnvError(
+            f"env={env!r} is a {type(env).__name__}. Give a name, an env class or a callable that makes an env."
+        )
+    return EnvCreator(source)
+
+
+def _adapt(env: Any, name: str, wrappers: Sequence) -> MultiAgentEnv:
+    if isinstance(env, gym.Env) and isinstance(env.unwrapped, MultiAgentEnv):
+        if wrappers:
+            raise EnvError(
+                f'env_config["wrappers"]={wrappers!r}: env={name!r} is an RLlib MultiAgentEnv, which SuperSuit cannot '
+                "wrap. Take the key out, or let the creator return the PettingZoo env itself."
+            )
+        return env
+    if isinstance(env, AECEnv):
+        env = _aec_to_parallel(env, name)
+    if wrappers and isinstance(env, ParallelEnv | gym.Env):
+        env = apply_wrappers(env, wrappers)
+    if isinstance(env, ParallelEnv):
+        return ParallelPettingZoo(env)
+    if isinstance(env, gym.Env):
+        return SingleAgentGame(env)
+    raise EnvError(
+        f"env={name!r} makes a {type(env).__name__}. It must make an RLlib MultiAgentEnv, a PettingZoo ParallelEnv, "
+        "a parallelizable PettingZoo AECEnv or a gymnasium Env."
+    )
+
+
+def _aec_to_parallel(env: AECEnv, name: str) -> ParallelEnv:
+    if not env.metadata.get("is_parallelizable", False):
+        raise EnvError(
+            f"env={name!r} is a PettingZoo AEC env (agents act in turns) that is not parallelizable. MADDPG's critics "
+            "learn from joint transitions, the actions of all agents at one and the same step, so all agents must act "
+            "at every step. Use a parallel env; or, if this one changes its world only after the last agent of a "
+            "cycle, set metadata['is_parallelizable'] = True."
+        )
+    return aec_to_parallel(env)

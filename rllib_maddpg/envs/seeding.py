@@ -1,0 +1,32 @@
+"""Episodes whose seeds follow from their numbers, so that an evaluation can be repeated episode by episode."""
+
+from collections.abc import Callable
+
+import gymnasium as gym
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+
+
+class SeededEpisodes(gym.Wrapper):
+    """Resets episode number n with `seed_of_episode(n)`; may take the place of a sub-env in RLlib's vector env.
+
+    Args:
+        env: A `MultiAgentEnv`, or a wrapper around one.
+        seed_of_episode: number of an episode -> seed.
+        first_episode: The number of the first episode.
+
+    Attributes:
+        episode: Number of the episode now running, -1 before the first reset.
+        next_episode: Number that the next reset will take. May be set.
+    """
+
+    def __init__(self, env: MultiAgentEnv, seed_of_episode: Callable[[int], int], first_episode: int = 0) -> None:
+        super().__init__(env)
+        self.seed_of_episode = seed_of_episode
+        self.episode = -1
+        self.next_episode = first_episode
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        """Starts episode `next_episode`. `seed` is not used: RLlib gives one to the first reset only."""
+        self.episode = self.next_episode
+        self.next_episode += 1
+        return self.env.reset(seed=self.seed_of_episode(self.episode), options=options)

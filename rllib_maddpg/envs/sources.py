@@ -1,0 +1,115 @@
+"""The ways in which `env_config` becomes an env (not yet adapted to RLlib): each source is called with the config."""
+
+import importlib
+import inspect
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import gymnasium as gym
+
+from rllib_maddpg.envs.errors import EnvError, did_you_mean
+
+# All sources are plain records of names and callables, so that cloudpickle can send them to env runners.
+
+
+@dataclass(frozen=True)
+class ConfigSource:
+    """A callable which takes the config as its one argument: RLlib's convention."""
+
+    name: str
+    make: Callable[[dict], Any]
+
+    def __call__(self, config: dict) -> Any:
+        return self.make(config)
+
+
+@dataclass(frozen=True)
+class KeywordSource:
+    """A callable which takes keyword arguments only, such as a PettingZoo module's `parallel_env`."""
+
+    name: str
+    make: Callable[..., Any]
+
+    def __call__(self, config: dict) -> Any:
+        return _call_with_keywords(self.name, self.make, config, allowed=self.make)
+
+
+@dataclass(frozen=True)
+class ModuleSource:
+    """A module laid out like PettingZoo's: `parallel_env` or, for games of turns, only `env`."""
+
+    name: str
+    module: str
+
+    def __call__(self, config: dict) -> Any:
+        module = import_module(self.module)
+        make = getattr(module, "parallel_env", None) or module.env
+        # `parallel_env` is `(**kwargs)` in most modules, the class below it names them.
+        return _call_with_keywords(self.name, make, config, allowed=getattr(module, "raw_env", make))
+
+
+@dataclass(frozen=True)
+class GymnasiumSource:
+    """An env of Gymnasium's registry. It holds the spec, since other processes may not have registered the id."""
+
+    name: str
+    spec: gym.envs.registration.EnvSpec
+
+    def __call__(self, config: dict) -> Any:
+        entry_point = self.spec.entry_point
+        try:
+            if isinstance(entry_point, str):
+                entry_point = gym.envs.registration.load_env_creator(entry_point)
+            return _call_with_keywords(self.name, partial(gym.make, self.spec), config, allowed=entry_point)
+        except (gym.error.DependencyNotInstalled, ImportError) as error:
+            raise EnvError(f"env={self.name!r} needs a package that is not installed: {error}") from error
+
+
+Source = ConfigSource | KeywordSource | ModuleSource | GymnasiumSource
+
+
+def source_of_callable(name: str, make: Callable) -> ConfigSource | KeywordSource:
+    """Returns the source for a class or function: one argument (the config) if it takes one, keywords if not."""
+    try:
+        inspect.signature(make).bind({})
+    except TypeError:
+        return KeywordSource(name, make)
+    except ValueError:  # no signature to be had (some builtins)
+        pass
+    return ConfigSource(name, make)
+
+
+def import_module(module: str) -> ModuleType:
+    """Imports without the warning by which PettingZoo 1.27 asks for its own registry, which 1.25 does not have."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return importlib.import_module(module)
+
+
+def _call_with_keywords(name: str, make: Callable, config: dict, allowed: Callable | None) -> Any:
+    try:
+        return make(**config)
+    except TypeError as error:
+        key = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if key is None:
+            raise
+        known = _keywords(allowed)
+        hint = f" Allowed: {known}." if known else ""
+        raise EnvError(
+            f"env_config[{key[1]!r}]={config.get(key[1])!r}: env={name!r} takes no such keyword."
+            f"{did_you_mean(key[1], known)}{hint} Rename the key or take it out of env_config."
+        ) from error
+
+
+def _keywords(make: Callable | None) -> list[str]:
+    """Returns the names of the keyword arguments of `make`; none where its signature hides them."""
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]

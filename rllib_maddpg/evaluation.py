@@ -1,0 +1,173 @@
+"""Noise-free evaluation of trained actors over many episodes."""
+
+from __future__ import annotations
+
+import logging
+import math
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ray.rllib.core import COMPONENT_ENV_RUNNER, COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
+
+from rllib_maddpg.config import MADDPGConfig
+from rllib_maddpg.envs import EpisodeRecord, RecordedEpisodes
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over episodes with its 95 % confidence interval, mean +- 1.96 standard errors."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        """From one value per episode."""
+        x = np.asarray(values, float)
+        error = 1.96 * x.std(ddof=1) / math.sqrt(len(x)) if len(x) > 1 else math.nan
+        return cls(float(x.mean()), float(x.mean() - error), float(x.mean() + error))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        episodes: Number of episodes.
+        team: Sum of all agents' undiscounted returns.
+        agents: Undiscounted return of each agent.
+        length: Env steps of an episode.
+        metrics: Scenario metrics, see `rllib_maddpg.envs.metrics`.
+        frames: RGB frames of the recorded episodes, `[height, width, 3]` uint8 each.
+    """
+
+    episodes: int
+    team: Estimate
+    agents: dict[str, Estimate]
+    length: Estimate
+    metrics: dict[str, Estimate]
+    frames: list[np.ndarray] = field(default_factory=list, repr=False)
+
+    @classmethod
+    def of(cls, records: Sequence[EpisodeRecord], frames: Sequence[np.ndarray] = ()) -> Evaluation:
+        """Summary of finished episodes."""
+        agents = sorted({agent for r in records for agent in r.returns}, key=str)
+        names = sorted({name for r in records for name in r.metrics})
+        return cls(
+            episodes=len(records),
+            team=Estimate.of([sum(r.returns.values()) for r in records]),
+            agents={str(a): Estimate.of([r.returns.get(a, 0.0) for r in records]) for a in agents},
+            length=Estimate.of([r.length for r in records]),
+            metrics={n: Estimate.of([r.metrics[n] for r in records if n in r.metrics]) for n in names},
+            frames=list(frames),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; no frames."""
+        plain = lambda estimates: {name: vars(e) for name, e in estimates.items()}  # noqa: E731
+        return {
+            "episodes": self.episodes,
+            "team_return": vars(self.team),
+            "agent_return": plain(self.agents),
+            "episode_length": vars(self.length),
+            "metrics": plain(self.metrics),
+        }
+
+
+def evaluate_checkpoint(
+    checkpoint: str | Path,
+    episodes: int = 100,
+    seed: int = 0,
+    record_frames: int = 0,
+    num_envs: int = 16,
+    env_config: dict | None = None,
+) -> Evaluation:
+    """Plays greedy episodes with the actors of a checkpoint; needs no running Ray.
+
+    Args:
+        checkpoint: Folder of an algorithm's checkpoint.
+        episodes: Number of episodes.
+        seed: Of the episodes' starts; the same seed gives the same games.
+        record_frames: Number of episodes whose frames are kept.
+        num_envs: Environments that run side by side.
+        env_config: Overrides of the env's settings.
+
+    Raises:
+        ValueError: If the checkpoint is missing or damaged, or `episodes` is below 1.
+    """
+    path = Path(checkpoint)
+    config = load_config(path)
+    runner = _make_runner(config, episodes, seed, record_frames, num_envs, env_config)
+    try:
+        runner.module.restore_from_path(path / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE)
+        if (path / COMPONENT_ENV_RUNNER).is_dir():
+            # Connectors may have learnt something, such as means and standard deviations of observations.
+            for name in ("env_to_module_connector", "module_to_env_connector"):
+                if (path / COMPONENT_ENV_RUNNER / name).is_dir():
+                    getattr(runner, f"_{name.removesuffix('_connector')}").restore_from_path(path / COMPONENT_ENV_RUNNER / name)
+    except (OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise ValueError(f"Checkpoint {path} is damaged ({type(error).__name__}: {error}). Use an earlier one.") from error
+    return _play(runner, episodes)
+
+
+def evaluate_algorithm(algo: Any, episodes: int = 100, seed: int = 0, num_envs: int = 16) -> Evaluation:
+    """Plays greedy episodes with an algorithm's present actors."""
+    runner = _make_runner(algo.config, episodes, seed, 0, num_envs, None)
+    runner.module.set_state(algo.learner_group.get_weights())
+    if algo.env_runner is not None:
+        runner._env_to_module.set_state(algo.env_runner._env_to_module.get_state())
+    return _play(runner, episodes)
+
+
+def load_config(checkpoint: Path) -> MADDPGConfig:
+    """The config that a checkpoint was made with.
+
+    Raises:
+        ValueError: If there is no checkpoint or it cannot be read.
+    """
+    file = checkpoint / "class_and_ctor_args.pkl"
+    if not file.is_file():
+        raise ValueError(f"{checkpoint} is no checkpoint of an algorithm: it has no {file.name}.")
+    try:
+        state = pickle.loads(file.read_bytes())["ctor_args_and_kwargs"][0][0]
+        config = MADDPGConfig.from_state(state)
+    except Exception as error:
+        raise ValueError(f"Checkpoint {checkpoint} is damaged ({type(error).__name__}: {error}).") from error
+    return config
+
+
+def _make_runner(
+    config: MADDPGConfig, episodes: int, seed: int, record_frames: int, num_envs: int, env_config: dict | None
+) -> Any:
+    if episodes < 1:
+        raise ValueError(f"`episodes`={episodes} must be at least 1.")
+    config = config.copy(copy_frozen=False)
+    if record_frames:
+        env_config = {**(env_config or {}), "render_mode": "rgb_array"}
+    config.environment(env_config=env_config or {}, disable_env_checking=True)
+    config.env_runners(num_env_runners=0, num_envs_per_env_runner=min(num_envs, episodes), explore=False)
+    config.debugging(seed=seed)
+    config.in_evaluation = True
+    runner = config.env_runner_cls(config=config, worker_index=0, num_workers=0)
+    for e, seeded in enumerate(runner.env.envs):
+        seeded.env = RecordedEpisodes(seeded.env, record_frames if e == 0 else 0)
+    return runner
+
+
+def _play(runner: Any, episodes: int) -> Evaluation:
+    """Every env plays its share: taking the first that finish would favour short episodes."""
+    envs = [seeded.env for seeded in runner.env.envs]
+    shares = [episodes // len(envs) + (e < episodes % len(envs)) for e in range(len(envs))]
+    while any(len(env.episodes) < share for env, share in zip(envs, shares, strict=True)):
+        runner.sample(num_timesteps=len(envs), explore=False)
+    records = [record for env, share in zip(envs, shares, strict=True) for record in env.episodes[:share]]
+    frames = envs[0].frames
+    runner.stop()
+    return Evaluation.of(records, frames)

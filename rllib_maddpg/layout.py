@@ -1,0 +1,179 @@
+"""The layout: the fixed order of agents in a joint row, and which module serves which agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import gymnasium as gym
+import numpy as np
+
+from rllib_maddpg.actions import ActionCodec, make_codec
+
+
+@dataclass(frozen=True)
+class AgentSlot:
+    """Where one agent lies in a joint row.
+
+    Attributes:
+        agent: Agent id as the environment gives it.
+        module: Id of the module that acts for it.
+        obs_space: Its (flat) observation space.
+        codec: Its action codec.
+        obs: Columns of its observation in the joint observation `[obs_dim]`.
+        actions: Columns of its action code in the joint action `[action_dim]`.
+        index_in_module: 0 ... n-1 among the agents of its module.
+    """
+
+    agent: str
+    module: str
+    obs_space: gym.Space
+    codec: ActionCodec
+    obs: slice
+    actions: slice
+    index_in_module: int
+
+
+class JointLayout:
+    """Fixed order of agents and modules; built alike in every process from the same spaces.
+
+    Agents are ordered by module id, then by agent id, so the agents of one module lie side by side and a module's share
+    of a joint row is one slice. With one module per agent (the default) this is the sorted order of the agents.
+    """
+
+    def __init__(
+        self,
+        obs_spaces: Mapping[str, gym.Space],
+        action_spaces: Mapping[str, gym.Space],
+        agent_to_module: Callable[[str], str],
+        actor_head: str = "tanh",
+    ):
+        """
+        Args:
+            obs_spaces: One-dimensional Box per agent.
+            action_spaces: Action space per agent.
+            agent_to_module: Maps an agent id to a module id.
+            actor_head: Head of Box actions, see `make_codec`.
+
+        Raises:
+            ValueError: If a space is not supported, or agents of one module differ in their spaces.
+        """
+        modules = {agent: agent_to_module(agent) for agent in obs_spaces}
+        slots: list[AgentSlot] = []
+        obs_at = action_at = 0
+        for agent in sorted(modules, key=lambda a: (str(modules[a]), str(a))):
+            space = obs_spaces[agent]
+            if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+                raise ValueError(
+                    f"Agent {agent!r}: observation space {space} is not a one-dimensional Box. Add RLlib's "
+                    "`FlattenObservations(multi_agent=True)` env-to-module connector or a SuperSuit `flatten_v0` wrapper."
+                )
+            codec = make_codec(action_spaces[agent], actor_head, agent)
+            obs_dim = space.shape[0]
+            slots.append(
+                AgentSlot(
+                    agent=agent,
+                    module=modules[agent],
+                    obs_space=space,
+                    codec=codec,
+                    obs=slice(obs_at, obs_at + obs_dim),
+                    actions=slice(action_at, action_at + codec.dim),
+                    index_in_module=sum(s.module == modules[agent] for s in slots),
+                )
+            )
+            obs_at += obs_dim
+            action_at += codec.dim
+        self.slots = tuple(slots)
+        self.agents = tuple(s.agent for s in slots)
+        self.modules = tuple(dict.fromkeys(s.module for s in slots))
+        self.obs_dim = obs_at
+        self.action_dim = action_at
+        self._index = {agent: i for i, agent in enumerate(self.agents)}
+        self._check_modules()
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def index(self, agent: str) -> int:
+        """Position of an agent in the joint row, 0 ... N-1."""
+        return self._index[agent]
+
+    def __contains__(self, agent: str) -> bool:
+        return agent in self._index
+
+    def slots_of(self, module: str) -> tuple[AgentSlot, ...]:
+        """The agents of a module, in order; they lie side by side in the joint row."""
+        return tuple(s for s in self.slots if s.module == module)
+
+    def obs_dim_of(self, module: str) -> int:
+        """Width of the observation of each agent of a module."""
+        slot = self.slots_of(module)[0]
+        return slot.obs.stop - slot.obs.start
+
+    def codec_of(self, module: str) -> ActionCodec:
+        """The codec that the agents of a module share."""
+        return self.slots_of(module)[0].codec
+
+    def split(self, joint: np.ndarray, module: str, what: str) -> np.ndarray:
+        """A module's share of a joint column, as a view.
+
+        Args:
+            joint: `[B, obs_dim]`, `[B, action_dim]` or, for `what="agents"`, `[B, N]`.
+            module: Module id.
+            what: "obs", "actions" or "agents" (one number per agent, such as rewards).
+
+        Returns:
+            `[B, n, dim]` for n agents of the module, or `[B, n]`.
+        """
+        slots = self.slots_of(module)
+        if what == "agents":
+            first = self.index(slots[0].agent)
+            return joint[:, first : first + len(slots)]
+        part = joint[:, getattr(slots[0], what).start : getattr(slots[-1], what).stop]
+        return part.reshape(len(joint), len(slots), -1)
+
+    def description(self) -> dict:
+        """Plain data that two equal layouts share: agents, modules, spaces. Kept in checkpoints."""
+        return {
+            "agents": [
+                {
+                    "agent": str(s.agent),
+                    "module": str(s.module),
+                    "obs_dim": s.obs.stop - s.obs.start,
+                    "action_space": str(s.codec.space),
+                    "head": getattr(s.codec, "head", "categorical"),
+                }
+                for s in self.slots
+            ]
+        }
+
+    def check_same(self, other: dict, what: str) -> None:
+        """Refuses data of another layout.
+
+        Args:
+            other: `description()` of the other layout.
+            what: What carries the other layout, for the message.
+
+        Raises:
+            ValueError: Naming the first agent that differs.
+        """
+        mine = {a["agent"]: a for a in self.description()["agents"]}
+        theirs = {a["agent"]: a for a in other["agents"]}
+        for agent in sorted(mine.keys() | theirs.keys()):
+            if mine.get(agent) != theirs.get(agent):
+                raise ValueError(
+                    f"{what} belongs to another environment or layout: agent {agent!r} is {theirs.get(agent)} there and "
+                    f"{mine.get(agent)} here. Use the env, `env_config`, `policies` and `actor_head` it was made with."
+                )
+
+    def _check_modules(self) -> None:
+        for module in self.modules:
+            first, *others = self.slots_of(module)
+            for slot in others:
+                same_obs = slot.obs_space.shape == first.obs_space.shape
+                if not same_obs or slot.codec.space != first.codec.space:
+                    raise ValueError(
+                        f"Module {module!r} serves agents {first.agent!r} and {slot.agent!r}, whose spaces differ: "
+                        f"{first.obs_space} / {first.codec.space} and {slot.obs_space} / {slot.codec.space}. Map them to "
+                        "different modules or pad the spaces with SuperSuit's `pad_observations_v0` / `pad_action_space_v0`."
+                    )

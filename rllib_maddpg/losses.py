@@ -1,0 +1,80 @@
+"""The paper's equations as functions of tensors (Lowe et al. 2017, equations 5 and 6, Algorithm 1). No Ray here.
+
+Shapes: B rows, n agents of one module. `alive` is 1.0 where the agent took part in the row. Sums over a whole batch are
+divided by `count`, the number of agent rows that count, so that shards of a batch add up to the loss of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CRITIC_LOSSES = ("mse", "huber")
+
+
+def td_target(reward: Tensor, terminated: Tensor, gamma: float, next_q: Tensor) -> Tensor:
+    """y = r + gamma (1 - terminated) Q'(x', a'_1 ... a'_N), all `[B, n]`. Truncation is not termination."""
+    return reward + gamma * (1.0 - terminated) * next_q
+
+
+def critic_loss(q: Tensor, target: Tensor, alive: Tensor, count: Tensor, kind: str = "mse", delta: float = 1.0) -> Tensor:
+    """Mean squared (or Huber) TD error of the living agents, scalar (equation 6). `q`, `target`, `alive`: `[B, n]`."""
+    if kind == "huber":
+        error = F.huber_loss(q, target, reduction="none", delta=delta)
+    else:
+        error = (q - target).square()
+    return (alive * error).sum() / count
+
+
+def actor_loss(q: Tensor, output: Tensor, alive: Tensor, count: Tensor, output_reg: float) -> Tensor:
+    """-Q with the agent's own action from its current actor (equation 5), plus a pull of the head output to zero.
+
+    Args:
+        q: Q_i(x, a_1 ... mu_i(o_i) ... a_N) `[B, n]`.
+        output: Head output (logits or pre-tanh) `[B, n, dim]`.
+        alive: `[B, n]`.
+        count: Scalar.
+        output_reg: Weight of mean(output^2), 1e-3 in the paper's released code.
+    """
+    return (alive * (output_reg * output.square().mean(-1) - q)).sum() / count
+
+
+@torch.no_grad()
+def polyak_update(targets: Sequence[Tensor], sources: Sequence[Tensor], tau: float) -> None:
+    """theta' <- tau theta + (1 - tau) theta', in place (Algorithm 1, last line)."""
+    if targets:
+        torch._foreach_lerp_(list(targets), list(sources), tau)
+
+
+@torch.no_grad()
+def clip_gradients(grads: Sequence[Tensor], clip: float | None, by: str) -> Tensor:
+    """Clips the gradients of one network in place and returns their norm before clipping (scalar).
+
+    Args:
+        grads: Gradients of one actor or one critic.
+        clip: Largest norm (or value); None: no clipping.
+        by: "global_norm" (all tensors together), "norm" (each tensor by itself) or "value" (each element).
+    """
+    grads = list(grads)
+    norms = torch._foreach_norm(grads)
+    total = torch.linalg.vector_norm(torch.stack(norms))
+    if clip is None:
+        return total
+    if by == "value":
+        torch._foreach_clamp_min_(grads, -clip)
+        torch._foreach_clamp_max_(grads, clip)
+    elif by == "norm":
+        torch._foreach_mul_(grads, [(clip / (n + 1e-6)).clamp(max=1.0) for n in norms])
+    else:
+        torch._foreach_mul_(grads, (clip / (total + 1e-6)).clamp(max=1.0))
+    return total
+
+
+def gumbel_noise(shape: Sequence[int], generator: torch.Generator, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Standard Gumbel noise -log(-log(u)), drawn on the CPU so that every device sees the same numbers."""
+    tiny = torch.finfo(torch.float32).tiny
+    u = torch.rand(*shape, generator=generator).clamp_(min=tiny, max=1.0 - 2**-24)
+    return (-torch.log(-torch.log(u))).to(device=device, dtype=dtype)

@@ -1,0 +1,49 @@
+"""Actor and critic networks: plain MLPs, described by RLlib's `model_config` keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "swish": nn.SiLU,
+    "gelu": nn.GELU,
+    "leaky_relu": nn.LeakyReLU,
+    "linear": nn.Identity,
+}
+
+
+class MLP(nn.Module):
+    """Fully connected network with a linear output layer.
+
+    Weights start from torch's default `nn.Linear` initialization; the last layer is scaled by `final_scale`, which keeps
+    a fresh tanh actor away from its saturated ends (Lillicrap et al. 2016, section 7, use small final layers for the same reason).
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        hiddens: Sequence[int] = (64, 64),
+        activation: str = "relu",
+        final_scale: float = 1.0,
+    ):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in hiddens:
+            layers += [nn.Linear(in_dim, width), ACTIVATIONS[activation]()]
+            in_dim = width
+        final = nn.Linear(in_dim, out_dim)
+        if final_scale != 1.0:
+            final.weight.data.mul_(final_scale)
+            final.bias.data.mul_(final_scale)
+        self.layers = nn.Sequential(*layers, final)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., in_dim]` -> `[..., out_dim]`."""
+        return self.layers(x)

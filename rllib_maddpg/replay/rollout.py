@@ -1,0 +1,90 @@
+"""A columnar block of joint transitions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rllib_maddpg.layout import JointLayout
+
+# Every column of a joint row, with what it holds per agent: an observation, an action code, or one number.
+COLUMNS: dict[str, str] = {
+    "obs": "obs",
+    "actions": "actions",
+    "rewards": "agents",
+    "new_obs": "obs",
+    "terminateds": "agents",
+    "alive": "agents",
+    "next_alive": "agents",
+}
+
+
+def column_width(layout: JointLayout, column: str) -> int:
+    """Number of float32 values that a column takes in one joint row."""
+    return {"obs": layout.obs_dim, "actions": layout.action_dim, "agents": len(layout)}[COLUMNS[column]]
+
+
+@dataclass
+class JointRollout:
+    """Joint transitions `(x, a, r, x', terminated)` of all agents: one row is one environment step.
+
+    Attributes:
+        columns: Per column of `COLUMNS` a float32 array `[T, width]`, agents in layout order. An agent that takes no part in
+            a row (dead, or not yet in the game) has `alive` 0 and zeros elsewhere. `new_obs` is the true last observation
+            at an episode's end; `terminateds` is 1 only for a real end, not at a time limit. `next_alive` is 1 for
+            an agent that acts at x', or would but for the time limit.
+        worker_index: Runner that sampled it (0: the local one).
+        episode_numbers: Number of the next episode in each of the runner's envs.
+    """
+
+    columns: dict[str, np.ndarray]
+    worker_index: int = 0
+    episode_numbers: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.columns["rewards"])
+
+    def env_steps(self) -> int:
+        """Number of rows."""
+        return len(self)
+
+    def agent_steps(self) -> int:
+        """Number of actions taken, over all agents."""
+        return int(self.columns["alive"].sum())
+
+    @classmethod
+    def empty(cls, layout: JointLayout, rows: int) -> JointRollout:
+        """`rows` zeroed rows."""
+        return cls({name: np.zeros((rows, column_width(layout, name)), np.float32) for name in COLUMNS})
+
+    @classmethod
+    def concat(cls, layout: JointLayout, blocks: list[JointRollout]) -> JointRollout:
+        """One block after the other; no blocks give no rows."""
+        if not blocks:
+            return cls.empty(layout, 0)
+        return cls({name: np.concatenate([b.columns[name] for b in blocks]) for name in COLUMNS})
+
+    def check_finite(self, layout: JointLayout) -> None:
+        """Refuses NaN and infinity from the environment.
+
+        Raises:
+            ValueError: Naming agent, quantity and row.
+        """
+        for column in ("obs", "new_obs", "rewards", "actions"):
+            values = self.columns[column]
+            if np.isfinite(values).all():
+                continue
+            row, at = np.argwhere(~np.isfinite(values))[0]
+            kind = COLUMNS[column]
+            agent = next(
+                s.agent
+                for i, s in enumerate(layout.slots)
+                if (at == i if kind == "agents" else getattr(s, kind).start <= at < getattr(s, kind).stop)
+            )
+            what = {"obs": "observation", "new_obs": "next observation", "rewards": "reward", "actions": "action"}[column]
+            raise ValueError(
+                f"The {what} of agent {agent!r} is {values[row, at]} at step {row} of the rollout of env runner "
+                f"{self.worker_index}. None of its rows were stored. Mend the environment, or wrap it so that its "
+                "observations and rewards are finite."
+            )

@@ -1,0 +1,175 @@
+"""The folder of a training run: its `run.json` and its checkpoints, of which a crash never leaves a half one."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+import rllib_maddpg
+
+RUN_FILE = "run.json"
+CHECKPOINTS = "checkpoints"
+# Sizes of all files of a checkpoint, by which a damaged one is told without reading it.
+SIZES_FILE = "file_sizes.json"
+_UNFINISHED = ".unfinished-"
+
+
+class RunFolder:
+    """One run's folder.
+
+    ```
+    results/simple_adversary_s0_2026-01-31_12-00-00/
+        run.json  params.json  progress.csv  result.json  events.out.tfevents...  learning_curve.png
+        checkpoints/000020000/  checkpoints/000040000/      <- named by env steps
+    ```
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path).resolve()
+
+    # ------------------------------------------------------------------------------------------ the folder
+
+    @classmethod
+    def new(cls, out: str | None, env: str, seed: int | None) -> RunFolder:
+        """A folder for a new run; made by `create`.
+
+        Raises:
+            ValueError: If `out` is a file or holds something already.
+        """
+        if out is not None:
+            path = Path(out)
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise ValueError(
+                    f"--out {out} exists and is not an empty folder. Name another one, or continue the run in it with "
+                    f"`--resume {out}`."
+                )
+            return cls(path)
+        name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', env).strip('-.')}_s{seed}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+        path, n = Path("results") / name, 2
+        while path.exists():
+            path, n = Path("results") / f"{name}_{n}", n + 1
+        return cls(path)
+
+    def create(self, env_steps: int) -> None:
+        """Makes the folder ready for a run that goes on from `env_steps`: newer (damaged) checkpoints lose their names."""
+        checkpoints = self.path / CHECKPOINTS
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        for left in checkpoints.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        for damaged in self.checkpoints():
+            if int(damaged.name) > env_steps:
+                damaged.rename(checkpoints / f"damaged-{damaged.name}-{time.time_ns()}")
+
+    def read_info(self) -> dict[str, Any]:
+        """The content of `run.json`.
+
+        Raises:
+            ValueError: If it cannot be read.
+        """
+        file = self.path / RUN_FILE
+        try:
+            return json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{file} cannot be read ({error}). Resume one of the run's checkpoint folders with --out.") from error
+
+    def write_info(self, info: dict[str, Any]) -> None:
+        """Replaces `run.json`."""
+        file = self.path / f".{RUN_FILE}"
+        file.write_text(json.dumps(info, indent=2) + "\n")
+        os.replace(file, self.path / RUN_FILE)
+
+    # ------------------------------------------------------------------------------------------ checkpoints
+
+    def checkpoints(self) -> list[Path]:
+        """All finished checkpoints, oldest first; a damaged one may be among them."""
+        folder = self.path / CHECKPOINTS
+        found = [p for p in folder.iterdir() if p.is_dir() and p.name.isdigit()] if folder.is_dir() else []
+        return sorted(found, key=lambda p: int(p.name))
+
+    def newest_checkpoint(self) -> Path:
+        """The newest checkpoint that is whole.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        checkpoints = self.checkpoints()
+        for checkpoint in reversed(checkpoints):
+            if is_whole(checkpoint):
+                return checkpoint
+        found = f"all {len(checkpoints)} in it are damaged" if checkpoints else "there is none in it"
+        raise ValueError(f"{self.path} has no checkpoint to go on from: {found}.")
+
+    def save_checkpoint(self, algo: Any, env_steps: int, keep: int) -> Path:
+        """Saves `algo` as `checkpoints/<env_steps>` and removes all but the newest `keep` checkpoints.
+
+        Written beside its place and then renamed, so that a folder with a checkpoint's name is always a finished one.
+        """
+        folder = self.path / CHECKPOINTS
+        unfinished, path = folder / f"{_UNFINISHED}{env_steps:09d}", folder / f"{env_steps:09d}"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            algo.save_to_path(str(unfinished))
+            (unfinished / SIZES_FILE).write_text(json.dumps(_file_sizes(unfinished)))
+            shutil.rmtree(path, ignore_errors=True)
+            unfinished.rename(path)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        for old in self.checkpoints()[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+        return path
+
+
+def find_checkpoint(path: str | Path) -> tuple[Path, RunFolder | None]:
+    """The checkpoint that a user means by a run folder (its newest whole one) or a checkpoint folder, and its run, if any.
+
+    Raises:
+        ValueError: If there is no such folder or no checkpoint in it.
+    """
+    path = Path(path).resolve()
+    if not path.is_dir():
+        raise ValueError(f"{path} is no folder. Give a run folder or a checkpoint folder.")
+    if (path / RUN_FILE).is_file() or (path / CHECKPOINTS).is_dir():
+        run = RunFolder(path)
+        return run.newest_checkpoint(), run
+    if not (path / "metadata.json").is_file():
+        raise ValueError(f"{path} is neither a run folder (with {CHECKPOINTS}/) nor a checkpoint folder (with metadata.json).")
+    if not is_whole(path):
+        raise ValueError(f"Checkpoint {path} is damaged: files are missing or cut short. Use an earlier one of the run.")
+    is_in_run = path.parent.name == CHECKPOINTS and (path.parent.parent / RUN_FILE).is_file()
+    return path, RunFolder(path.parent.parent) if is_in_run else None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether all files have the sizes they had when the checkpoint was made; True where those were not written down."""
+    try:
+        sizes = json.loads((checkpoint / SIZES_FILE).read_text())
+    except FileNotFoundError:  # saved by `algo.save_to_path()` itself
+        return (checkpoint / "metadata.json").is_file()
+    except ValueError:
+        return False
+    return all((checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in sizes.items())
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    return {
+        "python": platform.python_version(),
+        "ray": ray.__version__,
+        "torch": torch.__version__,
+        "rllib_maddpg": rllib_maddpg.__version__,
+    }
+
+
+def _file_sizes(folder: Path) -> dict[str, int]:
+    return {str(f.relative_to(folder).as_posix()): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()}

@@ -1,0 +1,104 @@
+"""Settings given as text (`key=value`), and how they are put on a `MADDPGConfig`."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
+from rllib_maddpg.config import MADDPGConfig, unknown_key_message
+
+# What `MADDPGTorchRLModule` reads beside RLlib's own keys.
+_CRITIC_MODEL_KEYS = ("critic_fcnet_hiddens", "critic_fcnet_activation")
+
+
+def parse_settings(items: Sequence[str], option: str) -> dict[str, Any]:
+    """Makes a flat dict of `["tau=0.01", "model_config.fcnet_hiddens=[64,64]"]` or of one JSON object.
+
+    A value is read as JSON, else as a Python literal (`True`, `None`, `.5`), else it stays a string.
+
+    Args:
+        items: The words of the command line.
+        option: Name of the option, for messages.
+
+    Raises:
+        ValueError: If a word has no "=", or if a JSON object cannot be read.
+    """
+    if len(items) == 1 and items[0].lstrip().startswith("{"):
+        try:
+            return json.loads(items[0])
+        except ValueError as error:
+            raise ValueError(f"{option} {items[0]!r} is no JSON object: {error}.") from error
+    settings = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not (equals and key.strip()):
+            raise ValueError(f"{option} {item!r} is not of the form key=value, such as `{option} tau=0.01`.")
+        settings[key.strip()] = parse_value(text)
+    return settings
+
+
+def parse_value(text: str) -> Any:
+    """Reads JSON, else a Python literal, else the string itself."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            continue
+    return text
+
+
+def apply_settings(config: MADDPGConfig, settings: Mapping[str, Any]) -> None:
+    """Sets keys of MADDPG and RLlib on `config`; a dotted key sets an item of a dict and leaves the others as they are.
+
+    Args:
+        config: Is changed.
+        settings: key -> value, such as `{"tau": 0.01, "model_config.fcnet_hiddens": [64, 64]}`.
+
+    Raises:
+        ValueError: If no setting has such a key, or if a dotted key leads into something that is no dict.
+    """
+    known = [key for key in vars(config) if not key.startswith("_")] + ["model_config"]
+    for dotted, value in settings.items():
+        key, *path = dotted.split(".")
+        if key not in known:
+            raise ValueError(unknown_key_message(key, known))
+        if path:
+            value = _with_item(getattr(config, key), path, value, dotted)
+        if key == "model_config":
+            _check_model_keys(value)
+            config.rl_module(model_config=value)
+        elif key == "replay_buffer_config":
+            config.training(replay_buffer_config=value)
+        elif key == "policy_mapping_fn":
+            config.multi_agent(policy_mapping_fn=value)
+        else:
+            config.update_from_dict({key: value})
+
+
+def _with_item(old: Any, path: Sequence[str], value: Any, dotted: str) -> dict[str, Any]:
+    """A copy of the dict `old` with the item at `path` set."""
+    if old is not None and not isinstance(old, Mapping):
+        depth = len(dotted.split(".")) - len(path)
+        raise ValueError(f"`{dotted}` cannot be set: `{'.'.join(dotted.split('.')[:depth])}`={old!r} is no dict.")
+    result = copy.copy(dict(old or {}))
+    key, *rest = path
+    result[key] = _with_item(result.get(key), rest, value, dotted) if rest else value
+    return result
+
+
+def _check_model_keys(model_config: Any) -> None:
+    if not isinstance(model_config, Mapping):
+        raise ValueError(f"`model_config`={model_config!r} must be a dict, such as {{'fcnet_hiddens': [64, 64]}}.")
+    known = [field.name for field in fields(DefaultModelConfig)] + list(_CRITIC_MODEL_KEYS)
+    for key in model_config:
+        if key not in known:
+            matches = difflib.get_close_matches(key, known, n=3)
+            hint = f" Did you mean {' or '.join(map(repr, matches))}?" if matches else ""
+            raise ValueError(f"`model_config.{key}` is no setting of the networks.{hint}")

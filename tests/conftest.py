@@ -1,0 +1,29 @@
+"""One Ray for the whole test session, and the `--slow` option."""
+
+import os
+
+# Before torch is imported anywhere: the tests' small networks are faster on one thread, and the cores are needed by actors.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import ray
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+
+
+@pytest.fixture(scope="session")
+def ray_session():
+    """A local Ray with room for several small actors; shut down when the tests end."""
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()

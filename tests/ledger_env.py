@@ -1,0 +1,70 @@
+"""An environment that writes down what really happened, to hold stored rows against it."""
+
+import gymnasium as gym
+import numpy as np
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+
+# agent -> (first step in the game, step of its end, how it ends); the episode ends with its last agent.
+MIXED_END = {"a": (0, 5, "truncated"), "b": (0, 3, "terminated"), "c": (0, 5, "terminated")}
+TIME_LIMIT = {"a": (0, 4, "truncated"), "b": (0, 4, "truncated"), "c": (0, 4, "truncated")}
+LATE_JOINER = {"a": (0, 6, "truncated"), "b": (0, 2, "truncated"), "c": (3, 6, "truncated")}
+ALL_TERMINATE = {"a": (0, 3, "terminated"), "b": (0, 3, "terminated"), "c": (0, 1, "terminated")}
+
+# Each env of this process, in the order of creation.
+LEDGERS = []
+
+
+class LedgerEnv(MultiAgentEnv):
+    """Agents b (Discrete), a (Box of unequal bounds) and c (MultiDiscrete) with observations that are never twice the same.
+
+    An observation is (env, episode, step, agent number) / 100, plus two more entries for c. `rows` holds, per env step, agent ->
+    (obs, env action, reward, next obs, terminated) for the agents that acted, in the order they happened.
+    """
+
+    def __init__(self, config):
+        self.script = config["script"]
+        self.possible_agents = ["b", "a", "c"]
+        self.observation_spaces = {
+            agent: gym.spaces.Box(-1e6, 1e6, (6 if agent == "c" else 4,), np.float32) for agent in self.possible_agents
+        }
+        self.action_spaces = {
+            "a": gym.spaces.Box(np.float32([-2.0, 0.0]), np.float32([6.0, 1.0])),
+            "b": gym.spaces.Discrete(3, start=1),
+            "c": gym.spaces.MultiDiscrete([2, 4]),
+        }
+        self.number = len(LEDGERS)
+        self.episode = -1
+        self.rows = []
+        super().__init__()
+        LEDGERS.append(self)
+
+    def _obs(self, agent):
+        obs = np.float32([self.number, self.episode, self.time, ord(agent)]) / 100
+        return np.concatenate([obs, np.float32([7.0, 8.0])]) if agent == "c" else obs
+
+    def reset(self, *, seed=None, options=None):
+        self.episode += 1
+        self.time = 0
+        self.agents = [a for a in self.possible_agents if self.script[a][0] == 0]
+        self.last_obs = {a: self._obs(a) for a in self.agents}
+        return dict(self.last_obs), {}
+
+    def step(self, actions):
+        assert set(actions) == set(self.agents), (actions, self.agents)
+        self.time += 1
+        acted, joined = list(self.agents), [a for a in self.possible_agents if self.script[a][0] == self.time]
+        obs = {a: self._obs(a) for a in acted + joined}
+        rewards = {a: float(self.time + ord(a) / 1000) for a in acted}
+        ends = {a: self.script[a][2] if self.script[a][1] == self.time else "" for a in acted}
+        self.rows.append(
+            {a: (self.last_obs[a], actions[a], rewards[a], obs[a], ends[a] == "terminated") for a in acted}
+            | {a: (None, None, None, obs[a], False) for a in joined}
+        )
+        self.agents = [a for a in acted if not ends[a]] + joined
+        self.last_obs = {a: obs[a] for a in self.agents}
+        over = not self.agents
+        terminateds = {a: ends[a] == "terminated" for a in acted}
+        truncateds = {a: ends[a] == "truncated" for a in acted}
+        terminateds["__all__"] = over and any(terminateds.values())
+        truncateds["__all__"] = over and not terminateds["__all__"]
+        return obs, rewards, terminateds, truncateds, {}

@@ -1,0 +1,1 @@
+"""Independent transcriptions to test against."""

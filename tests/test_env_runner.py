@@ -1,0 +1,176 @@
+"""Stored rows against what really happened in the env, exploration, seeds, and the runner's state."""
+
+import numpy as np
+import pytest
+from ledger_env import ALL_TERMINATE, LATE_JOINER, LEDGERS, MIXED_END, TIME_LIMIT, LedgerEnv
+from ray.rllib.connectors.env_to_module import MeanStdFilter
+
+from rllib_maddpg import MADDPGConfig
+from rllib_maddpg.replay import COLUMNS
+
+
+def make_runner(env, env_config=None, num_envs=1, worker_index=0, seed=3, **training):
+    config = MADDPGConfig().environment(env, env_config=env_config or {}, disable_env_checking=True)
+    config.env_runners(num_envs_per_env_runner=num_envs).debugging(seed=seed).training(**training)
+    config.validate()
+    LEDGERS.clear()
+    return config.env_runner_cls(config=config.copy(copy_frozen=False), worker_index=worker_index, num_workers=0)
+
+
+def rows_of(rollouts):
+    """Columns of several rollouts, one after the other."""
+    return {name: np.concatenate([r.columns[name] for r in rollouts]) for name in COLUMNS}
+
+
+def expected_code(slot, action):
+    """Action code of an action as the environment got it."""
+    space = slot.codec.space
+    if slot.agent == "a":
+        return (np.asarray(action) - space.low) / (space.high - space.low) * 2 - 1
+    if slot.agent == "b":
+        return np.eye(3)[action - 1]
+    return np.concatenate([np.eye(2)[action[0]], np.eye(4)[action[1]]])
+
+
+@pytest.mark.parametrize("fragment", [1, 3, 40])
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("script", [MIXED_END, TIME_LIMIT, LATE_JOINER, ALL_TERMINATE])
+def test_every_stored_row_is_one_step_of_the_env(script, num_envs, fragment):
+    runner = make_runner(LedgerEnv, {"script": script}, num_envs)
+    rollouts = [runner.sample(num_timesteps=fragment * num_envs, explore=True)[0] for _ in range(120 // fragment)]
+    columns, layout = rows_of(rollouts), runner.layout
+    assert layout.agents == ("a", "b", "c")
+    # The first entry of any observation is the env's number; rows of one env are in order of time.
+    ledgers = {ledger.number: ledger for ledger in LEDGERS[-num_envs:]}
+    place = {slot.agent: slot for slot in layout.slots}
+    taken = dict.fromkeys(ledgers, 0)
+    for row in range(len(columns["rewards"])):
+        seen = [columns["obs"][row, place[a].obs] for a in place if columns["alive"][row, layout.index(a)]]
+        number = round(float(seen[0][0]) * 100)
+        truth = ledgers[number].rows[taken[number]]
+        taken[number] += 1
+        for agent, slot in place.items():
+            i = layout.index(agent)
+            obs, action, reward, next_obs, terminated = truth.get(agent, (None, None, None, None, True))
+            got = {name: columns[name][row, getattr(slot, kind) if kind != "agents" else i] for name, kind in COLUMNS.items()}
+            assert got["alive"] == (obs is not None)
+            assert got["terminateds"] == (obs is not None and terminated)
+            # At a time limit the agent would act on: the target bootstraps from its true last observation.
+            assert got["next_alive"] == (next_obs is not None and not terminated)
+            np.testing.assert_array_equal(got["obs"], 0 if obs is None else obs)
+            np.testing.assert_array_equal(got["new_obs"], 0 if next_obs is None else next_obs)
+            if obs is None:
+                assert not got["actions"].any() and got["rewards"] == 0
+            else:
+                assert got["rewards"] == np.float32(reward)
+                # Scaling a Box action to the env's bounds and back costs float32 rounding.
+                np.testing.assert_allclose(got["actions"], expected_code(slot, action), atol=1e-6)
+    # Every env step is there, but for none: nothing is lost at the borders of fragments.
+    assert taken == {number: len(ledger.rows) for number, ledger in ledgers.items()}
+    assert len(columns["rewards"]) == sum(taken.values())
+
+
+def test_agent_and_env_steps_count_the_living():
+    runner = make_runner(LedgerEnv, {"script": ALL_TERMINATE})
+    rollout = runner.sample(num_episodes=2)[0]
+    assert rollout.env_steps() == 6
+    assert rollout.agent_steps() == 2 * (3 + 3 + 1)
+
+
+def test_mpe_truncates_and_never_terminates():
+    runner = make_runner("simple_spread", {"continuous_actions": True}, num_envs=2)
+    columns = runner.sample(num_timesteps=200)[0].columns
+    assert len(columns["rewards"]) == 200
+    assert columns["terminateds"].sum() == 0
+    assert columns["next_alive"].min() == 1
+    # The last observation of an episode is not the first of the next one.
+    obs, new_obs = columns["obs"], columns["new_obs"]
+    same_episode = (new_obs[:-1] == obs[1:]).all(1)
+    assert same_episode.sum() == 199 - 7  # 8 episodes of 25 steps, one after the other
+    steps = np.abs(new_obs - obs)[:, :4].max(1)
+    assert steps.max() < 3, "a jump as long as a reset's"
+
+
+def test_a_turn_based_game_is_refused():
+    class Turns(LedgerEnv):
+        def step(self, actions):
+            result = super().step({a: actions.get(a, self.action_spaces[a].sample()) for a in self.agents})
+            if self.time == 2:
+                result[0].pop("a")
+            return result
+
+    runner = make_runner(Turns, {"script": TIME_LIMIT})
+    with pytest.raises(ValueError, match=r"Agent 'a' has .*aec_to_parallel"):
+        runner.sample(num_timesteps=8)
+
+
+def test_same_seed_same_rows_and_envs_differ():
+    columns = [rows_of(make_runner("simple_spread", {}, 2, seed=s).sample(num_timesteps=100)) for s in (3, 3, 4)]
+    for name in COLUMNS:
+        np.testing.assert_array_equal(columns[0][name], columns[1][name])
+    assert (columns[0]["obs"] != columns[2]["obs"]).any()
+    first_obs = columns[0]["obs"].reshape(-1, 25, columns[0]["obs"].shape[1])[:, 0]
+    assert len(np.unique(first_obs, axis=0)) == len(first_obs), "two episodes with the same start"
+
+
+def test_runners_play_different_games():
+    one, two = (make_runner("simple_spread", worker_index=w).sample(num_timesteps=25)[0] for w in (1, 2))
+    assert (one.columns["obs"][0] != two.columns["obs"][0]).any()
+
+
+def test_the_state_carries_the_episode_numbers_and_the_schedule_clock():
+    runner = make_runner("simple_spread", num_envs=2)
+    runner.sample(num_timesteps=120)  # 2 envs x 60 steps: both are in their third episode
+    state = runner.get_state()
+    assert state["episode_numbers"] == {0: [3, 3]}
+    assert runner.num_env_steps_sampled_lifetime == 120
+    resumed = make_runner("simple_spread", num_envs=2)
+    resumed.set_state(state)
+    assert resumed.num_env_steps_sampled_lifetime == 120
+    rollout = resumed.sample(num_timesteps=50)[0]
+    fresh = make_runner("simple_spread", num_envs=2)
+    games = fresh.sample(num_timesteps=200)[0].columns["obs"].reshape(8, 25, -1)
+    starts = rollout.columns["obs"].reshape(2, 25, -1)[:, 0]
+    # Unfinished third episodes are lost; both envs go on with their fourth game.
+    fourth = [g[0] for g in games if (g[0] == starts[0]).all() or (g[0] == starts[1]).all()]
+    assert len(fourth) == 2
+    assert resumed.episode_numbers == [4, 4]
+
+
+def test_warm_up_is_random_and_evaluation_is_noise_free():
+    runner = make_runner(
+        "simple_spread", {"continuous_actions": True}, num_steps_sampled_before_learning_starts=50, noise_type="none"
+    )
+    warm = runner.sample(num_timesteps=50)[0].columns["actions"]
+    # 50 x 15 uniform numbers on [-1, 1]: standard deviation 0.577, error of the mean 0.021.
+    assert abs(warm.mean()) < 0.1 and abs(warm.std() - 1 / np.sqrt(3)) < 0.05
+    rollout = runner.sample(num_timesteps=50)[0].columns
+    greedy = runner.sample(num_timesteps=50, explore=False)[0].columns
+    import torch
+
+    for columns in (rollout, greedy):
+        for slot in runner.layout.slots:
+            with torch.no_grad():
+                mu = runner.module[slot.module].actor(torch.from_numpy(columns["obs"][:, slot.obs])).tanh().numpy()
+            np.testing.assert_allclose(columns["actions"][:, slot.actions], mu, atol=1e-6)
+
+
+def test_random_actions_are_uniform_over_every_space():
+    runner = make_runner(LedgerEnv, {"script": TIME_LIMIT}, num_steps_sampled_before_learning_starts=0)
+    columns = runner.sample(num_timesteps=2000, random_actions=True)[0].columns
+    mean = columns["actions"].mean(0)
+    # a: Box around 0; b: 3 choices; c: 2 and 4 choices. Standard errors are below 0.013.
+    expected = [0, 0, 1 / 3, 1 / 3, 1 / 3, 1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 4, 1 / 4]
+    np.testing.assert_allclose(mean, expected, atol=0.05)
+
+
+def test_a_normalizing_connector_reaches_the_rows():
+    config = MADDPGConfig().environment("simple_spread", disable_env_checking=True).debugging(seed=0)
+    config.env_runners(env_to_module_connector=lambda env, spaces, device: MeanStdFilter(multi_agent=True))
+    config.validate()
+    runner = config.env_runner_cls(config=config.copy(copy_frozen=False), worker_index=0, num_workers=0)
+    columns = runner.sample(num_timesteps=500)[0].columns
+    moving = columns["obs"][100:, :4]
+    assert np.abs(moving.mean(0)).max() < 0.5 and 0.5 < moving.std() < 1.6
+    same = (columns["new_obs"][:-1] == columns["obs"][1:]).all(1)
+    assert same.sum() == 499 - 19
