@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
-from ray.rllib.connectors.env_to_module import AddObservationsFromEpisodesToBatch, FlattenObservations
+from ray.rllib.connectors.common.flatten_observations import FlattenObservations
+from ray.rllib.connectors.env_to_module import AddObservationsFromEpisodesToBatch
 from ray.rllib.core import DEFAULT_POLICY_ID
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -21,7 +23,7 @@ from ray.util import log_once
 from rllib_maddpg.actions import ACTOR_HEADS, make_codec
 from rllib_maddpg.envs import EnvSpaces, probe_env
 from rllib_maddpg.exploration import NOISE_TYPES
-from rllib_maddpg.layout import JointLayout
+from rllib_maddpg.layout import JointLayout, check_shared_modules
 from rllib_maddpg.losses import CRITIC_LOSSES
 from rllib_maddpg.networks import ACTIVATIONS
 
@@ -348,8 +350,8 @@ class MADDPGConfig(AlgorithmConfig):
             missing = sorted(set(env.agents) - set(mapping.module_of))
             if strangers or missing:
                 raise ValueError(
-                    f"`policy_mapping_fn` maps agents {strangers} that env {self.env!r} does not have, and leaves out {missing}. "
-                    f"The env's agents are {list(env.agents)}."
+                    f"`policy_mapping_fn` maps agents {strangers} that env {self.env!r} does not have, and leaves out "
+                    f"{missing}. The env's agents are {list(env.agents)}."
                 )
         module_of = {agent: self._module_of(agent) for agent in env.agents}
         used = dict.fromkeys(sorted(module_of.values()))
@@ -367,18 +369,28 @@ class MADDPGConfig(AlgorithmConfig):
                     f"`policy_mapping_fn` maps agent {agent!r} to {module!r}, which is not in `policies` "
                     f"{sorted(self.policies)}. Add it to `policies` or change the mapping."
                 )
+        if isinstance(self._rl_module_spec, MultiRLModuleSpec):
+            # RLlib tells env spaces to the modules of this spec only, so the user's has to have all of them.
+            for module in used:
+                self._rl_module_spec.rl_module_specs.setdefault(module, RLModuleSpec())
         # Sorted, because a set of policies has another order in each process.
         self.policies = {module: self.policies[module] for module in used}
+        check_shared_modules(module_of, env.observation_spaces, env.action_spaces)
         for agent in env.agents:
             make_codec(env.action_spaces[agent], self.actor_head, agent)
+            if not env.observation_spaces[agent].is_np_flattenable:
+                raise ValueError(
+                    f"Agent {agent!r}: observation space {env.observation_spaces[agent]} cannot be flattened to a vector. Wrap "
+                    "the env so that the agent observes Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these."
+                )
 
     def _module_of(self, agent: str) -> str:
         try:
             return self.policy_mapping_fn(agent, None)
         except Exception as error:
             raise ValueError(
-                f"`policy_mapping_fn` failed for agent {agent!r} ({type(error).__name__}: {error}). MADDPG needs a static mapping "
-                "from agent id to module id, which may not look at the episode."
+                f"`policy_mapping_fn` failed for agent {agent!r} ({type(error).__name__}: {error}). MADDPG needs a static "
+                "mapping from agent id to module id, which may not look at the episode."
             ) from error
 
     # ------------------------------------------------------------------------------------------ RLlib's hooks
@@ -423,8 +435,17 @@ class MADDPGConfig(AlgorithmConfig):
         observed = pipeline.observation_space
         flat = observed is None or all(_is_flat_box(space) for space in observed.spaces.values())
         if not flat and not any(isinstance(piece, FlattenObservations) for piece in pipeline.connectors):
-            pipeline.insert_before(AddObservationsFromEpisodesToBatch, FlattenObservations(multi_agent=True))
+            flatten = FlattenObservations(multi_agent=True, as_learner_connector=False)
+            pipeline.insert_before(AddObservationsFromEpisodesToBatch, flatten)
         return pipeline
+
+    @override(AlgorithmConfig)
+    def get_evaluation_config_object(self) -> AlgorithmConfig | None:
+        """RLlib's, but noise-free unless the user's `evaluation_config` says otherwise."""
+        config = super().get_evaluation_config_object()
+        if config is not None and not isinstance(self.evaluation_config, AlgorithmConfig):
+            config.explore = (self.evaluation_config or {}).get("explore", False)
+        return config
 
     @override(AlgorithmConfig)
     def get_rollout_fragment_length(self, worker_index: int = 0) -> int:
@@ -459,7 +480,7 @@ def _is_schedule(x: Any) -> bool:
     return (
         len(x) > 1
         and times[0] == 0
-        and all(a < b for a, b in zip(times, times[1:], strict=False))
+        and all(a < b for a, b in pairwise(times))
         and all(_is_number(t) and _is_number(v) and v >= 0 for t, v in x)
     )
 

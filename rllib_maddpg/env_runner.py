@@ -169,5 +169,3 @@ class AddExplorationNoise(ConnectorV2):
             key: [slot.codec.decode(codes[row : row + 1, slot.actions])[0]] for key, (row, slot) in places.items()
         }
         return batch
-
-

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import pickle
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,14 +73,18 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; no frames."""
-        plain = lambda estimates: {name: vars(e) for name, e in estimates.items()}  # noqa: E731
         return {
             "episodes": self.episodes,
-            "team_return": vars(self.team),
-            "agent_return": plain(self.agents),
-            "episode_length": vars(self.length),
-            "metrics": plain(self.metrics),
+            "team_return": _plain(self.team),
+            "agent_return": {agent: _plain(estimate) for agent, estimate in self.agents.items()},
+            "episode_length": _plain(self.length),
+            "metrics": {name: _plain(estimate) for name, estimate in self.metrics.items()},
         }
+
+
+def _plain(estimate: Estimate) -> dict[str, float | None]:
+    # One episode has no interval, and JSON no NaN.
+    return {name: value if math.isfinite(value) else None for name, value in vars(estimate).items()}
 
 
 def evaluate_checkpoint(
@@ -95,12 +101,13 @@ def evaluate_checkpoint(
         checkpoint: Folder of an algorithm's checkpoint.
         episodes: Number of episodes.
         seed: Of the episodes' starts; the same seed gives the same games.
-        record_frames: Number of episodes whose frames are kept.
+        record_frames: Number of episodes whose frames are kept, the first ones; the env must render "rgb_array".
         num_envs: Environments that run side by side.
         env_config: Overrides of the env's settings.
 
     Raises:
-        ValueError: If the checkpoint is missing or damaged, or `episodes` is below 1.
+        ValueError: If the checkpoint is missing or damaged, if it does not fit the env as `env_config` makes it, if
+            frames are asked for that the env cannot render, or if `episodes` is below 1.
     """
     path = Path(checkpoint)
     config = load_config(path)
@@ -114,6 +121,8 @@ def evaluate_checkpoint(
                     getattr(runner, f"_{name.removesuffix('_connector')}").restore_from_path(path / COMPONENT_ENV_RUNNER / name)
     except (OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise ValueError(f"Checkpoint {path} is damaged ({type(error).__name__}: {error}). Use an earlier one.") from error
+    except RuntimeError as error:  # torch, on weights of another shape
+        raise ValueError(f"Checkpoint {path} does not fit the environment with env_config={env_config}: {error}") from error
     return _play(runner, episodes)
 
 
@@ -140,6 +149,8 @@ def load_config(checkpoint: Path) -> MADDPGConfig:
         config = MADDPGConfig.from_state(state)
     except Exception as error:
         raise ValueError(f"Checkpoint {checkpoint} is damaged ({type(error).__name__}: {error}).") from error
+    if not isinstance(config, MADDPGConfig):
+        raise ValueError(f"Checkpoint {checkpoint} is one of {config.algo_class.__name__}, not of MADDPG.")
     return config
 
 
@@ -149,25 +160,42 @@ def _make_runner(
     if episodes < 1:
         raise ValueError(f"`episodes`={episodes} must be at least 1.")
     config = config.copy(copy_frozen=False)
+    if env_config:
+        # An env that is not the one trained in: its agents may have no actors.
+        config.environment(env_config=env_config)
+        config.validate()
     if record_frames:
-        env_config = {**(env_config or {}), "render_mode": "rgb_array"}
-    config.environment(env_config=env_config or {}, disable_env_checking=True)
+        config.environment(env_config={"render_mode": "rgb_array"})
+        if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a window then
+    config.environment(disable_env_checking=True)
     config.env_runners(num_env_runners=0, num_envs_per_env_runner=min(num_envs, episodes), explore=False)
     config.debugging(seed=seed)
     config.in_evaluation = True
     runner = config.env_runner_cls(config=config, worker_index=0, num_workers=0)
-    for e, seeded in enumerate(runner.env.envs):
-        seeded.env = RecordedEpisodes(seeded.env, record_frames if e == 0 else 0)
+    render_mode = runner.env.envs[0].render_mode
+    if record_frames and render_mode != "rgb_array":
+        raise ValueError(f"env={config.env!r} cannot be filmed: its `render_mode` is {render_mode!r}, not 'rgb_array'.")
+    for seeded, share in zip(runner.env.envs, _shares(runner, episodes), strict=True):
+        recorded = min(share, record_frames)
+        seeded.env = RecordedEpisodes(seeded.env, recorded)
+        record_frames -= recorded
     return runner
+
+
+def _shares(runner: Any, episodes: int) -> list[int]:
+    """Episodes that each env plays."""
+    envs = runner.num_envs
+    return [episodes // envs + (e < episodes % envs) for e in range(envs)]
 
 
 def _play(runner: Any, episodes: int) -> Evaluation:
     """Every env plays its share: taking the first that finish would favour short episodes."""
     envs = [seeded.env for seeded in runner.env.envs]
-    shares = [episodes // len(envs) + (e < episodes % len(envs)) for e in range(len(envs))]
+    shares = _shares(runner, episodes)
     while any(len(env.episodes) < share for env, share in zip(envs, shares, strict=True)):
         runner.sample(num_timesteps=len(envs), explore=False)
     records = [record for env, share in zip(envs, shares, strict=True) for record in env.episodes[:share]]
-    frames = envs[0].frames
+    frames = [frame for env in envs for frame in env.frames]
     runner.stop()
     return Evaluation.of(records, frames)

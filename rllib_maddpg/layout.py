@@ -59,6 +59,7 @@ class JointLayout:
             ValueError: If a space is not supported, or agents of one module differ in their spaces.
         """
         modules = {agent: agent_to_module(agent) for agent in obs_spaces}
+        check_shared_modules(modules, obs_spaces, action_spaces)
         slots: list[AgentSlot] = []
         obs_at = action_at = 0
         for agent in sorted(modules, key=lambda a: (str(modules[a]), str(a))):
@@ -89,7 +90,6 @@ class JointLayout:
         self.obs_dim = obs_at
         self.action_dim = action_at
         self._index = {agent: i for i, agent in enumerate(self.agents)}
-        self._check_modules()
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -166,14 +166,21 @@ class JointLayout:
                     f"{mine.get(agent)} here. Use the env, `env_config`, `policies` and `actor_head` it was made with."
                 )
 
-    def _check_modules(self) -> None:
-        for module in self.modules:
-            first, *others = self.slots_of(module)
-            for slot in others:
-                same_obs = slot.obs_space.shape == first.obs_space.shape
-                if not same_obs or slot.codec.space != first.codec.space:
-                    raise ValueError(
-                        f"Module {module!r} serves agents {first.agent!r} and {slot.agent!r}, whose spaces differ: "
-                        f"{first.obs_space} / {first.codec.space} and {slot.obs_space} / {slot.codec.space}. Map them to "
-                        "different modules or pad the spaces with SuperSuit's `pad_observations_v0` / `pad_action_space_v0`."
-                    )
+
+def check_shared_modules(
+    module_of: Mapping[str, str], obs_spaces: Mapping[str, gym.Space], action_spaces: Mapping[str, gym.Space]
+) -> None:
+    """Agents of one module have one actor and so need equal spaces.
+
+    Raises:
+        ValueError: Naming module, agents and spaces.
+    """
+    first_of: dict[str, str] = {}
+    for agent in sorted(module_of, key=str):
+        first = first_of.setdefault(module_of[agent], agent)
+        if obs_spaces[agent] != obs_spaces[first] or action_spaces[agent] != action_spaces[first]:
+            raise ValueError(
+                f"Module {module_of[agent]!r} serves agents {first!r} and {agent!r}, whose spaces differ: "
+                f"{obs_spaces[first]} / {action_spaces[first]} and {obs_spaces[agent]} / {action_spaces[agent]}. Map them to "
+                "different modules or pad the spaces with SuperSuit's `pad_observations_v0` and `pad_action_space_v0`."
+            )

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from ray.rllib.core.columns import Columns
@@ -74,7 +75,7 @@ class MADDPGTorchLearner(TorchLearner):
         if not self._step(ACTOR, actor_losses, batch):
             return {}, {}, {}
         self._update_targets()
-        return {}, {m: (critic_losses[m] + actor_losses[m]).detach() for m in critic_losses}, {}
+        return {}, {m: self._noted[m, "critic_loss"] + self._noted[m, "actor_loss"] for m in critic_losses}, {}
 
     def compute_critic_losses(self, minibatches: Mapping[str, JointBatch]) -> dict[str, Tensor]:
         """The critic loss of each trained module (paper, equation 6).
@@ -96,8 +97,11 @@ class MADDPGTorchLearner(TorchLearner):
                 q, target, own["alive"], counts[module_id], config.critic_loss, config.huber_delta
             )
             with torch.no_grad():
-                td_error = ((q - target).abs() * own["alive"]).sum() / own["alive"].sum().clamp(min=1.0)
-            self._note(module_id, qf_mean=q.mean(), qf_min=q.min(), qf_max=q.max(), td_error_mean=td_error)
+                alive = own["alive"]
+                living = alive.sum().clamp(min=1.0)
+                td_error, mean = ((q - target).abs() * alive).sum() / living, (q * alive).sum() / living
+                q = torch.where(alive > 0, q, mean)
+            self._note(module_id, qf_mean=mean, qf_min=q.min(), qf_max=q.max(), td_error_mean=td_error)
         return result
 
     def compute_actor_losses(self, minibatches: Mapping[str, JointBatch]) -> dict[str, Tensor]:
@@ -163,23 +167,21 @@ class MADDPGTorchLearner(TorchLearner):
         params = {m: self._optimizer_params(m, name) for m in module_losses}
         flat = [p for ps in params.values() for p in ps]
         grads = torch.autograd.grad(sum(module_losses.values()), flat, allow_unused=True, materialize_grads=True)
-        grads = self._sum_over_learners(grads)
+        # The losses go along: they are logged, and all Learners must agree on whether they are finite.
+        *grads, totals = self._sum_over_learners([*grads, torch.stack(list(module_losses.values())).detach()])
         for param, grad in zip(flat, grads, strict=True):
             param.grad = grad
         norms = {}
         for module_id, ps in params.items():
             config = self._configs[module_id]
             norms[module_id] = losses.clip_gradients([p.grad for p in ps], config.grad_clip, config.grad_clip_by)
-        values = torch.stack([*norms.values(), *[loss.detach() for loss in module_losses.values()]])
-        if not torch.isfinite(values[: len(norms)]).all():
-            self._on_not_finite(name, module_losses, norms, batch)
+        total = dict(zip(module_losses, totals, strict=True))
+        if not torch.isfinite(torch.stack([*norms.values(), *total.values()])).all():
+            self._on_not_finite(name, total, norms, batch)
             return False
         for module_id in module_losses:
             self.get_optimizer(module_id, name).step()
-            self._note(
-                module_id,
-                **{f"{name}_loss": module_losses[module_id].detach(), f"{name}_gradients_norm": norms[module_id]},
-            )
+            self._note(module_id, **{f"{name}_loss": total[module_id], f"{name}_gradients_norm": norms[module_id]})
         return True
 
     def _update_targets(self) -> None:
@@ -216,7 +218,7 @@ class MADDPGTorchLearner(TorchLearner):
     def _counts(self, minibatches: Mapping[str, JointBatch]) -> dict[str, Tensor]:
         """Number of living agent rows of each module over all Learners, at least 1."""
         counts = torch.stack([joint.modules[m]["alive"].sum() for m, joint in minibatches.items()])
-        if self.config.num_learners > 1:
+        if self._world > 1:
             dist.all_reduce(counts)
         return dict(zip(minibatches, counts.clamp(min=1.0), strict=True))
 
@@ -226,7 +228,7 @@ class MADDPGTorchLearner(TorchLearner):
         Every Learner draws for the rows of all Learners and takes its own, so that the noise of a row does not depend on how
         many Learners there are.
         """
-        rank, world = (dist.get_rank(), dist.get_world_size()) if self.config.num_learners > 1 else (0, 1)
+        rank, world = self._rank, self._world
         noise = {}
         for module_id, columns in joint.modules.items():
             if self._networks(module_id).codec.categorical:
@@ -235,13 +237,13 @@ class MADDPGTorchLearner(TorchLearner):
                 noise[module_id] = drawn[rank * len(joint) : (rank + 1) * len(joint)]
         return noise
 
-    def _sum_over_learners(self, grads: Collection[Tensor]) -> list[Tensor]:
-        if self.config.num_learners <= 1:
-            return list(grads)
-        flat = torch.cat([g.flatten() for g in grads])
+    def _sum_over_learners(self, tensors: Collection[Tensor]) -> list[Tensor]:
+        if self._world == 1:
+            return list(tensors)
+        flat = torch.cat([t.flatten() for t in tensors])
         dist.all_reduce(flat)
-        parts = flat.split([g.numel() for g in grads])
-        return [part.view_as(g) for part, g in zip(parts, grads, strict=True)]
+        parts = flat.split([t.numel() for t in tensors])
+        return [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]
 
     # ------------------------------------------------------------------------------------------ RLlib's hooks
 
@@ -253,8 +255,12 @@ class MADDPGTorchLearner(TorchLearner):
         self._env_steps = 0
         self._last_target_update = 0
         self._noted: dict[tuple[str, str], Tensor] = {}
-        seed = torch.tensor([self.config.seed if self.config.seed is not None else torch.seed() % 2**62])
-        if self.config.num_learners > 1:
+        seed = self.config.seed if self.config.seed is not None else int(np.random.SeedSequence().entropy % 2**62)
+        # On the device, because NCCL knows no other tensors.
+        seed = torch.tensor([seed], device=self._device)
+        distributed = self.config.num_learners > 1
+        self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+        if distributed:
             self._start_alike(seed)
         self._rng = torch.Generator().manual_seed(int(seed))
 
@@ -326,7 +332,11 @@ class MADDPGTorchLearner(TorchLearner):
 
     @override(Learner)
     def set_state(self, state: dict[str, Any]) -> None:
+        # RLlib skips weights that are older than its own, but a checkpoint is restored whole. What comes out of it is new
+        # to the env runners, even if they have seen later updates.
+        before, self._weights_seq_no = self._weights_seq_no, 0
         super().set_state(state)
+        self._weights_seq_no = max(before + 1, self._weights_seq_no)
         if "gumbel_rng" in state:
             self._rng.set_state(torch.from_numpy(state["gumbel_rng"].copy()))
             self._last_target_update = state["last_target_update"]
@@ -349,16 +359,20 @@ class MADDPGTorchLearner(TorchLearner):
         """Raises, or counts the skipped update where `torch_skip_nan_gradients` is set."""
         self._noted.clear()
         if self.config.torch_skip_nan_gradients:
-            for module_id in module_losses:
+            # All Learners skip alike; one counts.
+            for module_id in module_losses if self._rank == 0 else ():
                 self.metrics.log_value((module_id, "num_updates_skipped_lifetime"), 1, reduce="lifetime_sum")
             return
         bad = [f"column {c!r} of module {m!r}" for m in batch for c in batch[m] if not _is_finite(batch[m][c])]
         bad += [f"the {name} loss of module {m!r}" for m, loss in module_losses.items() if not _is_finite(loss)]
         bad += [f"the {name} gradient of module {m!r}" for m, norm in norms.items() if not _is_finite(norm)]
+        done = "No actor and no target was changed; the critics made their step"
+        if name == CRITIC:
+            done = "This update was not made; the weights are those before it"
         raise ValueError(
-            f"NaN or infinity in {bad[0]} (in all: {', '.join(bad)}). This update was not made; the weights are those before "
-            "it. Look for extreme rewards or a learning rate that is too high, set `grad_clip`, or set "
-            "`torch_skip_nan_gradients=True` to skip such updates and count them."
+            f"NaN or infinity in {bad[0]} (in all: {', '.join(bad)}). {done}. Look for "
+            "extreme rewards or a learning rate that is too high, set `grad_clip`, or set `torch_skip_nan_gradients=True` "
+            "to skip such updates and count them."
         )
 
 

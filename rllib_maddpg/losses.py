@@ -22,10 +22,7 @@ def td_target(reward: Tensor, terminated: Tensor, gamma: float, next_q: Tensor) 
 
 def critic_loss(q: Tensor, target: Tensor, alive: Tensor, count: Tensor, kind: str = "mse", delta: float = 1.0) -> Tensor:
     """Mean squared (or Huber) TD error of the living agents, scalar (equation 6). `q`, `target`, `alive`: `[B, n]`."""
-    if kind == "huber":
-        error = F.huber_loss(q, target, reduction="none", delta=delta)
-    else:
-        error = (q - target).square()
+    error = F.huber_loss(q, target, reduction="none", delta=delta) if kind == "huber" else (q - target).square()
     return (alive * error).sum() / count
 
 

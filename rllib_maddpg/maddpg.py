@@ -102,8 +102,8 @@ class MADDPG(Algorithm):
     def _num_updates_due(self, new_env_steps: int) -> int:
         """Whole updates owed for the env steps sampled since the last one; the rest is kept for next time.
 
-        An accumulator and not `step % n == 0`, so that the ratio of updates to env steps is the one asked for whatever number of
-        env steps the runners return at once.
+        An accumulator and not `step % n == 0`, so that the ratio of updates to env steps is the one asked for, whatever number
+        of env steps the runners return at once.
         """
         enough = len(self.replay_buffer) >= self.config.total_train_batch_size
         if self._env_steps_sampled() < self.config.num_steps_sampled_before_learning_starts or not enough:
@@ -210,10 +210,10 @@ class MADDPG(Algorithm):
 def _read_metadata(path: Any) -> dict[str, Any]:
     if not isinstance(path, (str, pathlib.Path)) or "://" in str(path):
         return {}
-    file = pathlib.Path(path) / "metadata.json"
+    file = pathlib.Path(path) / Algorithm.METADATA_FILE_NAME
     if not file.is_file():
         raise ValueError(
-            f"{path} is no checkpoint: it has no metadata.json. Give the folder that `save_to_path()` or the trial's "
+            f"{path} is no checkpoint: it has no {file.name}. Give the folder that `save_to_path()` or the trial's "
             "`checkpoint_...` folder names."
         )
     try:

@@ -22,7 +22,7 @@ class MLP(nn.Module):
     """Fully connected network with a linear output layer.
 
     Weights start from torch's default `nn.Linear` initialization; the last layer is scaled by `final_scale`, which keeps
-    a fresh tanh actor away from its saturated ends (Lillicrap et al. 2016, section 7, use small final layers for the same reason).
+    a fresh tanh actor away from its saturated ends (Lillicrap et al. 2016, section 7, take small final layers for that reason).
     """
 
     def __init__(

@@ -80,7 +80,11 @@ def draw_learning_curve(curve: LearningCurve, title: str) -> Figure:
     _draw_lines(axes[0], curve.env_steps, {"all agents": curve.team}, ["black"])
     axes[0].set_title("team return", loc="left", fontsize=11)
     if rows == 2:
-        colors = colormaps["tab10"].colors if len(curve.agents) <= 10 else colormaps["viridis"](np.linspace(0, 0.9, len(curve.agents)))
+        colors = (
+            colormaps["tab10"].colors
+            if len(curve.agents) <= 10
+            else colormaps["viridis"](np.linspace(0, 0.9, len(curve.agents)))
+        )
         _draw_lines(axes[1], curve.env_steps, curve.agents, colors)
         axes[1].set_title("return of each agent", loc="left", fontsize=11)
         if len(curve.agents) <= _MAX_LEGEND:

@@ -21,8 +21,8 @@ CSV_FILE, JSON_FILE, PARAMS_FILE, PARAMS_PICKLE = "progress.csv", "result.json",
 class ResultFiles:
     """Writes each training result to `progress.csv`, `result.json` and TensorBoard events in one folder.
 
-    Ray's own writers need a Tune trial. Its CSV writer also fixes the columns by the first row, in which the metrics of the
-    learners are still missing, and does not read the header of a file that it goes on with.
+    Ray's own writers need a Tune trial. Its CSV writer also fixes the columns by the first row, in which the metrics of
+    the learners are still missing, and does not read the header of a file that it goes on with.
     """
 
     def __init__(self, folder: Path):

@@ -1,4 +1,4 @@
-"""A training run from the first env step to the learning curve: loop, result files, checkpoints, stopping and resuming."""
+"""A training run from first env step to learning curve: loop, result files, checkpoints, stopping and resuming."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rllib_maddpg.config import MADDPGConfig
 from rllib_maddpg.evaluation import Evaluation, evaluate_algorithm, load_config
 from rllib_maddpg.maddpg import MADDPG
 from rllib_maddpg.plots import save_learning_curve
-from rllib_maddpg.result_files import ResultFiles, write_params
+from rllib_maddpg.result_files import ResultFiles, read_progress, write_params
 from rllib_maddpg.run_folder import RunFolder, find_checkpoint, versions
 from rllib_maddpg.settings import apply_settings
 
@@ -184,13 +184,16 @@ def _plan_resumed(options: TrainOptions, resume: str) -> _Plan:
         raise ValueError(f"ENV is {options.env!r}, but {resume} was trained in {config.env!r}. Leave ENV out.")
     info: dict[str, Any] = {"env": str(config.env), "seed": config.seed, **_origin(options)}
     if run is not None:
-        info = {**run.read_info(), "resumes": [*run.read_info().get("resumes", []), {"from": checkpoint.name, **_origin(options)}]}
+        info = {
+            **run.read_info(),
+            "resumes": [*run.read_info().get("resumes", []), {"from": checkpoint.name, **_origin(options)}],
+        }
     if options.out is None and run is not None:
         folder = run
         if run.newest_checkpoint() != checkpoint:
             raise ValueError(
-                f"The run has a newer checkpoint than {checkpoint.name}. Resume {run.path}, or start a new run from this one: "
-                f"`--resume {checkpoint} --out NEW_FOLDER`."
+                f"The run has a newer checkpoint than {checkpoint.name}. Resume {run.path}, or start a new run "
+                f"from this one: `--resume {checkpoint} --out NEW_FOLDER`."
             )
     else:
         folder = RunFolder.new(options.out, str(config.env), config.seed)
@@ -210,7 +213,7 @@ def _local_ray(config: MADDPGConfig) -> Iterator[None]:
     # Actors that find no free core would wait forever, so Ray is told of as many as they need.
     actors = config.num_env_runners + (config.num_learners or 0) + (config.evaluation_num_env_runners or 0)
     cores = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(os.cpu_count() or 1, actors + 1)}
-    ray.init(include_dashboard=False, configure_logging=False, log_to_driver=False, **cores)
+    ray.init(include_dashboard=False, log_to_driver=False, **cores)
     try:
         yield
     finally:
@@ -224,14 +227,18 @@ def _train(algo: MADDPG, plan: _Plan, options: TrainOptions, observer: Observer)
     env_steps = algo._env_steps_sampled()
     if env_steps >= plan.total:
         raise ValueError(
-            f"{plan.checkpoint} has {env_steps:,} env steps already. Give the total to train to: --env-steps {2 * env_steps}."
+            f"{plan.checkpoint} has {env_steps:,} env steps already. Give the total to train to, such as "
+            f"`--env-steps {2 * env_steps}`."
         )
     folder = plan.folder
     folder.create(env_steps)
     folder.write_info(plan.info)
     write_params(folder.path, algo.config.to_dict())
-    summary = RunSummary(folder.path, plan.checkpoint, env_steps)
     files = ResultFiles(folder.path)
+    # RLlib's checkpoints hold the iteration, but not the time spent (seconds).
+    earlier = [row for row in read_progress(folder.path) if float(row[NUM_ENV_STEPS_SAMPLED_LIFETIME]) <= env_steps]
+    algo._time_total = float(earlier[-1]["time_total_s"]) if earlier else 0.0
+    summary = RunSummary(folder.path, plan.checkpoint, env_steps)
     observer.started(folder.path, env_steps, plan.total)
     try:
         with _StopSignals(observer) as stop:

@@ -14,11 +14,13 @@ from typing import Any
 
 import ray
 import torch
+from ray.rllib.algorithms.algorithm import Algorithm
 
 import rllib_maddpg
 
 RUN_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
+METADATA_FILE = Algorithm.METADATA_FILE_NAME
 # Sizes of all files of a checkpoint, by which a damaged one is told without reading it.
 SIZES_FILE = "file_sizes.json"
 _UNFINISHED = ".unfinished-"
@@ -61,7 +63,7 @@ class RunFolder:
         return cls(path)
 
     def create(self, env_steps: int) -> None:
-        """Makes the folder ready for a run that goes on from `env_steps`: newer (damaged) checkpoints lose their names."""
+        """Makes the folder ready for a run that goes on from `env_steps`; renames newer (damaged) checkpoints."""
         checkpoints = self.path / CHECKPOINTS
         checkpoints.mkdir(parents=True, exist_ok=True)
         for left in checkpoints.glob(f"{_UNFINISHED}*"):
@@ -80,7 +82,9 @@ class RunFolder:
         try:
             return json.loads(file.read_text())
         except (OSError, ValueError) as error:
-            raise ValueError(f"{file} cannot be read ({error}). Resume one of the run's checkpoint folders with --out.") from error
+            raise ValueError(
+                f"{file} cannot be read ({error}). Resume one of the run's checkpoint folders with --out."
+            ) from error
 
     def write_info(self, info: dict[str, Any]) -> None:
         """Replaces `run.json`."""
@@ -131,7 +135,7 @@ class RunFolder:
 
 
 def find_checkpoint(path: str | Path) -> tuple[Path, RunFolder | None]:
-    """The checkpoint that a user means by a run folder (its newest whole one) or a checkpoint folder, and its run, if any.
+    """The checkpoint meant by a run folder (its newest whole one) or a checkpoint folder; and its run, if it has one.
 
     Raises:
         ValueError: If there is no such folder or no checkpoint in it.
@@ -142,8 +146,10 @@ def find_checkpoint(path: str | Path) -> tuple[Path, RunFolder | None]:
     if (path / RUN_FILE).is_file() or (path / CHECKPOINTS).is_dir():
         run = RunFolder(path)
         return run.newest_checkpoint(), run
-    if not (path / "metadata.json").is_file():
-        raise ValueError(f"{path} is neither a run folder (with {CHECKPOINTS}/) nor a checkpoint folder (with metadata.json).")
+    if not (path / METADATA_FILE).is_file():
+        raise ValueError(
+            f"{path} is neither a run folder (with {CHECKPOINTS}/) nor a checkpoint folder (with {METADATA_FILE})."
+        )
     if not is_whole(path):
         raise ValueError(f"Checkpoint {path} is damaged: files are missing or cut short. Use an earlier one of the run.")
     is_in_run = path.parent.name == CHECKPOINTS and (path.parent.parent / RUN_FILE).is_file()
@@ -151,11 +157,11 @@ def find_checkpoint(path: str | Path) -> tuple[Path, RunFolder | None]:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether all files have the sizes they had when the checkpoint was made; True where those were not written down."""
+    """Whether all files have the sizes they had when the checkpoint was made; True where those are not known."""
     try:
         sizes = json.loads((checkpoint / SIZES_FILE).read_text())
     except FileNotFoundError:  # saved by `algo.save_to_path()` itself
-        return (checkpoint / "metadata.json").is_file()
+        return (checkpoint / METADATA_FILE).is_file()
     except ValueError:
         return False
     return all((checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in sizes.items())

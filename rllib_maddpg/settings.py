@@ -14,6 +14,8 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rllib_maddpg.config import MADDPGConfig, unknown_key_message
 
+# Settings that RLlib keeps under another name, behind a property.
+_PROPERTIES = ("model_config", "train_batch_size_per_learner")
 # What `MADDPGTorchRLModule` reads beside RLlib's own keys.
 _CRITIC_MODEL_KEYS = ("critic_fcnet_hiddens", "critic_fcnet_activation")
 
@@ -64,7 +66,7 @@ def apply_settings(config: MADDPGConfig, settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If no setting has such a key, or if a dotted key leads into something that is no dict.
     """
-    known = [key for key in vars(config) if not key.startswith("_")] + ["model_config"]
+    known = [key for key in vars(config) if not key.startswith("_")] + list(_PROPERTIES)
     for dotted, value in settings.items():
         key, *path = dotted.split(".")
         if key not in known:

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
@@ -107,14 +108,11 @@ def build(config: MADDPGConfig, game: Game | None = None, double: bool = False) 
     return learner
 
 
-def build_group(config: MADDPGConfig, game: Game, num_learners: int):
-    """A LearnerGroup, with the game's weights on its first Learner only where there is more than one... see `load_all`."""
-    config = config.learners(num_learners=num_learners)
+def build_group(config: MADDPGConfig, num_learners: int) -> LearnerGroup:
+    """0: a Learner in this process; else so many Ray actors."""
+    config = config.copy(copy_frozen=False).learners(num_learners=num_learners)
     config.validate()
-    group = config.build_learner_group(spaces=spaces_of(config))
-    weights = game.weights
-    group.foreach_learner(lambda learner: load_weights(learner, weights))
-    return group
+    return config.build_learner_group(spaces=spaces_of(config))
 
 
 @torch.no_grad()
@@ -159,7 +157,8 @@ def multi_agent_batch(game: Game, batch: Batch) -> MultiAgentBatch:
     columns = columns_of(game, batch)
     rows = len(columns[game.modules[0]]["rewards"])
     return MultiAgentBatch(
-        {m: SampleBatch({c: v.numpy().astype(np.float32) for c, v in columns[m].items()}) for m in columns}, env_steps=rows
+        {m: SampleBatch({c: v.numpy().astype(np.float32) for c, v in columns[m].items()}) for m in columns},
+        env_steps=rows,
     )
 
 

@@ -17,8 +17,8 @@ LEDGERS = []
 class LedgerEnv(MultiAgentEnv):
     """Agents b (Discrete), a (Box of unequal bounds) and c (MultiDiscrete) with observations that are never twice the same.
 
-    An observation is (env, episode, step, agent number) / 100, plus two more entries for c. `rows` holds, per env step, agent ->
-    (obs, env action, reward, next obs, terminated) for the agents that acted, in the order they happened.
+    An observation is (env, episode, step, agent number) / 100, plus two more entries for c. `rows` holds, per env step, agent
+    -> (obs, env action, reward, next obs, terminated) for the agents that acted, in the order they happened.
     """
 
     def __init__(self, config):

@@ -12,6 +12,7 @@ import torch
 from ledger_env import TIME_LIMIT, LedgerEnv
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.tune.registry import get_trainable_cls
 
@@ -61,6 +62,14 @@ def assert_equal_weights(one, two):
     assert one.keys() == two.keys() and len(one) >= 3 * 4 * 6  # 3 modules, 4 networks, 6 tensors each
     for name in one:
         np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+
+
+def run_python(script, **env):
+    """Runs a script in a process of its own and returns what it printed."""
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    run = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
 @pytest.mark.parametrize(("num_envs", "runners"), [(1, 0), (3, 0), (2, 2)])
@@ -138,7 +147,7 @@ def test_resume_in_a_new_process_equals_a_run_that_never_stopped(build, tmp_path
             algo.train()
         algo.save_to_path({str(tmp_path / "full")!r})
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, capture_output=True, timeout=300)
+    run_python(script)
     for _ in range(15):
         straight.train()
     resumed = build(config.copy())
@@ -169,7 +178,7 @@ def test_a_checkpoint_inside_an_episode_loses_only_its_remainder(build, tmp_path
     other.train()
     assert len(other.replay_buffer) == other._env_steps_sampled() == steps + 100
     columns = other.replay_buffer.get_state()["columns"]
-    # The first row after the checkpoint is a reset's: agents stand still (first two entries of each observation are velocities).
+    # The first row after the checkpoint is a reset: agents stand still (the first two entries of an observation are velocities).
     assert not columns["obs"][steps, :2].any() and not columns["obs"][steps, 18:20].any()
     assert other.env_runner.episode_numbers[0] == numbers[0] + 4
     assert columns["terminateds"].sum() == 0
@@ -191,7 +200,7 @@ def test_from_checkpoint_by_the_base_class_and_of_a_single_module(build, tmp_pat
     for _ in range(3):
         algo.train()
     path = algo.save_to_path(str(tmp_path / "c"))
-    assert json.loads((tmp_path / "c" / "metadata.json").read_text())["layout"]["agents"][0]["agent"] == "adversary_0"
+    assert json.loads((tmp_path / "c" / "rllib_checkpoint.json").read_text())["layout"]["agents"][0]["agent"] == "adversary_0"
     assert (tmp_path / "c" / "replay_buffer" / "state.pkl").is_file()
     other = Algorithm.from_checkpoint(path)
     assert isinstance(other, MADDPG)
@@ -207,8 +216,8 @@ def test_from_checkpoint_by_the_base_class_and_of_a_single_module(build, tmp_pat
 @pytest.mark.parametrize(
     ("damage", "text"),
     [
-        (lambda c: (c / "metadata.json").unlink(), "is no checkpoint"),
-        (lambda c: (c / "metadata.json").write_text("{"), "damaged"),
+        (lambda c: (c / "rllib_checkpoint.json").unlink(), "is no checkpoint"),
+        (lambda c: (c / "rllib_checkpoint.json").write_text("{"), "damaged"),
         (lambda c: (c / "replay_buffer" / "state.pkl").write_bytes(b"\x80\x04"), "damaged"),
         (lambda c: (c / "learner_group" / "state.pkl").unlink(), "damaged"),
     ],
@@ -260,11 +269,8 @@ def test_order_does_not_depend_on_the_hash_seed():
     """
     results = []
     for hash_seed in ("1", "2"):
-        env = {**os.environ, "PYTHONHASHSEED": hash_seed}
-        run = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(script)], env=env, capture_output=True, text=True, check=True, timeout=300
-        )
-        results.append(json.loads(run.stdout.split("RESULT ")[1].splitlines()[0]))
+        printed = run_python(script, PYTHONHASHSEED=hash_seed)
+        results.append(json.loads(printed.split("RESULT ")[1].splitlines()[0]))
     assert results[0][0] != results[1][0], "the hash seeds give the set the same order: choose others"
     assert results[0][1:] == results[1][1:]
 
@@ -273,9 +279,7 @@ def test_the_name_is_registered_once_and_for_all():
     rllib_maddpg.register()
     rllib_maddpg.register()
     assert get_trainable_cls("MADDPG") is MADDPG
-    from ray.rllib.algorithms.registry import get_algorithm_class
-
-    assert get_algorithm_class("MADDPG") is MADDPG
+    assert ALGORITHMS["MADDPG"]()[0] is MADDPG
 
 
 def tune_space():
@@ -293,9 +297,7 @@ def tune_space():
 
 
 def test_tune_run_by_name_sweeps_lr(tmp_path):
-    analysis = tune.run(
-        "MADDPG", config=tune_space(), stop={"training_iteration": 2}, storage_path=str(tmp_path), verbose=0
-    )
+    analysis = tune.run("MADDPG", config=tune_space(), stop={"training_iteration": 2}, storage_path=str(tmp_path), verbose=0)
     rates = {t.last_result["learners"]["agent_0"]["actor_learning_rate"] for t in analysis.trials}
     assert {round(float(r), 6) for r in rates} == {0.01, 0.001}
     assert all(t.last_result["num_env_steps_sampled_lifetime"] >= 200 for t in analysis.trials)

@@ -30,9 +30,7 @@ def test_simple_adversary_by_hand():
     )
     metrics.on_step()
     place(world.agents, [(0.39, 0), (0.5, 0), (0, 0.6)])  # only the last frame counts
-    assert metrics.on_episode_end() == pytest.approx(
-        {"good_success": 0.0, "adversary_success": 1.0, "good_distance": 0.5}
-    )
+    assert metrics.on_episode_end() == pytest.approx({"good_success": 0.0, "adversary_success": 1.0, "good_distance": 0.5})
     assert metrics.on_episode_end() == {}
 
 

@@ -131,9 +131,7 @@ def test_rllibs_own_adapter_is_taken_as_it_is():
     assert type(env) is ParallelPettingZooEnv
 
 
-@pytest.mark.parametrize(
-    "env", ["simple_spread", "sisl/pursuit_v5", "Pendulum-v1", OneAgentGame, lambda _: OneAgentGame()]
-)
+@pytest.mark.parametrize("env", ["simple_spread", "sisl/pursuit_v5", "Pendulum-v1", OneAgentGame, lambda _: OneAgentGame()])
 def test_creators_can_be_pickled(env):
     creator = cloudpickle.loads(cloudpickle.dumps(resolve_env(env)))
     assert isinstance(creator, EnvCreator)
@@ -189,9 +187,7 @@ def test_missing_packages_name_the_pip_install(monkeypatch):
 
 def test_wrong_keywords_name_the_key_and_the_allowed_ones():
     text = error_of("simple_spread", {"max_cycle": 30})
-    assert text.startswith(
-        "env_config['max_cycle']=30: env='simple_spread' takes no such keyword. Did you mean 'max_cycles'?"
-    )
+    assert text.startswith("env_config['max_cycle']=30: env='simple_spread' takes no such keyword. Did you mean 'max_cycles'?")
     assert "'local_ratio'" in text
     assert "Rename the key" in text
     text = error_of("Pendulum-v1", {"gravity": 9.0})

@@ -255,9 +255,7 @@ def test_one_row_by_hand():
         },
     }
     hyper = Hyper(gamma=0.9, tau=0.25, actor_lr=0.1, critic_lr=0.1, policy_reg=0.1)
-    reference = ReferenceMADDPG(
-        ["a0", "a1"], {"a0": "m0", "a1": "m1"}, {"a0": Box(1), "a1": Discrete(2)}, weights, hyper
-    )
+    reference = ReferenceMADDPG(["a0", "a1"], {"a0": "m0", "a1": "m1"}, {"a0": Box(1), "a1": Discrete(2)}, weights, hyper)
     one = t(1.0)
     batch = {
         "a0": AgentRows(t([0.5]), t([-0.5]), t(1.0), t([0.25]), t(0.0), one, one, one),

@@ -7,8 +7,8 @@
 from rllib_maddpg.envs.errors import EnvError
 from rllib_maddpg.envs.metrics import ScenarioMetrics, scenario_metrics
 from rllib_maddpg.envs.parallel import ParallelPettingZoo
-from rllib_maddpg.envs.recording import EpisodeRecord, RecordedEpisodes
 from rllib_maddpg.envs.probe import EnvSpaces, probe_env
+from rllib_maddpg.envs.recording import EpisodeRecord, RecordedEpisodes
 from rllib_maddpg.envs.resolver import EnvCreator, resolve_env
 from rllib_maddpg.envs.seeding import SeededEpisodes
 from rllib_maddpg.envs.single_agent import SingleAgentGame

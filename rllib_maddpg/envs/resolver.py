@@ -61,9 +61,7 @@ def resolve_env(env: str | type | Callable[..., Any]) -> EnvCreator:
     elif callable(env):
         source = source_of_callable(getattr(env, "__qualname__", repr(env)), env)
     else:
-        raise EnvError(
-            f"env={env!r} is a {type(env).__name__}. Give a name, an env class or a callable that makes an env."
-        )
+        raise EnvError(f"env={env!r} is a {type(env).__name__}. Give a name, an env class or a callable that makes an env.")
     return EnvCreator(source)
 
 

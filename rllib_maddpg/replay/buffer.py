@@ -151,9 +151,7 @@ class JointReplayBuffer(Checkpointable):
 
     def _check_memory(self) -> None:
         needed, available = self.capacity * self.bytes_per_row, psutil.virtual_memory().available
-        logger.info(
-            "Replay buffer: %d rows of %d bytes, up to %.1f MiB", self.capacity, self.bytes_per_row, needed / 2**20
-        )
+        logger.info("Replay buffer: %d rows of %d bytes, up to %.1f MiB", self.capacity, self.bytes_per_row, needed / 2**20)
         if needed > available:
             raise ValueError(
                 f"`replay_buffer_config['capacity']`={self.capacity} rows of {self.bytes_per_row} bytes need "

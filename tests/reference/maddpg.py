@@ -253,10 +253,7 @@ class ReferenceMADDPG:
         self.modules = sorted({module_of[agent] for agent in agents})
         self.trained = [m for m in self.modules if m not in self.frozen]
         self.weights: dict[str, dict[str, Layers]] = {
-            m: {
-                net: [(w.detach().double().clone(), b.detach().double().clone()) for w, b in weights[m][net]]
-                for net in NETS
-            }
+            m: {net: [(w.detach().double().clone(), b.detach().double().clone()) for w, b in weights[m][net]] for net in NETS}
             for m in self.modules
         }
         self.actor_adam = {m: Adam(self.weights[m]["actor"], hyper.actor_lr) for m in self.trained}
@@ -440,9 +437,7 @@ class Game:
         return sorted(set(self.module_of.values()))
 
     def reference(self) -> ReferenceMADDPG:
-        return ReferenceMADDPG(
-            self.agents, self.module_of, self.kinds, self.weights, self.hyper, self.activation, self.frozen
-        )
+        return ReferenceMADDPG(self.agents, self.module_of, self.kinds, self.weights, self.hyper, self.activation, self.frozen)
 
     def with_hyper(self, **changes) -> Game:
         return replace(self, hyper=replace(self.hyper, **changes))

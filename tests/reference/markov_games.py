@@ -123,9 +123,7 @@ class TwoAgentChain(MultiAgentEnv):
         self.agents = list(AGENTS)
         n = self.game.n_states
         self.observation_spaces = {agent: gym.spaces.Box(0.0, 1.0, (n,), np.float32) for agent in AGENTS}
-        self.action_spaces = {
-            agent: gym.spaces.Discrete(k) for agent, k in zip(AGENTS, self.game.n_actions, strict=True)
-        }
+        self.action_spaces = {agent: gym.spaces.Discrete(k) for agent, k in zip(AGENTS, self.game.n_actions, strict=True)}
         self.state = 0
         self.steps = 0
 
@@ -165,9 +163,7 @@ class ClimbingGame(MultiAgentEnv):
         self.possible_agents = list(AGENTS)
         self.agents = list(AGENTS)
         self.observation_spaces = {agent: gym.spaces.Box(0.0, 1.0, (1,), np.float32) for agent in AGENTS}
-        self.action_spaces = {
-            agent: gym.spaces.Discrete(k) for agent, k in zip(AGENTS, CLIMBING_PAYOFF.shape, strict=True)
-        }
+        self.action_spaces = {agent: gym.spaces.Discrete(k) for agent, k in zip(AGENTS, CLIMBING_PAYOFF.shape, strict=True)}
 
     def _obs(self) -> dict[str, np.ndarray]:
         return {agent: np.ones(1, dtype=np.float32) for agent in AGENTS}

@@ -1,0 +1,303 @@
+"""`rllib-maddpg`: reads the command line and prints; the work is done in `run` and `evaluation`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import math
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN
+
+from rllib_maddpg import __version__
+from rllib_maddpg.evaluation import Estimate, Evaluation, evaluate_checkpoint, load_config
+from rllib_maddpg.plots import save_gif
+from rllib_maddpg.run import DEFAULT_ENV_STEPS, DEFAULT_SEED, Observer, RunSummary, TrainOptions, train
+from rllib_maddpg.run_folder import find_checkpoint
+from rllib_maddpg.settings import parse_settings
+
+PROGRAM = "rllib-maddpg"
+GIF_EPISODES = 3
+METRIC_MEANINGS = {
+    "good_success": "share of episodes: a good agent ends within 0.4 of the target",
+    "adversary_success": "share of episodes: the adversary ends within 0.4 of the target",
+    "good_distance": "distance of the closest good agent to the target at the end",
+    "distance_sum": "sum over landmarks of the distance of the closest agent, mean over steps",
+    "mean_distance": "distance_sum / number of landmarks",
+    "collisions": "colliding pairs of agents, summed over an episode's steps",
+    "reach": "share of episodes: the listener ends within 0.45 of its landmark",
+    "distance_squared": "squared distance of the listener to its landmark at the end",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Returns:
+        Exit code: 0 done, 1 failed in training, 2 wrong usage or settings, 130 or 143 stopped by SIGINT or SIGTERM.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    # pygame, which mpe2 imports, would greet on stdout.
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    args = make_parser().parse_args(argv)
+    try:
+        with contextlib.nullcontext() if args.verbose else _quiet():
+            return args.run(args, argv)
+    except ValueError as error:
+        print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{PROGRAM}: stopped at once; what came after the last checkpoint is lost.", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+# ------------------------------------------------------------------------------------------ reading
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets `run`, a function of the parsed arguments and the words."""
+    parser = argparse.ArgumentParser(PROGRAM, description="MADDPG (Lowe et al. 2017) on Ray RLlib.")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-v", "--verbose", action="store_true", help="show the messages of Ray and Gymnasium, too")
+    common.add_argument(
+        "--env-config",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings of the env, also as one JSON object",
+    )
+    _add_train(commands, common)
+    _add_evaluate(commands, common)
+    return parser
+
+
+def _add_train(commands: Any, common: argparse.ArgumentParser) -> None:
+    command = commands.add_parser(
+        "train",
+        parents=[common],
+        help="train actors; writes results, checkpoints and a learning curve",
+        description="Trains MADDPG in one environment. Ctrl-C saves a checkpoint that --resume goes on from.",
+        epilog=f"example: {PROGRAM} train simple_adversary --set lr=0.001 model_config.fcnet_hiddens=[128,128]",
+    )
+    add = command.add_argument
+    add("env", nargs="?", metavar="ENV", help="mpe2, PettingZoo or Gymnasium name, or package.module:callable")
+    add(
+        "--env-steps",
+        type=int,
+        metavar="N",
+        help=f"env steps in all, also of a resumed run (default: {DEFAULT_ENV_STEPS})",
+    )
+    add("--seed", type=int, metavar="S", help=f"the same seed gives the same run (default: {DEFAULT_SEED})")
+    add("--out", metavar="DIR", help="run folder, new or empty (default: results/ENV_sSEED_DATE-TIME)")
+    add("--num-env-runners", type=int, metavar="K", help="processes that sample (default: 0, the main process does)")
+    add("--num-envs", type=int, metavar="M", help="environments of each of them, side by side (default: 1)")
+    add(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any setting of MADDPGConfig or RLlib; value as JSON, else a string; dots lead into dicts",
+    )
+    add("--checkpoint-every", type=int, default=20_000, metavar="N", help="env steps (default: 20000)")
+    add("--keep-checkpoints", type=int, default=2, metavar="N", help="the newest N stay (default: 2)")
+    add(
+        "--torch-threads",
+        type=int,
+        default=1,
+        metavar="T",
+        help="threads of torch (default: 1, best for small networks)",
+    )
+    add(
+        "--resume",
+        metavar="DIR",
+        help="continue a run folder, or one of its checkpoint folders, with the run's settings",
+    )
+    command.set_defaults(run=_train)
+
+
+def _add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
+    command = commands.add_parser(
+        "evaluate",
+        parents=[common],
+        help="play episodes without exploration noise",
+        description="Plays episodes without exploration noise; prints means and 95 % confidence intervals.",
+        epilog=f"example: {PROGRAM} evaluate results/simple_adversary_s0_2026-01-31 --episodes 1000 --gif game.gif",
+    )
+    add = command.add_argument
+    add("checkpoint", metavar="DIR", help="checkpoint folder, or run folder (its newest checkpoint)")
+    add("--episodes", type=int, default=100, metavar="N", help="(default: 100)")
+    add("--seed", type=int, default=0, metavar="S", help="the same seed gives the same games (default: 0)")
+    add("--json", action="store_true", help="print JSON only")
+    add("--gif", metavar="FILE", help=f"film of the first {GIF_EPISODES} episodes")
+    command.set_defaults(run=_evaluate)
+
+
+# ------------------------------------------------------------------------------------------ commands
+
+
+def _train(args: argparse.Namespace, argv: list[str]) -> int:
+    names = ("env", "env_steps", "seed", "out", "num_env_runners", "num_envs", "checkpoint_every", "keep_checkpoints")
+    options = TrainOptions(
+        **{name: getattr(args, name) for name in (*names, "torch_threads", "resume")},
+        env_config=parse_settings(args.env_config, "--env-config"),
+        settings=parse_settings(args.set, "--set"),
+        argv=argv,
+    )
+    summary = train(options, Screen())
+    if summary.error is not None:
+        _print_error(summary)
+        return 1
+    again = f"{PROGRAM} train --resume {shlex.quote(_short(summary.folder))}"
+    if summary.stop_signal is not None:
+        print(f"Stopped at {summary.env_steps:,} env steps, all saved. Continue with: {again}")
+        return 128 + summary.stop_signal
+    if summary.evaluation is not None:
+        print()
+        _print_evaluation(summary.evaluation)
+    print(f"\nRun folder: {_short(summary.folder)} (learning_curve.png, progress.csv, checkpoints/)")
+    return 0
+
+
+def _print_error(summary: RunSummary) -> None:
+    error = summary.error
+    # Errors of this package say what to do; others need their place.
+    if not isinstance(error, ValueError):
+        traceback.print_exception(error, file=sys.stderr)
+    saved = f"Last checkpoint: {_short(summary.checkpoint)}" if summary.checkpoint else "There is no checkpoint"
+    text = " ".join(str(error).split())
+    print(f"{PROGRAM}: error: training failed at {summary.env_steps:,} env steps: {text} {saved}.", file=sys.stderr)
+
+
+def _evaluate(args: argparse.Namespace, argv: list[str]) -> int:
+    checkpoint, _ = find_checkpoint(args.checkpoint)
+    # Whatever an environment prints shall not get into the JSON.
+    with contextlib.redirect_stdout(sys.stderr):
+        result = evaluate_checkpoint(
+            checkpoint,
+            episodes=args.episodes,
+            seed=args.seed,
+            record_frames=GIF_EPISODES if args.gif else 0,
+            env_config=parse_settings(args.env_config, "--env-config") or None,
+        )
+        if args.gif:
+            save_gif(result.frames, args.gif)
+    if args.json:
+        print(json.dumps({"checkpoint": str(checkpoint), "seed": args.seed, **result.to_dict()}, indent=2))
+        return 0
+    print(f"{load_config(checkpoint).env}, checkpoint {_short(checkpoint)}")
+    _print_evaluation(result)
+    if args.gif:
+        print(f"Film of {min(GIF_EPISODES, args.episodes)} episodes: {args.gif}")
+    return 0
+
+
+# ------------------------------------------------------------------------------------------ printing
+
+
+def _print_evaluation(result: Evaluation) -> None:
+    rows = [("team return", result.team, "sum over agents, undiscounted")]
+    if len(result.agents) > 1:
+        rows += [(f"  {agent}", estimate, "") for agent, estimate in result.agents.items()]
+    rows += [("episode length", result.length, "env steps")]
+    rows += [(name, estimate, METRIC_MEANINGS.get(name, "")) for name, estimate in result.metrics.items()]
+    width = max(len(name) for name, _, _ in rows)
+    head = f"{result.episodes} episodes without noise"
+    width = max(width, len(head))
+    print(f"{head:<{width}}  {'mean':>10}  {'95 % interval':<22}")
+    for name, estimate, meaning in rows:
+        print(f"{name:<{width}}  {estimate.mean:>10.3f}  {_interval(estimate):<22}  {meaning}".rstrip())
+
+
+def _interval(estimate: Estimate) -> str:
+    return "-" if math.isnan(estimate.low) else f"[{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+class Screen(Observer):
+    """Progress of a run: one line that is written anew on a terminal, else a line each 10 % or 30 seconds."""
+
+    def __init__(self) -> None:
+        self._on_terminal = sys.stdout.isatty()
+        self._last_time = self._last_line = time.monotonic()
+        self._last_steps = 0
+        self._rate = 0.0  # env steps per second, smoothed
+        self._tenths = 0
+
+    def started(self, folder: Path, env_steps: int, total: int) -> None:
+        verb = "Resuming" if env_steps else "Training"
+        print(f"{verb} in {_short(folder)}: {env_steps:,} of {total:,} env steps are made.", flush=True)
+        self._last_steps, self._tenths = env_steps, 10 * env_steps // total
+        self._last_time = self._last_line = time.monotonic()
+
+    def iterated(self, env_steps: int, total: int, result: dict[str, Any]) -> None:
+        now = time.monotonic()
+        rate = (env_steps - self._last_steps) / max(now - self._last_time, 1e-9)
+        self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
+        self._last_time, self._last_steps = now, env_steps
+        team_return = result[ENV_RUNNER_RESULTS].get(EPISODE_RETURN_MEAN, math.nan)
+        left = max(total - env_steps, 0) / max(self._rate, 1e-9)
+        numbers = f"{env_steps:,} / {total:,} env steps   return {team_return:,.2f}   {self._rate:,.0f} steps/s"
+        numbers += f"   ETA {_clock(left)}"
+        share = min(env_steps / total, 1.0)
+        if self._on_terminal:
+            columns = shutil.get_terminal_size().columns
+            room = min(30, columns - len(numbers) - 12)
+            bar = f"[{'#' * round(room * share):<{room}}] " if room >= 5 else ""
+            line = f"{bar}{share:4.0%} {numbers}"[: columns - 1]
+            print(f"\r{line}\x1b[K", end="\n" if env_steps >= total else "", flush=True)
+        elif int(10 * share) > self._tenths or now - self._last_line >= 30:
+            self._tenths, self._last_line = int(10 * share), now
+            print(f"{share:4.0%} {numbers}", flush=True)
+
+    def stopping(self) -> None:
+        # A signal handler may have come in the middle of a `print`, which cannot be entered twice.
+        os.write(2, b"\nStopping after this iteration, then saving. Press Ctrl-C again to stop at once.\n")
+
+
+def _clock(seconds: float) -> str:
+    if seconds >= 100 * 3600:
+        return "-"
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def _short(path: Path) -> str:
+    """The path as seen from here, where that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back warnings of Ray, RLlib and Gymnasium about matters that a user of this command cannot change."""
+    # By handlers, not loggers: RLlib sets the levels of its loggers itself.
+    loggers = (logging.getLogger(name) for name in ("ray", "ray.rllib"))
+    handlers = {handler: handler.level for logger in loggers for handler in logger.handlers}
+    gym_level = gym.logger.min_level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for handler in handlers:
+            handler.setLevel(logging.ERROR)
+        gym.logger.min_level = logging.ERROR
+        try:
+            yield
+        finally:
+            gym.logger.min_level = gym_level
+            for handler, level in handlers.items():
+                handler.setLevel(level)

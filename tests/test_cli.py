@@ -1,0 +1,363 @@
+"""The command line: real, tiny runs; their files, their checkpoints, how they stop, go on and fail."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rllib_maddpg import __version__
+from rllib_maddpg.cli import Screen, main
+from rllib_maddpg.evaluation import evaluate_checkpoint
+from rllib_maddpg.learner import MADDPGTorchLearner
+from rllib_maddpg.result_files import ResultFiles, read_progress
+from rllib_maddpg.run import TrainOptions, build_config
+from rllib_maddpg.run_folder import METADATA_FILE, RunFolder, find_checkpoint, is_whole
+from rllib_maddpg.settings import parse_settings
+
+TINY = [
+    "--set",
+    "num_steps_sampled_before_learning_starts=300",
+    "train_batch_size_per_learner=32",
+    "min_sample_timesteps_per_iteration=500",
+]
+STEPS = "num_env_steps_sampled_lifetime"
+
+
+@pytest.fixture(scope="module")
+def run(ray_session, tmp_path_factory):
+    """A finished run of 1,500 env steps with checkpoints at 1,000 and 1,500."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    argv = ["train", "simple_adversary", "--env-steps", "1500", "--seed", "5", "--out", str(folder)]
+    assert main([*argv, "--checkpoint-every", "500", *TINY]) == 0
+    return folder
+
+
+def rows_of(folder):
+    return [int(float(row[STEPS])) for row in read_progress(folder)]
+
+
+# ------------------------------------------------------------------------------------------ a run and its files
+
+
+def test_every_iteration_is_a_row_in_both_result_files(run):
+    rows = read_progress(run)
+    assert rows_of(run) == [500, 1000, 1500]
+    lines = [json.loads(line) for line in (run / "result.json").read_text().splitlines()]
+    assert [line[STEPS] for line in lines] == [500, 1000, 1500]
+    assert lines[-1]["config"]["_train_batch_size_per_learner"] == 32
+    agents = ["adversary_0", "agent_0", "agent_1"]
+    for row, line in zip(rows, lines, strict=True):
+        returns = [float(row[f"env_runners/agent_episode_returns_mean/{agent}"]) for agent in agents]
+        assert float(row["env_runners/episode_return_mean"]) == pytest.approx(sum(returns), rel=1e-6)
+        assert returns == list(line["env_runners"]["agent_episode_returns_mean"].values())
+    # The metrics of the learners have their columns whichever row they appear in first.
+    assert float(rows[-1]["learners/agent_0/critic_loss"]) == lines[-1]["learners"]["agent_0"]["critic_loss"]
+    assert json.loads((run / "params.json").read_text())["tau"] == 0.01
+
+
+def test_tensorboard_events_lie_on_the_axis_of_env_steps(run):
+    from tensorboardX.proto.event_pb2 import Event
+
+    # A record: length (8 bytes), its checksum (4), the event, its checksum (4).
+    (file,) = run.glob("events.out.tfevents.*")
+    data, seen = file.read_bytes(), {}
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        event = Event.FromString(data[12 : 12 + length])
+        for value in event.summary.value:
+            if value.tag == "ray/tune/env_runners/episode_return_mean":
+                seen[event.step] = value.simple_value
+        data = data[16 + length :]
+    expected = {int(float(r[STEPS])): float(r["env_runners/episode_return_mean"]) for r in read_progress(run)}
+    assert seen == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_run_folder_tells_where_it_comes_from(run):
+    info = json.loads((run / "run.json").read_text())
+    assert (info["env"], info["seed"], info["env_steps"]) == ("simple_adversary", 5, 1500)
+    assert info["argv"][:2] == ["train", "simple_adversary"]
+    assert set(info["versions"]) == {"python", "ray", "torch", "rllib_maddpg"}
+    with Image.open(run / "learning_curve.png") as image:
+        assert image.format == "PNG" and image.size == (960, 864)
+
+
+def test_the_newest_checkpoints_stay_and_are_whole(run):
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["000001000", "000001500"]
+    assert all(is_whole(p) for p in (run / "checkpoints").iterdir())
+    assert find_checkpoint(run)[0] == run / "checkpoints" / "000001500"
+
+
+# ------------------------------------------------------------------------------------------ evaluate
+
+
+def test_json_is_all_of_stdout_and_equals_the_python_api(run, capsys, tmp_path):
+    gif = tmp_path / "g.gif"
+    assert main(["evaluate", str(run), "--episodes", "4", "--seed", "9", "--json", "--gif", str(gif)]) == 0
+    data = json.loads(capsys.readouterr().out)
+    checkpoint = run / "checkpoints" / "000001500"
+    assert (data.pop("checkpoint"), data.pop("seed")) == (str(checkpoint), 9)
+    assert data == evaluate_checkpoint(checkpoint, episodes=4, seed=9).to_dict()
+    with Image.open(gif) as film:
+        # Frames that show nothing new only make the one before last longer.
+        milliseconds = 0
+        for n in range(film.n_frames):
+            film.seek(n)
+            milliseconds += film.info["duration"]
+        assert milliseconds == 3 * 26 * 100
+
+
+def test_the_table_names_metrics_and_what_they_mean(run, capsys):
+    assert main(["evaluate", str(run / "checkpoints" / "000001000"), "--episodes", "3"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    expected = evaluate_checkpoint(run / "checkpoints" / "000001000", episodes=3)
+    assert out[0].startswith("simple_adversary, checkpoint ")
+    assert out[1].split() == ["3", "episodes", "without", "noise", "mean", "95", "%", "interval"]
+    assert out[2].startswith("team return") and f" {expected.team.mean:.3f} " in out[2]
+    assert f"[{expected.team.low:.3f}, {expected.team.high:.3f}]" in out[2]
+    assert [line.split()[0] for line in out[3:6]] == ["adversary_0", "agent_0", "agent_1"]
+    assert "env steps" in out[6] and " 25.000 " in out[6]
+    assert "the adversary ends within 0.4 of the target" in out[7]
+
+
+# ------------------------------------------------------------------------------------------ resume
+
+
+def test_resume_goes_on_counting_and_loses_no_row(run, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(run, folder)
+    before = (folder / "progress.csv").read_text().splitlines()
+    with (folder / "progress.csv").open("a") as f:
+        f.write("5,19")  # as a killed process leaves it
+    assert main(["train", "--resume", str(folder), "--env-steps", "2000"]) == 0
+    assert "1,500 of 2,000 env steps are made" in capsys.readouterr().out
+    assert rows_of(folder) == [500, 1000, 1500, 2000]
+    rows = read_progress(folder)
+    assert [int(row["training_iteration"]) for row in rows] == [1, 2, 3, 4]
+    assert float(rows[3]["time_total_s"]) > float(rows[2]["time_total_s"])
+    assert float(rows[3]["replay_buffer/num_rows"]) == 2000
+    after = (folder / "progress.csv").read_text().splitlines()
+    assert after[0].startswith(before[0])  # columns keep their places
+    assert len((folder / "result.json").read_text().splitlines()) == 4
+    info = json.loads((folder / "run.json").read_text())
+    assert (info["env_steps"], info["resumes"][0]["from"]) == (2000, "000001500")
+
+
+def test_resume_from_an_earlier_checkpoint_makes_a_run_of_its_own(run, tmp_path, capsys):
+    earlier = run / "checkpoints" / "000001000"
+    assert main(["train", "--resume", str(earlier)]) == 2
+    assert "The run has a newer checkpoint than 000001000" in capsys.readouterr().err
+    assert main(["train", "--resume", str(earlier), "--out", str(tmp_path / "fork")]) == 0
+    assert rows_of(tmp_path / "fork") == [1500]
+    # The same seed and state: the fork repeats what the first run did.
+    first, fork = read_progress(run)[2], read_progress(tmp_path / "fork")[0]
+    for column in ("env_runners/num_episodes_lifetime", "learners/agent_0/critic_loss"):
+        assert float(fork[column]) == pytest.approx(float(first[column]), rel=1e-6)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(run, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(run, folder)
+    for name in ("000001500", "000001000"):
+        state = next((folder / "checkpoints" / name).rglob("module_state.pkl"))
+        state.write_bytes(state.read_bytes()[:-7])
+        if name == "000001500":
+            assert find_checkpoint(folder)[0].name == "000001000"
+    with pytest.raises(ValueError, match="all 2 in it are damaged"):
+        find_checkpoint(folder)
+    with pytest.raises(ValueError, match="files are missing or cut short"):
+        find_checkpoint(folder / "checkpoints" / "000001000")
+    # A run that goes on from 1,200 must not take these for its newest, nor throw its own away for them.
+    RunFolder(folder).create(1200)
+    assert [p.name for p in RunFolder(folder).checkpoints()] == ["000001000"]
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_resume_continues(ray_session, tmp_path, capsys):
+    folder = tmp_path / "stopped"
+    command = [sys.executable, "-m", "rllib_maddpg", "train", "simple_adversary", "--out", str(folder), *TINY]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while not (folder / "progress.csv").is_file() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    steps = rows_of(folder)[-1]
+    assert f"Stopped at {steps:,} env steps, all saved. Continue with: rllib-maddpg train --resume" in out
+    assert "Stopping after this iteration" in err
+    assert "Traceback" not in err and "WARNING" not in err
+    assert [p.name for p in (folder / "checkpoints").iterdir()] == [f"{steps:09d}"]
+    assert (folder / "learning_curve.png").is_file()
+    assert main(["train", "--resume", str(folder), "--env-steps", str(steps + 500)]) == 0
+    assert rows_of(folder)[-2:] == [steps, steps + 500]
+
+
+def test_sigterm_stops_and_saves_likewise(ray_session, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Screen, "iterated", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["train", "simple_adversary", "--out", str(tmp_path / "r"), *TINY]) == 128 + signal.SIGTERM
+    assert "Stopped at 500 env steps, all saved" in capsys.readouterr().out
+    assert find_checkpoint(tmp_path / "r")[0].name == "000000500"
+
+
+def test_an_error_in_training_saves_what_is_there(ray_session, tmp_path, monkeypatch, capsys):
+    def fail(self, minibatches):
+        raise ValueError("NaN in the critic loss")
+
+    monkeypatch.setattr(MADDPGTorchLearner, "compute_critic_losses", fail)
+    assert main(["train", "simple_adversary", "--out", str(tmp_path / "r"), *TINY]) == 1
+    err = capsys.readouterr().err
+    assert "error: training failed at 300 env steps: NaN in the critic loss Last checkpoint: " in err
+    assert "Traceback" not in err
+    assert find_checkpoint(tmp_path / "r")[0].name == "000000300"
+
+
+# ------------------------------------------------------------------------------------------ usage and settings
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train"], "Name the environment to train in"),
+        (["train", "simple_advesary"], "env='simple_advesary' is not known. Did you mean 'simple_adversary'"),
+        (
+            ["train", "simple_spread", "--env-config", "M=4"],
+            "env_config['M']=4: env='simple_spread' takes no such keyword",
+        ),
+        (["train", "simple_spread", "--env-config", "{N"], "is no JSON object"),
+        (["train", "simple_spread", "--set", "taau=0.1"], "`taau` is no setting of MADDPG. Did you mean 'tau'"),
+        (["train", "simple_spread", "--set", "tau=2"], "`tau`=2 is not allowed: it must be in (0, 1]"),
+        (["train", "simple_spread", "--set", "tau=big"], "`tau`='big' is not allowed"),
+        (["train", "simple_spread", "--set", "tau"], "--set 'tau' is not of the form key=value"),
+        (["train", "simple_spread", "--set", "tau.x=1"], "`tau.x` cannot be set: `tau`=0.01 is no dict"),
+        (["train", "simple_spread", "--set", "model_config.fcnet_hidens=[4]"], "Did you mean 'fcnet_hiddens'"),
+        (["train", "simple_spread", "--env-steps", "0"], "--env-steps 0 must be at least 1"),
+        (["train", "simple_spread", "--out", "{full}"], "exists and is not an empty folder"),
+        (["train", "--resume", "{full}"], "neither a run folder"),
+        (["train", "--resume", "{full}/none"], "is no folder"),
+        (["train", "--resume", "{full}", "--set", "tau=1"], "--set cannot be changed by --resume"),
+        (["evaluate", "{full}"], "neither a run folder"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(argv, message, tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    assert main([word.replace("{full}", str(tmp_path / "full")) for word in argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith("rllib-maddpg: error: ") and message in err
+
+
+def test_errors_about_a_run(run, tmp_path, capsys):
+    for argv, message in [
+        (["evaluate", str(run), "--episodes", "0"], "`episodes`=0 must be at least 1"),
+        (["train", "simple_spread", "--resume", str(run)], "was trained in 'simple_adversary'"),
+        (["train", "--resume", str(run)], "has 1,500 env steps already"),
+        (["train", "simple_adversary", "--out", str(run)], f"continue the run in it with `--resume {run}`"),
+    ]:
+        assert main(argv) == 2
+        assert message in capsys.readouterr().err
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    assert main(["train", "--resume", str(tmp_path / "empty")]) == 2
+    assert "no checkpoint to go on from: there is none in it" in capsys.readouterr().err
+
+
+def test_version_and_help_name_examples(capsys):
+    for argv, text in [
+        (["--version"], f"rllib-maddpg {__version__}"),
+        (["train", "-h"], "example: rllib-maddpg train simple_adversary"),
+        (["evaluate", "-h"], "and 95 % confidence intervals"),
+    ]:
+        with pytest.raises(SystemExit) as stop:
+            main(argv)
+        assert stop.value.code == 0
+        assert text in " ".join(capsys.readouterr().out.split())
+
+
+def test_settings_are_json_then_python_then_text():
+    items = ["a=1e-3", "b=True", "c=null", "d=gaussian", 'e=[1, "x"]', "f.g=.5", "h=x=y"]
+    assert parse_settings(items, "--set") == {
+        "a": 0.001,
+        "b": True,
+        "c": None,
+        "d": "gaussian",
+        "e": [1, "x"],
+        "f.g": 0.5,
+        "h": "x=y",
+    }
+    assert parse_settings(['{"N": 4}'], "--env-config") == {"N": 4}
+
+
+def test_settings_reach_the_config_and_leave_its_other_items():
+    settings = {
+        "model_config.fcnet_hiddens": [128, 128],
+        "replay_buffer_config.capacity": 200_000,
+        "env_config.N": 4,
+        "train_batch_size_per_learner": 256,
+        "num_envs_per_env_runner": 3,
+        "noise_type": "none",
+    }
+    config = build_config(TrainOptions("simple_spread", seed=7, env_config={"max_cycles": 10}, settings=settings))
+    assert config.model_config["fcnet_hiddens"] == [128, 128]
+    assert config.model_config["fcnet_activation"] == "relu"
+    assert config.replay_buffer_config == {"type": "JointReplayBuffer", "capacity": 200_000}
+    assert config.env_config == {"max_cycles": 10, "N": 4}
+    assert sorted(config.policies) == ["agent_0", "agent_1", "agent_2", "agent_3"]
+    assert (config.train_batch_size_per_learner, config.num_envs_per_env_runner) == (256, 3)
+    assert (config.noise_type, config.seed) == ("none", 7)
+
+
+# ------------------------------------------------------------------------------------------ small parts
+
+
+def test_new_columns_join_the_table_without_losing_a_row(tmp_path):
+    files = ResultFiles(tmp_path)
+    files.write({"a": 1, "b": {"c": 2.5}, "config": {"x": 1}}, 10)
+    files.write({"a": 2, "b": {"d": 7}}, 20)
+    files.close()
+    again = ResultFiles(tmp_path)
+    again.write({"e": 5, "a": 3}, 30)
+    again.close()
+    with (tmp_path / "progress.csv").open(newline="") as f:
+        table = list(csv.reader(f))
+    assert table == [["a", "b/c", "b/d", "e"], ["1", "2.5", "", ""], ["2", "", "7", ""], ["3", "", "", "5"]]
+    assert [json.loads(line)["a"] for line in (tmp_path / "result.json").read_text().splitlines()] == [1, 2, 3]
+
+
+def test_a_crash_while_saving_leaves_no_checkpoint_and_the_old_ones(tmp_path):
+    class Algo:
+        def __init__(self, fails):
+            self.fails = fails
+
+        def save_to_path(self, path):
+            Path(path).mkdir()
+            (Path(path) / METADATA_FILE).write_text("{}")
+            if self.fails:
+                raise OSError("disk is full")
+
+    folder = RunFolder(tmp_path / "r")
+    folder.create(0)
+    assert folder.save_checkpoint(Algo(False), 100, keep=2) == folder.newest_checkpoint()
+    with pytest.raises(OSError, match="disk is full"):
+        folder.save_checkpoint(Algo(True), 200, keep=2)
+    assert [p.name for p in (folder.path / "checkpoints").iterdir()] == ["000000100"]
+    for env_steps in (300, 400):
+        folder.save_checkpoint(Algo(False), env_steps, keep=2)
+    assert [p.name for p in folder.checkpoints()] == ["000000300", "000000400"]
+
+
+def test_progress_is_a_line_each_tenth(capsys):
+    screen = Screen()
+    screen.started(Path("x"), 0, 1000)
+    for env_steps in range(50, 1001, 50):
+        screen.iterated(env_steps, 1000, {"env_runners": {"episode_return_mean": 1.25}})
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert len(lines) == 10
+    assert lines[0].startswith(" 10% 100 / 1,000 env steps   return 1.25") and lines[-1].startswith("100% 1,000")

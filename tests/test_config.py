@@ -1,0 +1,249 @@
+"""Every setting that is refused: before any actor starts, with key, value, what is allowed and the mend."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from ledger_env import TIME_LIMIT, LedgerEnv
+from ray import tune
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+from ray.rllib.env.wrappers.pettingzoo_env import ParallelPettingZooEnv
+from ray.rllib.policy.policy import PolicySpec
+
+from rllib_maddpg import MADDPG, MADDPGConfig, MADDPGTorchRLModule
+
+
+def config_for(env="simple_adversary", **env_config):
+    return MADDPGConfig().environment(env, env_config=env_config)
+
+
+def ledger_config():
+    return config_for(LedgerEnv, script=TIME_LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("tau", 0.0, "in (0, 1]"),
+        ("tau", 1.5, "in (0, 1]"),
+        ("tau", "fast", "in (0, 1]"),
+        ("gamma", -0.1, "in [0, 1]"),
+        ("gamma", 1.01, "in [0, 1]"),
+        ("lr", -1e-3, "a rate >= 0 or a schedule"),
+        ("lr", None, "a rate >= 0 or a schedule"),
+        ("actor_lr", -1.0, "a rate >= 0 or a schedule"),
+        ("critic_lr", [[5, 0.1], [10, 0.2]], "a rate >= 0 or a schedule"),
+        ("critic_lr", [[0, 0.1], [10, -0.2]], "a rate >= 0 or a schedule"),
+        ("critic_lr", float("nan"), "a rate >= 0 or a schedule"),
+        ("noise_scale", -0.1, "a number >= 0 or a schedule"),
+        ("exploration_temperature", [[0, 1.0]], "a number >= 0 or a schedule"),
+        ("noise_type", "gausian", "one of ['gaussian', 'ornstein_uhlenbeck', 'none']"),
+        ("ou_theta", -1, "a number >= 0"),
+        ("actor_head", "relu", "one of ['tanh', 'softmax']"),
+        ("critic_loss", "mae", "one of ['mse', 'huber']"),
+        ("huber_delta", 0, "a number > 0"),
+        ("others_actions", "target", "one of ['replay', 'current']"),
+        ("gumbel_softmax_temperature", 0, "a number > 0"),
+        ("num_env_steps_per_update", 0, "a number > 0"),
+        ("num_steps_sampled_before_learning_starts", -1, "a whole number >= 0"),
+        ("target_network_update_freq", 1.5, "a whole number >= 0"),
+        ("grad_clip", 0, "a number > 0, or None"),
+        ("grad_clip_by", "layer", "one of ['global_norm', 'norm', 'value']"),
+        ("normalize_actions", False, "True"),
+        ("train_batch_size_per_learner", 0, "a whole number > 0"),
+    ],
+)
+def test_values_that_are_not_allowed(key, value, allowed):
+    config = config_for()
+    setattr(config, key, value)
+    with pytest.raises(ValueError) as error:
+        config.validate()
+    text = str(error.value)
+    assert f"`{key}`={value!r}" in text and allowed in text
+
+
+def test_a_near_miss_is_named():
+    config = config_for().training(noise_type="gausian")
+    with pytest.raises(ValueError, match="Did you mean 'gaussian'"):
+        config.validate()
+
+
+def test_unknown_keys():
+    with pytest.raises(ValueError, match=r"`actor_learning_rate` is no setting of MADDPG.*"):
+        MADDPGConfig().training(actor_learning_rate=0.1)
+    with pytest.raises(ValueError, match=r"`crtic_lr` is no setting of MADDPG. Did you mean 'critic_lr'"):
+        config_for().update_from_dict({"crtic_lr": 0.1}).validate()
+
+
+def test_batch_and_buffer():
+    config = config_for().training(replay_buffer_config={"capacity": 1000})
+    with pytest.raises(
+        ValueError, match=r"`replay_buffer_config\['capacity'\]`=1000 .* at least the total train batch size of 1024"
+    ):
+        config.validate()
+    config = config_for().training(train_batch_size=1023).learners(num_learners=2)
+    with pytest.raises(ValueError, match=r"`train_batch_size`=1023 .* divisible by the 2 Learners"):
+        config.validate()
+    config = config_for().training(train_batch_size=512).learners(num_learners=2)
+    config.validate()
+    assert config.train_batch_size_per_learner == 256 and config.total_train_batch_size == 512
+    with pytest.raises(ValueError, match=r"'MultiAgentEpisodeReplayBuffer'.*take joint transitions apart"):
+        config_for().training(replay_buffer_config={"type": "MultiAgentEpisodeReplayBuffer"}).validate()
+    with pytest.raises(ValueError, match=r"`replay_buffer_config`=.*alpha"):
+        config_for().training(replay_buffer_config={"alpha": 0.6}).validate()
+
+
+def test_a_capacity_beyond_memory_is_an_error_with_a_mend(ray_session):
+    config = config_for().training(replay_buffer_config={"capacity": 10**12})
+    with pytest.raises(
+        ValueError, match=r"`replay_buffer_config\['capacity'\]`=1000000000000 rows .* GiB .*Set a capacity of at most"
+    ):
+        config.build_algo()
+
+
+def test_unknown_environment():
+    with pytest.raises(ValueError, match=r"simple_advesary.*simple_adversary"):
+        config_for("simple_advesary").validate()
+
+
+class OneAgent(LedgerEnv):
+    """The ledger env with agent a's action space replaced."""
+
+    def __init__(self, config):
+        super().__init__({"script": TIME_LIMIT})
+        self.action_spaces = {**self.action_spaces, "a": config["space"]}
+
+
+@pytest.mark.parametrize(
+    ("space", "text"),
+    [
+        (gym.spaces.Box(-np.inf, 1.0, (2,)), "unbounded"),
+        (gym.spaces.Box(0, 5, (2,), np.int64), "Boxes must be float"),
+        (gym.spaces.MultiBinary(3), "MADDPG knows Box, Discrete and MultiDiscrete"),
+        (gym.spaces.Tuple([gym.spaces.Discrete(2)]), "MADDPG knows Box, Discrete and MultiDiscrete"),
+    ],
+)
+def test_action_spaces_that_are_not_supported(space, text):
+    with pytest.raises(ValueError, match=rf"Agent 'a': .*{text}"):
+        config_for(OneAgent, space=space).validate()
+
+
+def test_softmax_heads_need_unit_boxes():
+    with pytest.raises(ValueError, match=r"Agent 'a': `actor_head='softmax'` needs .* Set `actor_head='tanh'`"):
+        ledger_config().training(actor_head="softmax").validate()
+    config_for(continuous_actions=True).training(actor_head="softmax").validate()
+
+
+def test_mapping_and_policies():
+    config = ledger_config().multi_agent(policies={"p"}, policy_mapping_fn={"a": "p", "b": "p", "zoe": "p"})
+    with pytest.raises(ValueError, match=r"maps agents \['zoe'\] that env .* leaves out \['c'\]"):
+        config.validate()
+    config = ledger_config().multi_agent(policies={"p", "q"}, policy_mapping_fn=lambda aid, episode, **kw: "p")
+    with pytest.raises(ValueError, match=r"`policies` has 'q', but `policy_mapping_fn` maps no agent"):
+        config.validate()
+    config = ledger_config().multi_agent(
+        policies={"p"}, policy_mapping_fn=lambda aid, episode, **kw: "p" if aid == "a" else "r"
+    )
+    with pytest.raises(ValueError, match=r"maps agent 'b' to 'r', which is not in `policies` \['p'\]"):
+        config.validate()
+    config = ledger_config().multi_agent(policies={"p"}, policy_mapping_fn=lambda aid, episode, **kw: episode.id_)
+    with pytest.raises(ValueError, match=r"`policy_mapping_fn` failed for agent 'a' .*static mapping"):
+        config.validate()
+
+
+def test_a_shared_module_needs_equal_spaces():
+    config = ledger_config().multi_agent(policies={"p"}, policy_mapping_fn=lambda aid, episode, **kw: "p")
+    with pytest.raises(ValueError, match=r"Module 'p' serves agents 'a' and 'b', whose spaces differ: .*pad_observations_v0"):
+        config.validate()
+
+
+def test_observations_that_are_no_vectors():
+    class Words(LedgerEnv):
+        def __init__(self, config):
+            super().__init__({"script": TIME_LIMIT})
+            self.observation_spaces = {**self.observation_spaces, "c": gym.spaces.Sequence(gym.spaces.Discrete(3))}
+
+    with pytest.raises(ValueError, match=r"Agent 'c': observation space Sequence.* cannot be flattened"):
+        config_for(Words).validate()
+
+
+def test_agents_get_their_own_modules_by_default_and_sorted():
+    config = ledger_config()
+    config.validate()
+    assert list(config.policies) == ["a", "b", "c"]
+    # RLlib's own adapter has its agents in a set.
+    from mpe2 import simple_spread_v3
+
+    config = config_for(lambda c: ParallelPettingZooEnv(simple_spread_v3.parallel_env()))
+    config.validate()
+    assert list(config.policies) == ["agent_0", "agent_1", "agent_2"]
+    config = config_for("simple_spread").multi_agent(
+        policies={"agent_2": PolicySpec(), "agent_0": PolicySpec(), "agent_1": PolicySpec()}
+    )
+    config.validate()
+    assert list(config.policies) == ["agent_0", "agent_1", "agent_2"]
+
+
+def test_policies_to_train_must_exist():
+    with pytest.raises(ValueError, match=r"policies_to_train.*agent_7"):
+        config_for().multi_agent(policies_to_train=["agent_7"]).validate()
+
+
+def test_old_api_stack_is_refused():
+    config = config_for().api_stack(enable_rl_module_and_learner=False, enable_env_runner_and_connector_v2=False)
+    with pytest.raises(ValueError, match="`api_stack`: MADDPG runs on RLlib's new API stack only"):
+        config.validate()
+
+
+def test_networks_that_are_not_known_or_stateful():
+    with pytest.raises(ValueError, match=r"`model_config\['fcnet_activation'\]`='rellu'.*'relu'"):
+        config_for().rl_module(model_config={"fcnet_activation": "rellu"}).validate()
+    with pytest.raises(ValueError, match=r"use_lstm.*frame_stack_v2"):
+        config_for().rl_module(model_config={"use_lstm": True}).validate()
+
+    class Stateful(MADDPGTorchRLModule):
+        def get_initial_state(self):
+            return {"h": np.zeros(3)}
+
+    with pytest.raises(ValueError, match=r"made of stateless modules.*Stateful"):
+        config_for().rl_module(rl_module_spec=RLModuleSpec(module_class=Stateful)).validate()
+    with pytest.raises(ValueError, match="made of MADDPGTorchRLModule or subclasses"):
+        from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+
+        config_for().rl_module(rl_module_spec=RLModuleSpec(module_class=DefaultPPOTorchRLModule)).validate()
+
+
+def test_runners_that_return_no_joint_rows():
+    with pytest.raises(ValueError, match=r"`env_runner_cls`=.*MADDPGEnvRunner or a subclass"):
+        config_for().env_runners(env_runner_cls=MultiAgentEnvRunner).validate()
+
+
+def test_lr_sets_both_rates_that_have_none_of_their_own():
+    config = MADDPGConfig()
+    assert config.learning_rate("actor") == config.learning_rate("critic") == 0.01
+    config.training(lr=0.002)
+    assert config.learning_rate("actor") == config.learning_rate("critic") == 0.002
+    config.training(actor_lr=[[0, 0.1], [10, 0.0]])
+    assert config.learning_rate("actor") == [[0, 0.1], [10, 0.0]] and config.learning_rate("critic") == 0.002
+
+
+def test_settings_survive_dicts_and_states():
+    """Tune hands settings over as dicts, checkpoints as states."""
+    config = config_for().training(tau=0.3, noise_scale=[[0, 0.5], [100, 0.1]], replay_buffer_config={"capacity": 5000})
+    config.validate()
+    again = MADDPGConfig().update_from_dict(config.to_dict())
+    again.validate()
+    twice = AlgorithmConfig.from_state(again.get_state())
+    assert isinstance(twice, MADDPGConfig)
+    twice.validate()
+    for copy in (again, twice):
+        assert copy.tau == 0.3 and copy.noise_scale == [[0, 0.5], [100, 0.1]]
+        assert copy.replay_buffer_config == {"type": "JointReplayBuffer", "capacity": 5000}
+        assert list(copy.policies) == ["adversary_0", "agent_0", "agent_1"]
+    assert MADDPG.get_default_config().tau == 0.01
+
+
+def test_search_spaces_pass_through_training():
+    space = tune.loguniform(1e-4, 1e-2)
+    assert MADDPGConfig().training(lr=space).lr is space

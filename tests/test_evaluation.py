@@ -1,0 +1,141 @@
+"""Evaluation: estimates by hand numbers, episodes shared out over envs, checkpoints that do not fit."""
+
+import json
+import math
+import pickle
+import shutil
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from rllib_maddpg import MADDPGConfig
+from rllib_maddpg.envs import EpisodeRecord
+from rllib_maddpg.evaluation import Estimate, Evaluation, evaluate_algorithm, evaluate_checkpoint, load_config
+
+
+def test_interval_by_hand():
+    # Mean 3, sample variance (4 + 1 + 0 + 1 + 4) / 4 = 2.5, standard error sqrt(2.5 / 5) = 0.70711.
+    estimate = Estimate.of([1, 2, 3, 4, 5])
+    assert estimate.mean == 3
+    assert estimate.low == pytest.approx(3 - 1.96 * 0.7071068, abs=1e-6)
+    assert estimate.high == pytest.approx(3 + 1.96 * 0.7071068, abs=1e-6)
+
+
+def test_one_episode_has_no_interval_and_json_gets_null():
+    one = Estimate.of([4.0])
+    assert one.mean == 4.0 and math.isnan(one.low) and math.isnan(one.high)
+    data = Evaluation.of([EpisodeRecord({"a": 1.0, "b": 3.0}, 7)]).to_dict()
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    assert data["team_return"] == {"mean": 4.0, "low": None, "high": None}
+
+
+def test_summary_adds_up_agents_and_counts_an_absent_agent_as_zero():
+    records = [
+        EpisodeRecord({"b": 2.0, "a": 1.0}, 10, {"reach": 1.0}),
+        EpisodeRecord({"b": 4.0}, 20, {"reach": 0.0}),
+    ]
+    result = Evaluation.of(records)
+    assert result.episodes == 2
+    assert result.team.mean == 3.5  # (3 + 4) / 2
+    assert {agent: e.mean for agent, e in result.agents.items()} == {"a": 0.5, "b": 3.0}
+    assert list(result.agents) == ["a", "b"]
+    assert (result.length.mean, result.metrics["reach"].mean) == (15.0, 0.5)
+
+
+@pytest.fixture(scope="module")
+def trained(ray_session, tmp_path_factory):
+    """A fresh algorithm and its checkpoint."""
+    config = MADDPGConfig().environment("simple_adversary", env_config={"max_cycles": 5}).debugging(seed=3)
+    algo = config.build_algo()
+    path = tmp_path_factory.mktemp("checkpoint")
+    algo.save_to_path(str(path))
+    yield algo, path
+    algo.stop()
+
+
+def test_checkpoint_and_algorithm_play_the_same_games(trained):
+    algo, path = trained
+    from_checkpoint = evaluate_checkpoint(path, episodes=6, seed=1).to_dict()
+    assert from_checkpoint == evaluate_algorithm(algo, episodes=6, seed=1).to_dict()
+    assert from_checkpoint != evaluate_checkpoint(path, episodes=6, seed=2).to_dict()
+    assert from_checkpoint["episodes"] == 6
+    assert from_checkpoint["episode_length"] == {"mean": 5.0, "low": 5.0, "high": 5.0}
+    assert set(from_checkpoint["metrics"]) == {"good_success", "adversary_success", "good_distance"}
+    team = sum(e["mean"] for e in from_checkpoint["agent_return"].values())
+    assert from_checkpoint["team_return"]["mean"] == pytest.approx(team)
+
+
+@pytest.mark.parametrize(("episodes", "num_envs"), [(5, 16), (5, 2)])
+def test_frames_are_those_of_the_first_episodes_and_change_no_number(trained, episodes, num_envs):
+    _, path = trained
+    plain = evaluate_checkpoint(path, episodes=episodes, num_envs=num_envs)
+    filmed = evaluate_checkpoint(path, episodes=episodes, num_envs=num_envs, record_frames=3)
+    assert plain.frames == []
+    # A frame after the reset and one after each of 5 steps.
+    assert len(filmed.frames) == 3 * 6
+    assert filmed.frames[0].shape == (700, 700, 3) and filmed.frames[0].dtype == np.uint8
+    assert filmed.to_dict() == plain.to_dict()
+
+
+def test_env_config_overrides_and_must_fit_the_actors(trained):
+    _, path = trained
+    assert evaluate_checkpoint(path, episodes=2, env_config={"max_cycles": 9}).length.mean == 9
+    with pytest.raises(ValueError, match="takes no such keyword"):
+        evaluate_checkpoint(path, episodes=2, env_config={"max_cycle": 9})
+    with pytest.raises(ValueError, match="agent_2"):
+        evaluate_checkpoint(path, episodes=2, env_config={"N": 3})
+
+
+def test_a_damaged_or_missing_checkpoint_is_named(trained, tmp_path):
+    _, path = trained
+    with pytest.raises(ValueError, match=r"no checkpoint of an algorithm: it has no class_and_ctor_args\.pkl"):
+        evaluate_checkpoint(tmp_path, episodes=1)
+    with pytest.raises(ValueError, match="`episodes`=0 must be at least 1"):
+        evaluate_checkpoint(path, episodes=0)
+    copy = tmp_path / "copy"
+    shutil.copytree(path, copy)
+    weights = copy / "learner_group" / "learner" / "rl_module" / "agent_0" / "module_state.pkl"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"copy is damaged .*Use an earlier one"):
+        evaluate_checkpoint(copy, episodes=1)
+    constructor = copy / "class_and_ctor_args.pkl"
+    constructor.write_bytes(constructor.read_bytes()[:100])
+    with pytest.raises(ValueError, match="copy is damaged"):
+        load_config(copy)
+
+
+def test_another_algorithms_checkpoint_is_refused(tmp_path):
+    from ray.rllib.algorithms.ppo import PPOConfig
+
+    content = {"class": None, "ctor_args_and_kwargs": ((PPOConfig().get_state(),), {})}
+    (tmp_path / "class_and_ctor_args.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match="is one of PPO, not of MADDPG"):
+        load_config(tmp_path)
+
+
+class Blind(gym.Env):
+    """Two steps of no reward; takes any settings and draws nothing."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, config):
+        pass
+
+    def reset(self, *, seed=None, options=None):
+        self.time = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.zeros(2, np.float32), 0.0, self.time == 2, False, {}
+
+
+def test_an_env_that_draws_nothing_cannot_be_filmed(ray_session, tmp_path):
+    algo = MADDPGConfig().environment(Blind).build_algo()
+    algo.save_to_path(str(tmp_path))
+    algo.stop()
+    assert evaluate_checkpoint(tmp_path, episodes=2).length.mean == 2
+    with pytest.raises(ValueError, match=r"cannot be filmed: its `render_mode` is None"):
+        evaluate_checkpoint(tmp_path, episodes=1, record_frames=1)
