@@ -161,7 +161,9 @@ def _train(args: argparse.Namespace, argv: list[str]) -> int:
         settings=parse_settings(args.set, "--set"),
         argv=argv,
     )
-    summary = train(options, Screen())
+    screen = Screen()
+    summary = train(options, screen)
+    screen.finish()
     if summary.error is not None:
         _print_error(summary)
         return 1
@@ -239,6 +241,7 @@ class Screen(Observer):
         self._last_steps = 0
         self._rate = 0.0  # env steps per second, smoothed
         self._tenths = 0
+        self._line_is_open = False
 
     def started(self, folder: Path, env_steps: int, total: int) -> None:
         verb = "Resuming" if env_steps else "Training"
@@ -261,10 +264,16 @@ class Screen(Observer):
             room = min(30, columns - len(numbers) - 12)
             bar = f"[{'#' * round(room * share):<{room}}] " if room >= 5 else ""
             line = f"{bar}{share:4.0%} {numbers}"[: columns - 1]
-            print(f"\r{line}\x1b[K", end="\n" if env_steps >= total else "", flush=True)
+            print(f"\r{line}\x1b[K", end="", flush=True)
+            self._line_is_open = True
         elif int(10 * share) > self._tenths or now - self._last_line >= 30:
             self._tenths, self._last_line = int(10 * share), now
             print(f"{share:4.0%} {numbers}", flush=True)
+
+    def finish(self) -> None:
+        """Ends the line that was written anew."""
+        if self._line_is_open:
+            print()
 
     def stopping(self) -> None:
         # A signal handler may have come in the middle of a `print`, which cannot be entered twice.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
@@ -20,12 +18,10 @@ from ray.rllib.policy.policy import PolicySpec
 from ray.rllib.utils.annotations import override
 from ray.util import log_once
 
-from rllib_maddpg.actions import ACTOR_HEADS, make_codec
+from rllib_maddpg.actions import make_codec
+from rllib_maddpg.checks import check_settings, unknown_key_message
 from rllib_maddpg.envs import EnvSpaces, probe_env
-from rllib_maddpg.exploration import NOISE_TYPES
 from rllib_maddpg.layout import JointLayout, check_shared_modules
-from rllib_maddpg.losses import CRITIC_LOSSES
-from rllib_maddpg.networks import ACTIVATIONS
 
 DEFAULT_REPLAY_BUFFER_CONFIG = {"type": "JointReplayBuffer", "capacity": 1_000_000}
 
@@ -196,154 +192,24 @@ class MADDPGConfig(AlgorithmConfig):
         """
         if not self._validate_config:
             return
-        self._check_keys()
-        if not (self.enable_rl_module_and_learner and self.enable_env_runner_and_connector_v2):
-            raise ValueError(
-                "`api_stack`: MADDPG runs on RLlib's new API stack only (RLModule, Learner, EnvRunner). Leave "
-                "`enable_rl_module_and_learner` and `enable_env_runner_and_connector_v2` True."
-            )
-        self._check_numbers()
-        self._check_choices()
-        self._check_replay()
-        self._check_modules()
+        if self.train_batch_size is not None and self.train_batch_size % (self.num_learners or 1) == 0:
+            self.train_batch_size_per_learner = self.train_batch_size // (self.num_learners or 1)
+        check_settings(self)
         if self.env is not None:
             self._resolve_agents(probe_env(self.env, self.env_config))
         # RLlib would warn that MADDPG "now" runs on the new API stack; it never ran on another.
         log_once(f"{self.algo_class.__name__}_on_new_api_stack")
         super().validate()
 
-    def _require(self, key: str, ok: bool, allowed: str, mend: str, value: Any = NotProvided) -> None:
-        if not ok:
-            value = getattr(self, key) if value is NotProvided else value
-            raise ValueError(f"`{key}`={value!r} is not allowed: it must be {allowed}. {mend}")
-
-    def _check_keys(self) -> None:
-        known = vars(type(self)())
-        for key in vars(self):
-            # "class" is left by RLlib when it rebuilds a config from its state.
-            if key not in known and key != "class" and not key.startswith("__"):
-                raise ValueError(unknown_key_message(key, [k for k in known if not k.startswith("_")]))
-
-    def _check_numbers(self) -> None:
-        num, pos = _is_number, lambda x: _is_number(x) and x > 0
-        self._require("tau", pos(self.tau) and self.tau <= 1, "in (0, 1]", "The paper uses 0.01.")
-        self._require("gamma", num(self.gamma) and 0 <= self.gamma <= 1, "in [0, 1]", "The paper uses 0.95.")
-        for key in ("lr", "actor_lr", "critic_lr"):
-            value = getattr(self, key)
-            unset_is_ok = key != "lr" or (self.actor_lr is not None and self.critic_lr is not None)
-            self._require(
-                key,
-                (value is None and unset_is_ok) or _is_schedule(value),
-                "a rate >= 0 or a schedule [[0, rate], [env_steps, rate], ...]",
-                "The paper uses 0.01.",
-            )
-        for key in ("noise_scale", "exploration_temperature"):
-            self._require(
-                key, _is_schedule(getattr(self, key)), "a number >= 0 or a schedule [[0, v], [t, v], ...]", "Try 0.1 or 1."
-            )
-        for key in ("ou_theta", "ou_sigma", "actor_output_reg"):
-            value = getattr(self, key)
-            self._require(key, num(value) and value >= 0, "a number >= 0", "Set 0 to switch it off.")
-        for key in ("num_env_steps_per_update", "gumbel_softmax_temperature", "huber_delta"):
-            self._require(key, pos(getattr(self, key)), "a number > 0", "See `MADDPGConfig.training`.")
-        for key in ("target_network_update_freq", "num_steps_sampled_before_learning_starts"):
-            value = getattr(self, key)
-            self._require(key, num(value) and value >= 0 and value == int(value), "a whole number >= 0", "In env steps.")
-        if self.grad_clip is not None:
-            self._require("grad_clip", pos(self.grad_clip), "a number > 0, or None", "Set None for no clipping.")
-
-    def _check_choices(self) -> None:
-        choices = {
-            "actor_head": ACTOR_HEADS,
-            "critic_loss": tuple(CRITIC_LOSSES),
-            "others_actions": ("replay", "current"),
-            "noise_type": NOISE_TYPES,
-            "grad_clip_by": ("global_norm", "norm", "value"),
-        }
-        for key, allowed in choices.items():
-            value = getattr(self, key)
-            self._require(key, value in allowed, f"one of {list(allowed)}", _near(value, allowed))
-        self._require(
-            "normalize_actions", self.normalize_actions, "True", "The actors act in [-1, 1]; RLlib scales to the env's bounds."
-        )
-        for key in ("fcnet_activation", "critic_fcnet_activation"):
-            value = self.model_config.get(key)
-            allowed = tuple(ACTIVATIONS) if key == "fcnet_activation" else (None, *ACTIVATIONS)
-            self._require(f"model_config['{key}']", value in allowed, f"one of {list(allowed)}", _near(value, allowed), value)
-        self._require(
-            "model_config['use_lstm']",
-            not self.model_config.get("use_lstm"),
-            "False",
-            "Stateful modules are not supported; stack frames instead (`env_config={'wrappers': [['frame_stack_v2', {}]]}`).",
-            True,
-        )
-
-    def _check_replay(self) -> None:
-        learners = self.num_learners or 1
-        if self.train_batch_size is not None:
-            self._require(
-                "train_batch_size",
-                self.train_batch_size % learners == 0,
-                f"divisible by the {learners} Learners",
-                "Set `train_batch_size_per_learner` instead.",
-            )
-            self.train_batch_size_per_learner = self.train_batch_size // learners
-        batch = self.train_batch_size_per_learner
-        self._require("train_batch_size_per_learner", isinstance(batch, int) and batch > 0, "a whole number > 0", "")
-        buffer = self.replay_buffer_config
-        unknown = set(buffer) - set(DEFAULT_REPLAY_BUFFER_CONFIG)
-        self._require("replay_buffer_config", not unknown, f"made of {list(DEFAULT_REPLAY_BUFFER_CONFIG)}", f"Drop {unknown}.")
-        self._require(
-            "replay_buffer_config['type']",
-            buffer["type"] == "JointReplayBuffer",
-            "'JointReplayBuffer'",
-            "RLlib's own buffers take joint transitions apart, so a centralized critic cannot learn from them.",
-            buffer["type"],
-        )
-        capacity = buffer["capacity"]
-        self._require(
-            "replay_buffer_config['capacity']",
-            _is_number(capacity) and capacity >= self.total_train_batch_size,
-            f"at least the total train batch size of {self.total_train_batch_size} rows",
-            "Raise the capacity or lower `train_batch_size_per_learner`.",
-            capacity,
-        )
-
-    def _check_modules(self) -> None:
-        from rllib_maddpg.env_runner import MADDPGEnvRunner
-        from rllib_maddpg.rl_module import MADDPGTorchRLModule
-
-        self._require(
-            "env_runner_cls",
-            isinstance(self.env_runner_cls, type) and issubclass(self.env_runner_cls, MADDPGEnvRunner),
-            "MADDPGEnvRunner or a subclass",
-            "Other runners return no joint rows.",
-        )
-        spec = self._rl_module_spec
-        specs = spec.rl_module_specs if isinstance(spec, MultiRLModuleSpec) else {"": spec} if spec else {}
-        for module_spec in (specs if isinstance(specs, dict) else {"": specs}).values():
-            cls = module_spec.module_class
-            if cls is None:
-                continue
-            self._require(
-                "rl_module_spec",
-                issubclass(cls, MADDPGTorchRLModule),
-                "made of MADDPGTorchRLModule or subclasses",
-                "Subclass it and override `build_actor` and `build_critic`.",
-                cls.__name__,
-            )
-            self._require(
-                "rl_module_spec",
-                cls.get_initial_state is MADDPGTorchRLModule.get_initial_state,
-                "made of stateless modules",
-                f"Remove `get_initial_state` from {cls.__name__}; stack frames instead.",
-                cls.__name__,
-            )
-
     def _resolve_agents(self, env: EnvSpaces) -> None:
         """Completes `policies` and checks the mapping and the action spaces against the env."""
         if self.policy_mapping_fn in (AlgorithmConfig.DEFAULT_POLICY_MAPPING_FN, None):
             self.policy_mapping_fn = AgentMapping()
+        # Both as Tune and YAML may give them.
+        if isinstance(self.policy_mapping_fn, Mapping):
+            self.policy_mapping_fn = AgentMapping(self.policy_mapping_fn)
+        if not isinstance(self.policies, Mapping):
+            self.policies = {module: PolicySpec() for module in self.policies}
         mapping = self.policy_mapping_fn
         if isinstance(mapping, AgentMapping) and mapping.module_of is not None:
             strangers = sorted(set(mapping.module_of) - set(env.agents))
@@ -454,35 +320,6 @@ class MADDPGConfig(AlgorithmConfig):
             return self.rollout_fragment_length
         num_envs = max(1, self.num_env_runners) * self.num_envs_per_env_runner
         return max(1, math.ceil(self.num_env_steps_per_update / num_envs))
-
-
-def unknown_key_message(key: str, known: list[str]) -> str:
-    """Text for a key that no setting has."""
-    return f"`{key}` is no setting of MADDPG. {_near(key, known)}"
-
-
-def _near(value: Any, allowed: Any) -> str:
-    matches = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=3, cutoff=0.5)
-    return f"Did you mean {' or '.join(map(repr, matches))}?" if matches else "See `MADDPGConfig.training` for all settings."
-
-
-def _is_number(x: Any) -> bool:
-    return isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
-
-
-def _is_schedule(x: Any) -> bool:
-    """Whether `x` is a number >= 0 or RLlib's `[[0, v0], [t1, v1], ...]` with rising times and values >= 0."""
-    if _is_number(x):
-        return x >= 0
-    if not isinstance(x, (list, tuple)) or not x or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in x):
-        return False
-    times = [t for t, _ in x]
-    return (
-        len(x) > 1
-        and times[0] == 0
-        and all(a < b for a, b in pairwise(times))
-        and all(_is_number(t) and _is_number(v) and v >= 0 for t, v in x)
-    )
 
 
 def _is_flat_box(space: Any) -> bool:

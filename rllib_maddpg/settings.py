@@ -12,7 +12,8 @@ from typing import Any
 
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-from rllib_maddpg.config import MADDPGConfig, unknown_key_message
+from rllib_maddpg.checks import unknown_key_message
+from rllib_maddpg.config import MADDPGConfig
 
 # Settings that RLlib keeps under another name, behind a property.
 _PROPERTIES = ("model_config", "train_batch_size_per_learner")

@@ -178,7 +178,7 @@ def test_a_checkpoint_inside_an_episode_loses_only_its_remainder(build, tmp_path
     other.train()
     assert len(other.replay_buffer) == other._env_steps_sampled() == steps + 100
     columns = other.replay_buffer.get_state()["columns"]
-    # The first row after the checkpoint is a reset: agents stand still (the first two entries of an observation are velocities).
+    # The first row after the checkpoint is a reset: agents stand still (an observation begins with the velocities).
     assert not columns["obs"][steps, :2].any() and not columns["obs"][steps, 18:20].any()
     assert other.env_runner.episode_numbers[0] == numbers[0] + 4
     assert columns["terminateds"].sum() == 0

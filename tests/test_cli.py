@@ -55,9 +55,9 @@ def test_every_iteration_is_a_row_in_both_result_files(run):
     assert lines[-1]["config"]["_train_batch_size_per_learner"] == 32
     agents = ["adversary_0", "agent_0", "agent_1"]
     for row, line in zip(rows, lines, strict=True):
-        returns = [float(row[f"env_runners/agent_episode_returns_mean/{agent}"]) for agent in agents]
-        assert float(row["env_runners/episode_return_mean"]) == pytest.approx(sum(returns), rel=1e-6)
-        assert returns == list(line["env_runners"]["agent_episode_returns_mean"].values())
+        returns = {agent: float(row[f"env_runners/agent_episode_returns_mean/{agent}"]) for agent in agents}
+        assert float(row["env_runners/episode_return_mean"]) == pytest.approx(sum(returns.values()), rel=1e-6)
+        assert returns == line["env_runners"]["agent_episode_returns_mean"]
     # The metrics of the learners have their columns whichever row they appear in first.
     assert float(rows[-1]["learners/agent_0/critic_loss"]) == lines[-1]["learners"]["agent_0"]["critic_loss"]
     assert json.loads((run / "params.json").read_text())["tau"] == 0.01
@@ -361,3 +361,19 @@ def test_progress_is_a_line_each_tenth(capsys):
     lines = capsys.readouterr().out.splitlines()[1:]
     assert len(lines) == 10
     assert lines[0].startswith(" 10% 100 / 1,000 env steps   return 1.25") and lines[-1].startswith("100% 1,000")
+
+
+def test_progress_on_a_terminal_is_one_line_that_fits(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    screen = Screen()
+    screen.started(Path("x"), 0, 1000)
+    capsys.readouterr()
+    for env_steps in (500, 1000):
+        screen.iterated(env_steps, 1000, {"env_runners": {"episode_return_mean": -2.5}})
+    screen.finish()
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1 and out.endswith("\n")
+    half, full = out.strip("\r\n").split("\r")
+    assert " 50% 500 / 1,000 env steps   return -2.50" in half and "100% 1,000 / 1,000" in full
+    assert all(len(line.removesuffix("\x1b[K")) < 80 for line in (half, full))

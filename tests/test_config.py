@@ -247,3 +247,18 @@ def test_settings_survive_dicts_and_states():
 def test_search_spaces_pass_through_training():
     space = tune.loguniform(1e-4, 1e-2)
     assert MADDPGConfig().training(lr=space).lr is space
+
+
+def test_what_tune_and_yaml_hand_over_raw():
+    settings = {"policies": ["p", "q"], "policy_mapping_fn": {"a": "p", "b": "q", "c": "c"}, "policies_to_train": ["q"]}
+    with pytest.raises(ValueError, match=r"maps agent 'c' to 'c', which is not in `policies`"):
+        ledger_config().update_from_dict(settings).validate()
+    settings["policies"].append("c")
+    config = ledger_config().update_from_dict(settings)
+    config.validate()
+    assert list(config.policies) == ["c", "p", "q"] and config.policy_mapping_fn("a") == "p"
+
+
+def test_steps_are_env_steps():
+    with pytest.raises(ValueError, match=r"`count_steps_by`='agent_steps'.*one of \['env_steps'\]"):
+        config_for().multi_agent(count_steps_by="agent_steps").validate()

@@ -1,0 +1,222 @@
+"""Checks of a config's settings: each `ValueError` names key, value, what is allowed, and the mend."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from itertools import pairwise
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+
+from rllib_maddpg.actions import ACTOR_HEADS
+from rllib_maddpg.exploration import NOISE_TYPES
+from rllib_maddpg.losses import CRITIC_LOSSES
+from rllib_maddpg.networks import ACTIVATIONS
+
+REPLAY_BUFFER_KEYS = ("type", "capacity")
+
+
+def check_settings(config: AlgorithmConfig) -> None:
+    """Checks all settings that can be judged without the environment."""
+    check_keys(config)
+    check_api_stack(config)
+    check_numbers(config)
+    check_choices(config)
+    check_replay(config)
+    check_modules(config)
+
+
+def check_api_stack(config: AlgorithmConfig) -> None:
+    """New API stack only."""
+    if not (config.enable_rl_module_and_learner and config.enable_env_runner_and_connector_v2):
+        raise ValueError(
+            "`api_stack`: MADDPG runs on RLlib's new API stack only (RLModule, Learner, EnvRunner). Leave "
+            "`enable_rl_module_and_learner` and `enable_env_runner_and_connector_v2` True."
+        )
+
+
+def require(config: AlgorithmConfig, key: str, ok: bool, allowed: str, mend: str, value: Any = NotProvided) -> None:
+    """Raises unless `ok`; `value` where it is not the config's attribute `key`."""
+    if not ok:
+        value = getattr(config, key) if value is NotProvided else value
+        raise ValueError(f"`{key}`={value!r} is not allowed: it must be {allowed}. {mend}")
+
+
+def check_keys(config: AlgorithmConfig) -> None:
+    """Every attribute is a known setting (RLlib sets unknown ones without a word)."""
+    known = vars(type(config)())
+    for key in vars(config):
+        # "class" is left by RLlib when it rebuilds a config from its state.
+        if key not in known and key != "class" and not key.startswith("__"):
+            raise ValueError(unknown_key_message(key, [k for k in known if not k.startswith("_")]))
+
+
+def check_numbers(config: AlgorithmConfig) -> None:
+    """Numbers and schedules within their ranges."""
+    num, pos = _is_number, lambda x: _is_number(x) and x > 0
+    require(config, "tau", pos(config.tau) and config.tau <= 1, "in (0, 1]", "The paper uses 0.01.")
+    require(config, "gamma", num(config.gamma) and 0 <= config.gamma <= 1, "in [0, 1]", "The paper uses 0.95.")
+    for key in ("lr", "actor_lr", "critic_lr"):
+        value = getattr(config, key)
+        unset_is_ok = key != "lr" or (config.actor_lr is not None and config.critic_lr is not None)
+        require(
+            config,
+            key,
+            (value is None and unset_is_ok) or _is_schedule(value),
+            "a rate >= 0 or a schedule [[0, rate], [env_steps, rate], ...]",
+            "The paper uses 0.01.",
+        )
+    for key in ("noise_scale", "exploration_temperature"):
+        require(
+            config,
+            key,
+            _is_schedule(getattr(config, key)),
+            "a number >= 0 or a schedule [[0, v], [t, v], ...]",
+            "Try 0.1 or 1.",
+        )
+    for key in ("ou_theta", "ou_sigma", "actor_output_reg"):
+        value = getattr(config, key)
+        require(config, key, num(value) and value >= 0, "a number >= 0", "Set 0 to switch it off.")
+    for key in ("num_env_steps_per_update", "gumbel_softmax_temperature", "huber_delta"):
+        require(config, key, pos(getattr(config, key)), "a number > 0", "See `MADDPGConfig.training`.")
+    for key in ("target_network_update_freq", "num_steps_sampled_before_learning_starts"):
+        value = getattr(config, key)
+        require(config, key, num(value) and value >= 0 and value == int(value), "a whole number >= 0", "In env steps.")
+    if config.grad_clip is not None:
+        require(config, "grad_clip", pos(config.grad_clip), "a number > 0, or None", "Set None for no clipping.")
+
+
+def check_choices(config: AlgorithmConfig) -> None:
+    """Settings that are one of a few words, and the networks' activations."""
+    choices = {
+        "actor_head": ACTOR_HEADS,
+        "critic_loss": tuple(CRITIC_LOSSES),
+        "others_actions": ("replay", "current"),
+        "noise_type": NOISE_TYPES,
+        "grad_clip_by": ("global_norm", "norm", "value"),
+        "count_steps_by": ("env_steps",),  # a joint row is an env step
+    }
+    for key, allowed in choices.items():
+        value = getattr(config, key)
+        require(config, key, value in allowed, f"one of {list(allowed)}", _near(value, allowed))
+    require(
+        config,
+        "normalize_actions",
+        config.normalize_actions,
+        "True",
+        "The actors act in [-1, 1]; RLlib scales to the env's bounds.",
+    )
+    for key in ("fcnet_activation", "critic_fcnet_activation"):
+        value = config.model_config.get(key)
+        allowed = tuple(ACTIVATIONS) if key == "fcnet_activation" else (None, *ACTIVATIONS)
+        require(config, f"model_config['{key}']", value in allowed, f"one of {list(allowed)}", _near(value, allowed), value)
+    require(
+        config,
+        "model_config['use_lstm']",
+        not config.model_config.get("use_lstm"),
+        "False",
+        "Stateful modules are not supported; stack frames instead (`env_config={'wrappers': [['frame_stack_v2', {}]]}`).",
+        True,
+    )
+
+
+def check_replay(config: AlgorithmConfig) -> None:
+    """Batch and replay buffer fit each other."""
+    learners = config.num_learners or 1
+    if config.train_batch_size is not None:
+        require(
+            config,
+            "train_batch_size",
+            config.train_batch_size % learners == 0,
+            f"divisible by the {learners} Learners",
+            "Set `train_batch_size_per_learner` instead.",
+        )
+    batch = config.train_batch_size_per_learner
+    require(config, "train_batch_size_per_learner", isinstance(batch, int) and batch > 0, "a whole number > 0", "")
+    buffer = config.replay_buffer_config
+    unknown = set(buffer) - set(REPLAY_BUFFER_KEYS)
+    require(config, "replay_buffer_config", not unknown, f"made of {list(REPLAY_BUFFER_KEYS)}", f"Drop {unknown}.")
+    require(
+        config,
+        "replay_buffer_config['type']",
+        buffer["type"] == "JointReplayBuffer",
+        "'JointReplayBuffer'",
+        "RLlib's own buffers take joint transitions apart, so a centralized critic cannot learn from them.",
+        buffer["type"],
+    )
+    capacity = buffer["capacity"]
+    require(
+        config,
+        "replay_buffer_config['capacity']",
+        _is_number(capacity) and capacity >= config.total_train_batch_size,
+        f"at least the total train batch size of {config.total_train_batch_size} rows",
+        "Raise the capacity or lower `train_batch_size_per_learner`.",
+        capacity,
+    )
+
+
+def check_modules(config: AlgorithmConfig) -> None:
+    """Env runner and module classes are MADDPG's or made from them."""
+    from rllib_maddpg.env_runner import MADDPGEnvRunner
+    from rllib_maddpg.rl_module import MADDPGTorchRLModule
+
+    require(
+        config,
+        "env_runner_cls",
+        isinstance(config.env_runner_cls, type) and issubclass(config.env_runner_cls, MADDPGEnvRunner),
+        "MADDPGEnvRunner or a subclass",
+        "Other runners return no joint rows.",
+    )
+    spec = config._rl_module_spec
+    specs = spec.rl_module_specs if isinstance(spec, MultiRLModuleSpec) else {"": spec} if spec else {}
+    for module_spec in (specs if isinstance(specs, dict) else {"": specs}).values():
+        cls = module_spec.module_class
+        if cls is None:
+            continue
+        require(
+            config,
+            "rl_module_spec",
+            issubclass(cls, MADDPGTorchRLModule),
+            "made of MADDPGTorchRLModule or subclasses",
+            "Subclass it and override `build_actor` and `build_critic`.",
+            cls.__name__,
+        )
+        require(
+            config,
+            "rl_module_spec",
+            cls.get_initial_state is MADDPGTorchRLModule.get_initial_state,
+            "made of stateless modules",
+            f"Remove `get_initial_state` from {cls.__name__}; stack frames instead.",
+            cls.__name__,
+        )
+
+
+def unknown_key_message(key: str, known: list[str]) -> str:
+    """Text for a key that no setting has."""
+    return f"`{key}` is no setting of MADDPG. {_near(key, known)}"
+
+
+def _near(value: Any, allowed: Any) -> str:
+    matches = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(map(repr, matches))}?" if matches else "See `MADDPGConfig.training` for all settings."
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
+
+
+def _is_schedule(x: Any) -> bool:
+    """Whether `x` is a number >= 0 or RLlib's `[[0, v0], [t1, v1], ...]` with rising times and values >= 0."""
+    if _is_number(x):
+        return x >= 0
+    if not isinstance(x, (list, tuple)) or not x or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in x):
+        return False
+    times = [t for t, _ in x]
+    return (
+        len(x) > 1
+        and times[0] == 0
+        and all(a < b for a, b in pairwise(times))
+        and all(_is_number(t) and _is_number(v) and v >= 0 for t, v in x)
+    )
