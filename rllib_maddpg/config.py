@@ -96,6 +96,7 @@ class MADDPGConfig(AlgorithmConfig):
         # RLlib's own settings that MADDPG needs otherwise than RLlib's default.
         self.env_runner_cls = MADDPGEnvRunner
         self.rollout_fragment_length = "auto"
+        self.disable_env_checking = True  # RLlib's check refuses games of one step, such as matrix games; probe_env reads the env
         self.min_sample_timesteps_per_iteration = 1000
         self.policy_mapping_fn: Callable = AgentMapping()
 
