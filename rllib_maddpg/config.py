@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -96,7 +97,7 @@ class MADDPGConfig(AlgorithmConfig):
         # RLlib's own settings that MADDPG needs otherwise than RLlib's default.
         self.env_runner_cls = MADDPGEnvRunner
         self.rollout_fragment_length = "auto"
-        self.disable_env_checking = True  # RLlib's check refuses games of one step, such as matrix games; probe_env reads the env
+        self.disable_env_checking = True  # RLlib's check refuses games of one step, such as matrix games
         self.min_sample_timesteps_per_iteration = 1000
         self.policy_mapping_fn: Callable = AgentMapping()
 
@@ -157,10 +158,15 @@ class MADDPGConfig(AlgorithmConfig):
         """
         own = {k: v for k, v in locals().items() if k not in ("self", "kwargs", "__class__")}
         buffer_config = own.pop("replay_buffer_config")
-        known = [k for k in vars(self) if not k.startswith("_")]
+        takes = inspect.signature(super().training).parameters
         for key in kwargs:
-            if key not in known and f"_{key}" not in vars(self) and key != "model":
-                raise ValueError(unknown_key_message(key, known))
+            if key in takes:
+                continue
+            if key in vars(self):
+                raise ValueError(
+                    f"`{key}` is a setting of RLlib, but none of `.training()`: set it with the method it belongs to."
+                )
+            raise ValueError(unknown_key_message(key, [*own, "replay_buffer_config", *takes]))
         super().training(**kwargs)
         for key, value in own.items():
             if value is not NotProvided:

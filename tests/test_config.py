@@ -72,6 +72,8 @@ def test_a_near_miss_is_named():
 def test_unknown_keys():
     with pytest.raises(ValueError, match=r"`actor_learning_rate` is no setting of MADDPG.*"):
         MADDPGConfig().training(actor_learning_rate=0.1)
+    with pytest.raises(ValueError, match=r"`torch_skip_nan_gradients` is a setting of RLlib, but none of `.training\(\)`"):
+        MADDPGConfig().training(torch_skip_nan_gradients=True)
     with pytest.raises(ValueError, match=r"`crtic_lr` is no setting of MADDPG. Did you mean 'critic_lr'"):
         config_for().update_from_dict({"crtic_lr": 0.1}).validate()
 

@@ -133,7 +133,7 @@ def test_update_through_rllib_is_the_oracles_in_float32(seed):
 
     The error of each network is measured against how far the network has moved. That is hard on small moves: float32
     rounds a weight to 3e-8 of itself, and a move may be a thousandth of it. On top of that Adam turns a gradient near
-    its epsilon of 1e-8, where there is little but rounding, into a step that is not small. 1.4e-5 is the most seen.
+    its epsilon of 1e-8, where there is little but rounding, into a step that is not small. 1.1e-5 is the most seen.
     """
     game = game_of(seed)
     learner = build(config_of(game, minibatch_per_module=per_module(seed)), game)

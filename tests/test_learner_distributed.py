@@ -70,15 +70,11 @@ def weights_and_noise(group: LearnerGroup) -> list[dict]:
     return on_each(group, lambda learner: {**weights_of(learner), "noise": learner._rng.get_state()})
 
 
-def start_over_with(learner) -> None:
-    load_weights(learner, GAME.weights)
-    learner._rng.manual_seed(3)
-
-
 def train(group: LearnerGroup, updates: int, first_seed: int = 0, start_over: bool = True) -> MetricsLogger:
     """Updates on rows that depend on their number only; returns the metrics as the Algorithm keeps them."""
     if start_over:
-        on_each(group, start_over_with)
+        on_each(group, lambda learner: load_weights(learner, GAME.weights))
+        on_each(group, lambda learner: learner._rng.manual_seed(3).initial_seed())
     logger = MetricsLogger(root=True)
     for k in range(first_seed, first_seed + updates):
         batch = multi_agent_batch(GAME, GAME.batch(ROWS, k))
