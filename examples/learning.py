@@ -62,19 +62,18 @@ def run(name: str, seed: int, out: Path) -> dict:
     folder, file = out / f"{name}_s{seed}", out / f"{name}_s{seed}.json"
     if file.is_file():
         return json.loads(file.read_text())
-    if any(folder.glob("checkpoints/*")):
-        options = TrainOptions(resume=str(folder))
-    else:
-        options = TrainOptions(
-            env, env_steps, seed, str(folder), num_envs=num_envs, env_config=env_config, settings=settings, argv=["learning.py"]
-        )
-    summary = train(options)
-    if summary.error is not None:
-        raise summary.error
-    if summary.stop_signal is not None:
-        raise SystemExit(f"Stopped at {summary.env_steps} env steps; the same command goes on from there.")
-    evaluation = evaluate_checkpoint(summary.checkpoint, episodes, seed=EVALUATION_SEED)
-    result = {"scenario": name, "seed": seed, "env_steps": summary.env_steps, "settings": settings, **evaluation.to_dict()}
+    checkpoints = sorted(folder.glob("checkpoints/[0-9]*"))
+    if not checkpoints or int(checkpoints[-1].name) < env_steps:
+        options = TrainOptions(env, env_steps, seed, str(folder), num_envs=num_envs, env_config=env_config, settings=settings)
+        summary = train(TrainOptions(resume=str(folder)) if checkpoints else options)
+        if summary.error is not None:
+            raise summary.error
+        if summary.stop_signal is not None:
+            raise SystemExit(f"Stopped at {summary.env_steps} env steps; the same command goes on from there.")
+        checkpoints = [summary.checkpoint]
+    evaluation = evaluate_checkpoint(checkpoints[-1], episodes, seed=EVALUATION_SEED)
+    steps = int(checkpoints[-1].name)
+    result = {"scenario": name, "seed": seed, "env_steps": steps, "settings": settings, **evaluation.to_dict()}
     file.write_text(json.dumps(result, indent=1))
     return result
 

@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-import difflib
 import math
+from collections.abc import Collection
 from itertools import pairwise
 from typing import Any
 
+import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 
 from rllib_maddpg.actions import ACTOR_HEADS
+from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.exploration import NOISE_TYPES
 from rllib_maddpg.losses import CRITIC_LOSSES
 from rllib_maddpg.networks import ACTIVATIONS
 
+DEFAULT_BATCH = 1024  # joint rows for each Learner (paper, appendix)
 REPLAY_BUFFER_KEYS = ("type", "capacity")
+# What the Learner asks of each module's own settings.
+PER_MODULE_KEYS = (
+    "lr",
+    "actor_lr",
+    "critic_lr",
+    "gamma",
+    "tau",
+    "grad_clip",
+    "grad_clip_by",
+    "actor_output_reg",
+    "critic_loss",
+    "huber_delta",
+    "others_actions",
+    "gumbel_softmax_temperature",
+)
+# What the networks are made from; the rest of RLlib's model keys would be passed over.
+MODEL_KEYS = ("fcnet_hiddens", "fcnet_activation", "critic_fcnet_hiddens", "critic_fcnet_activation")
 
 
 def check_settings(config: AlgorithmConfig) -> None:
     """Checks all settings that can be judged without the environment."""
     check_keys(config)
     check_api_stack(config)
+    check_resources(config)
     check_numbers(config)
     check_choices(config)
+    check_networks(config)
     check_replay(config)
     check_modules(config)
 
@@ -51,6 +74,56 @@ def check_keys(config: AlgorithmConfig) -> None:
         # "class" is left by RLlib when it rebuilds a config from its state.
         if key not in known and key != "class" and not key.startswith("__"):
             raise ValueError(unknown_key_message(key, [k for k in known if not k.startswith("_")]))
+
+
+def check_resources(config: AlgorithmConfig) -> None:
+    """Counts of actors, the seed, and settings of RLlib that MADDPG would pass over."""
+    for key in ("num_learners", "num_env_runners"):
+        require(config, key, _is_whole(getattr(config, key), 0), "a whole number >= 0", "0: the main process does it.")
+    require(config, "num_envs_per_env_runner", _is_whole(config.num_envs_per_env_runner, 1), "a whole number > 0", "")
+    require(config, "seed", config.seed is None or _is_whole(config.seed, 0), "a whole number >= 0, or None", "")
+    mend = "Batches reach the Learners as they lie in the replay buffer; change observations in `env_to_module_connector`."
+    require(config, "learner_connector", config._learner_connector is None, "unset", mend, config._learner_connector)
+    value = config._torch_lr_scheduler_classes
+    mend = "Give `actor_lr` and `critic_lr` as schedules."
+    require(config, "_torch_lr_scheduler_classes", not value, "unset", mend, value)
+    key = "add_default_connectors_to_module_to_env_pipeline"
+    require(config, key, getattr(config, key), "True", "Exploration noise is a part of that pipeline.")
+
+
+def check_module_overrides(config: AlgorithmConfig, modules: Collection[str]) -> None:
+    """`algorithm_config_overrides_per_module` names modules and settings that a module can have for itself."""
+    for module, overrides in (config.algorithm_config_overrides_per_module or {}).items():
+        key = "algorithm_config_overrides_per_module"
+        require(
+            config, key, module in modules, f"for modules of {sorted(modules)}", f"There is no {module!r}.", {module: overrides}
+        )
+        for name in overrides:
+            require(
+                config,
+                key,
+                name in PER_MODULE_KEYS,
+                f"made of {list(PER_MODULE_KEYS)}",
+                f"`{name}` holds for all modules.{did_you_mean(name, PER_MODULE_KEYS)}",
+                {module: overrides},
+            )
+        own = config.copy(copy_frozen=False).update_from_dict(overrides)
+        check_numbers(own)
+        check_choices(own)
+
+
+def check_observation_space(space: gym.Space, agent: str) -> None:
+    """An agent's observations can become a vector, and are no images."""
+    if not space.is_np_flattenable:
+        raise ValueError(
+            f"Agent {agent!r}: observation space {space} cannot be flattened to a vector. Wrap the env so that the agent "
+            "observes Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these."
+        )
+    if isinstance(space, gym.spaces.Box) and len(space.shape) >= 3:
+        raise ValueError(
+            f"Agent {agent!r}: observation space {space} looks like an image, for which MADDPG has no encoder. Wrap the env "
+            "so that the agent observes features, or, if a long vector is what you want, with SuperSuit's `flatten_v0`."
+        )
 
 
 def check_numbers(config: AlgorithmConfig) -> None:
@@ -108,35 +181,49 @@ def check_choices(config: AlgorithmConfig) -> None:
         "True",
         "The actors act in [-1, 1]; RLlib scales to the env's bounds.",
     )
-    for key in ("fcnet_activation", "critic_fcnet_activation"):
-        value = config.model_config.get(key)
-        allowed = tuple(ACTIVATIONS) if key == "fcnet_activation" else (None, *ACTIVATIONS)
-        require(config, f"model_config['{key}']", value in allowed, f"one of {list(allowed)}", _near(value, allowed), value)
-    require(
-        config,
-        "model_config['use_lstm']",
-        not config.model_config.get("use_lstm"),
-        "False",
-        "Stateful modules are not supported; stack frames instead (`env_config={'wrappers': [['frame_stack_v2', {}]]}`).",
-        True,
-    )
+
+
+def check_networks(config: AlgorithmConfig) -> None:
+    """Keys and values of `model_config`."""
+    model, default = config.model_config, vars(DefaultModelConfig())
+    mend = "Stateful modules are not supported; stack frames instead (`env_config={'wrappers': [['frame_stack_v2', {}]]}`)."
+    require(config, "model_config['use_lstm']", not model.get("use_lstm"), "False", mend, True)
+    for key, value in model.items():
+        # A whole `DefaultModelConfig` may be given; what it has beyond our keys must be as it came.
+        if key not in MODEL_KEYS and (key not in default or value != default[key]):
+            mend = "Override `MADDPGTorchRLModule.build_actor` and `build_critic` for other networks."
+            raise ValueError(
+                f"`model_config['{key}']` is no setting of MADDPG's networks.{did_you_mean(key, MODEL_KEYS)} {mend}"
+            )
+    for prefix in ("", "critic_"):
+        unset = (None,) if prefix else ()
+        key, activation = f"{prefix}fcnet_activation", model.get(f"{prefix}fcnet_activation")
+        allowed = (*unset, *ACTIVATIONS)
+        require(
+            config,
+            f"model_config['{key}']",
+            activation in allowed,
+            f"one of {list(allowed)}",
+            _near(activation, allowed),
+            activation,
+        )
+        key, hiddens = f"{prefix}fcnet_hiddens", model.get(f"{prefix}fcnet_hiddens")
+        ok = hiddens in unset or (isinstance(hiddens, (list, tuple)) and all(_is_whole(n, 1) for n in hiddens))
+        require(config, f"model_config['{key}']", ok, "a list of layer widths", "For example [64, 64].", hiddens)
 
 
 def check_replay(config: AlgorithmConfig) -> None:
     """Batch and replay buffer fit each other."""
-    learners = config.num_learners or 1
-    if config.train_batch_size is not None:
-        require(
-            config,
-            "train_batch_size",
-            config.train_batch_size % learners == 0,
-            f"divisible by the {learners} Learners",
-            "Set `train_batch_size_per_learner` instead.",
-        )
-    batch = config.train_batch_size_per_learner
-    require(config, "train_batch_size_per_learner", isinstance(batch, int) and batch > 0, "a whole number > 0", "")
+    learners, total, own = config.num_learners or 1, config.train_batch_size, config.train_batch_size_per_learner
+    if total is not None:
+        mend = "Set `train_batch_size_per_learner` instead."
+        require(config, "train_batch_size", _is_whole(total, 1), "a whole number > 0", mend)
+        require(config, "train_batch_size", total % learners == 0, f"divisible by the {learners} Learners", mend)
+        agree = own in (DEFAULT_BATCH, total // learners)
+        require(config, "train_batch_size", agree, f"unset beside `train_batch_size_per_learner`={own}", "Set one of the two.")
+    require(config, "train_batch_size_per_learner", _is_whole(own, 1), "a whole number > 0", "The paper uses 1024.")
     buffer = config.replay_buffer_config
-    unknown = set(buffer) - set(REPLAY_BUFFER_KEYS)
+    unknown = sorted(set(buffer) - set(REPLAY_BUFFER_KEYS))
     require(config, "replay_buffer_config", not unknown, f"made of {list(REPLAY_BUFFER_KEYS)}", f"Drop {unknown}.")
     require(
         config,
@@ -146,12 +233,13 @@ def check_replay(config: AlgorithmConfig) -> None:
         "RLlib's own buffers take joint transitions apart, so a centralized critic cannot learn from them.",
         buffer["type"],
     )
-    capacity = buffer["capacity"]
+    capacity, key = buffer["capacity"], "replay_buffer_config['capacity']"
+    require(config, key, _is_whole(capacity, 1), "a whole number of env steps", "The paper uses 1,000,000.", capacity)
     require(
         config,
-        "replay_buffer_config['capacity']",
-        _is_number(capacity) and capacity >= config.total_train_batch_size,
-        f"at least the total train batch size of {config.total_train_batch_size} rows",
+        key,
+        capacity >= (total or own * learners),
+        f"at least the total train batch size of {total or own * learners} rows",
         "Raise the capacity or lower `train_batch_size_per_learner`.",
         capacity,
     )
@@ -199,8 +287,11 @@ def unknown_key_message(key: str, known: list[str]) -> str:
 
 
 def _near(value: Any, allowed: Any) -> str:
-    matches = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=3, cutoff=0.5)
-    return f"Did you mean {' or '.join(map(repr, matches))}?" if matches else "See `MADDPGConfig.training` for all settings."
+    return did_you_mean(str(value), map(str, allowed)).strip() or "See `MADDPGConfig.training` for all settings."
+
+
+def _is_whole(x: Any, least: int) -> bool:
+    return isinstance(x, int) and not isinstance(x, bool) and x >= least
 
 
 def _is_number(x: Any) -> bool:

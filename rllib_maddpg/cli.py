@@ -116,8 +116,8 @@ def _add_train(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="any setting of MADDPGConfig or RLlib; value as JSON, else a string; dots lead into dicts",
     )
-    add("--checkpoint-every", type=int, default=20_000, metavar="N", help="env steps (default: 20000)")
-    add("--keep-checkpoints", type=int, default=2, metavar="N", help="the newest N stay (default: 2)")
+    add("--checkpoint-every", type=int, metavar="N", help="env steps (default: 20000, or what the resumed run had)")
+    add("--keep-checkpoints", type=int, metavar="N", help="the newest N stay (default: 2, or what the resumed run had)")
     add(
         "--torch-threads",
         type=int,

@@ -20,9 +20,16 @@ from ray.rllib.utils.annotations import override
 from ray.util import log_once
 
 from rllib_maddpg.actions import make_codec
-from rllib_maddpg.checks import check_settings, unknown_key_message
+from rllib_maddpg.checks import (
+    DEFAULT_BATCH,
+    check_module_overrides,
+    check_observation_space,
+    check_settings,
+    unknown_key_message,
+)
 from rllib_maddpg.envs import EnvSpaces, probe_env
 from rllib_maddpg.layout import JointLayout, check_shared_modules
+from rllib_maddpg.replay.buffer import check_memory
 
 DEFAULT_REPLAY_BUFFER_CONFIG = {"type": "JointReplayBuffer", "capacity": 1_000_000}
 
@@ -70,7 +77,7 @@ class MADDPGConfig(AlgorithmConfig):
         self.gamma = 0.95
         self.tau = 0.01
         self.target_network_update_freq = 0  # env steps; 0: after every update, as in Algorithm 1
-        self.train_batch_size_per_learner = 1024  # joint rows
+        self.train_batch_size_per_learner = DEFAULT_BATCH
         self.train_batch_size: int | None = None  # RLlib's older key: the total of all Learners
         self.num_env_steps_per_update = 100.0
         self.num_steps_sampled_before_learning_starts = 1500  # env steps with random actions; released code: 25,600
@@ -199,9 +206,10 @@ class MADDPGConfig(AlgorithmConfig):
         """
         if not self._validate_config:
             return
-        if self.train_batch_size is not None and self.train_batch_size % (self.num_learners or 1) == 0:
-            self.train_batch_size_per_learner = self.train_batch_size // (self.num_learners or 1)
+        self.replay_buffer_config = {**DEFAULT_REPLAY_BUFFER_CONFIG, **self.replay_buffer_config}
         check_settings(self)
+        if self.train_batch_size is not None:
+            self.train_batch_size_per_learner = self.train_batch_size // (self.num_learners or 1)
         if self.env is not None:
             self._resolve_agents(probe_env(self.env, self.env_config))
         # RLlib would warn that MADDPG "now" runs on the new API stack; it never ran on another.
@@ -227,6 +235,11 @@ class MADDPGConfig(AlgorithmConfig):
                     f"{missing}. The env's agents are {list(env.agents)}."
                 )
         module_of = {agent: self._module_of(agent) for agent in env.agents}
+        # A mapping that draws lots shows it sooner or later; asked a few times, sooner.
+        if any(module_of[agent] != self._module_of(agent) for agent in env.agents for _ in range(20)):
+            raise ValueError(
+                "`policy_mapping_fn` maps an agent to one module now and to another then. MADDPG needs a static mapping."
+            )
         used = dict.fromkeys(sorted(module_of.values()))
         if list(self.policies) == [DEFAULT_POLICY_ID] and DEFAULT_POLICY_ID not in used:
             self.policies = {module: PolicySpec() for module in used}
@@ -251,11 +264,11 @@ class MADDPGConfig(AlgorithmConfig):
         check_shared_modules(module_of, env.observation_spaces, env.action_spaces)
         for agent in env.agents:
             make_codec(env.action_spaces[agent], self.actor_head, agent)
-            if not env.observation_spaces[agent].is_np_flattenable:
-                raise ValueError(
-                    f"Agent {agent!r}: observation space {env.observation_spaces[agent]} cannot be flattened to a vector. Wrap "
-                    "the env so that the agent observes Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these."
-                )
+            check_observation_space(env.observation_spaces[agent], agent)
+        check_module_overrides(self, used)
+        widths = [gym.spaces.flatdim(space) for space in env.observation_spaces.values()]
+        codes = [make_codec(space, self.actor_head).dim for space in env.action_spaces.values()]
+        check_memory(self.replay_buffer_config["capacity"], 4 * (2 * sum(widths) + sum(codes) + 4 * len(env.agents)))
 
     def _module_of(self, agent: str) -> str:
         try:

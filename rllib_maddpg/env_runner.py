@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 from ray.rllib.connectors.connector_v2 import ConnectorV2
-from ray.rllib.connectors.module_to_env import NormalizeAndClipActions
+from ray.rllib.connectors.module_to_env import RemoveSingleTsTimeRankFromBatch
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.utils.annotations import override
 
-from rllib_maddpg.envs import SeededEpisodes, resolve_env
+from rllib_maddpg.envs import ReadableEndings, SeededEpisodes, resolve_env
 from rllib_maddpg.exploration import JointExploration
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.replay import JointRollout, rollout_from_episodes
@@ -38,10 +38,9 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         self._random_actions = False
         if self.env is not None and self.layout is not None:
             self.exploration = self._make_exploration()
-            self._explored_episode = [-1] * self.num_envs
             noise = AddExplorationNoise()
             noise.runner = self
-            self._module_to_env.insert_before(NormalizeAndClipActions, noise)
+            self._module_to_env.insert_after(RemoveSingleTsTimeRankFromBatch, noise)
 
     def _make_exploration(self) -> JointExploration:
         config = self.config
@@ -60,9 +59,15 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
     def make_env(self) -> None:
         # This runner's own copy of the config: RLlib then finds our envs by the names that it does not know.
         self.config.env = resolve_env(self.config.env)
+        # Made anew after a failure, the envs go on with other games: the old ones might fail again.
+        first_episodes = self.episode_numbers or [0] * self.config.num_envs_per_env_runner
         super().make_env()
         for e, env in enumerate(self.env.envs):
-            self.env.envs[e] = SeededEpisodes(env, lambda k, e=e: int(self._seed_sequence(e, k).generate_state(1)[0] >> 1))
+            self.env.envs[e] = SeededEpisodes(ReadableEndings(env), self._seed_of_episode(e), first_episodes[e])
+        self._explored_episode = [-1] * self.num_envs
+
+    def _seed_of_episode(self, env: int) -> Callable[[int], int]:
+        return lambda episode: int(self._seed_sequence(env, episode).generate_state(1)[0] >> 1)
 
     def _seed_sequence(self, env: int, episode: int) -> np.random.SeedSequence:
         key = (int(self.config.in_evaluation), self.worker_index or 0, env, episode)
@@ -81,7 +86,8 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         """Samples `num_timesteps` env steps or `num_episodes` episodes; arguments as in `MultiAgentEnvRunner.sample`.
 
         Returns:
-            One `JointRollout` of at least `num_timesteps` rows.
+            One `JointRollout` of at least `num_timesteps` rows; or of none, with an `error`, if the env has no joint
+            transitions.
         """
         # RLlib's own random actions bypass the module's [-1, 1] scale, so ours are drawn by the exploration.
         self._random_actions = random_actions
@@ -91,7 +97,12 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
             explore=True if random_actions else explore,
             force_reset=force_reset,
         )
-        rollout = rollout_from_episodes(episodes, self.layout)
+        try:
+            rollout = rollout_from_episodes(episodes, self.layout)
+        except ValueError as error:
+            # Raised by the algorithm: an error in a remote runner would only make RLlib restart it, again and again.
+            rollout = JointRollout.empty(self.layout, 0)
+            rollout.error = str(error)
         rollout.worker_index = self.worker_index or 0
         rollout.episode_numbers = self.episode_numbers
         return [rollout]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from ray.rllib.core import COMPONENT_ENV_RUNNER, COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
 
+from rllib_maddpg.checkpoints import damaged, read_metadata
 from rllib_maddpg.config import MADDPGConfig
 from rllib_maddpg.envs import EpisodeRecord, RecordedEpisodes
 
@@ -110,6 +111,7 @@ def evaluate_checkpoint(
             frames are asked for that the env cannot render, or if `episodes` is below 1.
     """
     path = Path(checkpoint)
+    read_metadata(path)
     config = load_config(path)
     runner = _make_runner(config, episodes, seed, record_frames, num_envs, env_config)
     try:
@@ -120,7 +122,7 @@ def evaluate_checkpoint(
                 if (path / COMPONENT_ENV_RUNNER / name).is_dir():
                     getattr(runner, f"_{name.removesuffix('_connector')}").restore_from_path(path / COMPONENT_ENV_RUNNER / name)
     except (OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise ValueError(f"Checkpoint {path} is damaged ({type(error).__name__}: {error}). Use an earlier one.") from error
+        raise damaged(path, error) from error
     except RuntimeError as error:  # torch, on weights of another shape
         raise ValueError(f"Checkpoint {path} does not fit the environment with env_config={env_config}: {error}") from error
     return _play(runner, episodes)
@@ -148,7 +150,7 @@ def load_config(checkpoint: Path) -> MADDPGConfig:
         state = pickle.loads(file.read_bytes())["ctor_args_and_kwargs"][0][0]
         config = MADDPGConfig.from_state(state)
     except Exception as error:
-        raise ValueError(f"Checkpoint {checkpoint} is damaged ({type(error).__name__}: {error}).") from error
+        raise damaged(checkpoint, error) from error
     if not isinstance(config, MADDPGConfig):
         raise ValueError(f"Checkpoint {checkpoint} is one of {config.algo_class.__name__}, not of MADDPG.")
     return config

@@ -18,20 +18,16 @@ class AgentSlot:
     Attributes:
         agent: Agent id as the environment gives it.
         module: Id of the module that acts for it.
-        obs_space: Its (flat) observation space.
         codec: Its action codec.
         obs: Columns of its observation in the joint observation `[obs_dim]`.
         actions: Columns of its action code in the joint action `[action_dim]`.
-        index_in_module: 0 ... n-1 among the agents of its module.
     """
 
     agent: str
     module: str
-    obs_space: gym.Space
     codec: ActionCodec
     obs: slice
     actions: slice
-    index_in_module: int
 
 
 class JointLayout:
@@ -75,11 +71,9 @@ class JointLayout:
                 AgentSlot(
                     agent=agent,
                     module=modules[agent],
-                    obs_space=space,
                     codec=codec,
                     obs=slice(obs_at, obs_at + obs_dim),
                     actions=slice(action_at, action_at + codec.dim),
-                    index_in_module=sum(s.module == modules[agent] for s in slots),
                 )
             )
             obs_at += obs_dim

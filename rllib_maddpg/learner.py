@@ -67,6 +67,9 @@ class MADDPGTorchLearner(TorchLearner):
 
     @override(TorchLearner)
     def _uncompiled_update(self, batch: dict[str, Any], **kwargs: Any) -> tuple[dict, dict, dict]:
+        # Asked once, so that critics, actors and targets of this update are those of the same modules.
+        trained = super().should_module_be_updated
+        self._trained = [m for m in self.layout.modules if trained(m, batch)]
         minibatches = self._minibatches(batch)
         critic_losses = self.compute_critic_losses(minibatches)
         if not self._step(CRITIC, critic_losses, batch):
@@ -86,7 +89,7 @@ class MADDPGTorchLearner(TorchLearner):
         """
         counts = self._counts(minibatches)
         result = {}
-        for module_id in self._trained_modules():
+        for module_id in self._trained:
             module, config, joint = self._networks(module_id), self._configs[module_id], minibatches[module_id]
             own = joint.modules[module_id]
             with torch.no_grad():
@@ -114,7 +117,7 @@ class MADDPGTorchLearner(TorchLearner):
         distinct = {id(joint): joint for joint in minibatches.values()}
         noise = {key: self._gumbel_noise(joint) for key, joint in distinct.items()}
         result = {}
-        for module_id in self._trained_modules():
+        for module_id in self._trained:
             module, config, joint = self._networks(module_id), self._configs[module_id], minibatches[module_id]
             own, gumbel = joint.modules[module_id], noise[id(joint)]
             output = module.actor(own[Columns.OBS])
@@ -190,7 +193,7 @@ class MADDPGTorchLearner(TorchLearner):
         if now - self._last_target_update < freq:
             return
         self._last_target_update = now
-        for module_id in self._trained_modules():
+        for module_id in self._trained:
             for source, target in self._networks(module_id).get_target_network_pairs():
                 tau = self._configs[module_id].tau
                 losses.polyak_update(list(target.parameters()), list(source.parameters()), tau)
@@ -254,6 +257,7 @@ class MADDPGTorchLearner(TorchLearner):
         self.layout: JointLayout = self._networks(next(iter(self._configs))).layout
         self._env_steps = 0
         self._last_target_update = 0
+        self._trained: list[str] = list(self.layout.modules)
         self._noted: dict[tuple[str, str], Tensor] = {}
         seed = self.config.seed if self.config.seed is not None else int(np.random.SeedSequence().entropy % 2**62)
         # On the device, because NCCL knows no other tensors.
@@ -292,10 +296,6 @@ class MADDPGTorchLearner(TorchLearner):
     def should_module_be_updated(self, module_id: str, multi_agent_batch: Any = None) -> bool:
         """True: RLlib would drop the rows of frozen modules from the batch, which all critics need."""
         return True
-
-    def _trained_modules(self) -> list[str]:
-        trained = super().should_module_be_updated
-        return [m for m in self.layout.modules if trained(m)]
 
     @override(Learner)
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:

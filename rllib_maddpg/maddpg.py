@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import math
-import pathlib
+import pickle
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -25,16 +24,14 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from rllib_maddpg.checkpoints import FOLDERS, LAYOUT, damaged, module_folders, read_metadata
 from rllib_maddpg.config import MADDPGConfig
 from rllib_maddpg.env_runner import EPISODE_NUMBERS
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.replay import JointReplayBuffer, JointRollout
 
-logger = logging.getLogger(__name__)
-
 REPLAY_BUFFER = "replay_buffer"
 STEPS_SINCE_UPDATE = "env_steps_since_update"
-LAYOUT = "layout"
 
 
 class MADDPG(Algorithm):
@@ -87,6 +84,8 @@ class MADDPG(Algorithm):
 
     def _store(self, rollouts: list[JointRollout]) -> None:
         for rollout in rollouts:
+            if rollout.error:
+                raise ValueError(rollout.error)
             rollout.check_finite(self.layout)
         for rollout in rollouts:
             self.replay_buffer.add(rollout)
@@ -125,6 +124,16 @@ class MADDPG(Algorithm):
                 batch=batch, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self._env_steps_sampled()}
             )
         self.metrics.aggregate(learner_results, key=LEARNER_RESULTS)
+
+    @override(Algorithm)
+    def _evaluate_on_local_env_runner(self, env_runner: Any) -> tuple:
+        """Noise-free also where RLlib evaluates on the runner that samples for training, having no other."""
+        explore, clock = env_runner.config.explore, env_runner.num_env_steps_sampled_lifetime
+        env_runner.config.explore = self.evaluation_config.explore
+        try:
+            return super()._evaluate_on_local_env_runner(env_runner)
+        finally:
+            env_runner.config.explore, env_runner.num_env_steps_sampled_lifetime = explore, clock
 
     def _env_steps_sampled(self) -> int:
         return int(self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0))
@@ -177,52 +186,33 @@ class MADDPG(Algorithm):
 
     @override(Algorithm)
     def get_metadata(self) -> dict[str, Any]:
-        return {**super().get_metadata(), LAYOUT: self.layout.description()}
+        folders = module_folders(self.layout.modules)
+        if self.config.store_buffer_in_checkpoints:
+            folders.append(REPLAY_BUFFER)
+        return {**super().get_metadata(), LAYOUT: self.layout.description(), FOLDERS: folders}
 
     @override(Algorithm)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """Restores a checkpoint.
 
         Raises:
-            ValueError: If it is missing, damaged, or of another environment or layout; nothing is changed then.
+            ValueError: If it is missing, incomplete or of another environment or layout, with nothing changed; or if a file in
+                it is damaged, in which case parts may have been restored.
         """
-        metadata = _read_metadata(path)
-        if LAYOUT in metadata:
-            self.layout.check_same(metadata[LAYOUT], f"Checkpoint {path}")
+        # Cloud storage and single components are RLlib's own affair.
+        if kwargs.get("filesystem") is None and kwargs.get("component") is None:
+            metadata = read_metadata(path)
+            if LAYOUT in metadata:
+                self.layout.check_same(metadata[LAYOUT], f"Checkpoint {path}")
         try:
             super().restore_from_path(path, *args, **kwargs)
-        except (OSError, EOFError, KeyError, ImportError) as error:
-            raise _damaged(path, error) from error
-        except Exception as error:
-            if type(error).__name__ == "UnpicklingError":
-                raise _damaged(path, error) from error
-            raise
+        except (OSError, EOFError, KeyError, ImportError, pickle.UnpicklingError) as error:
+            raise damaged(path, error) from error
 
     @classmethod
     @override(Algorithm)
     def from_checkpoint(cls, path: Any, filesystem: Any = None, **kwargs: Any) -> MADDPG:
         """A new algorithm in the state of a checkpoint; errors as in `restore_from_path`."""
-        if filesystem is None and not hasattr(path, "to_directory"):
-            _read_metadata(path)
+        if filesystem is None and isinstance(path, (str, Path)) and "://" not in str(path):
+            read_metadata(path)
         return super().from_checkpoint(path, filesystem=filesystem, **kwargs)
-
-
-def _read_metadata(path: Any) -> dict[str, Any]:
-    if not isinstance(path, (str, pathlib.Path)) or "://" in str(path):
-        return {}
-    file = pathlib.Path(path) / Algorithm.METADATA_FILE_NAME
-    if not file.is_file():
-        raise ValueError(
-            f"{path} is no checkpoint: it has no {file.name}. Give the folder that `save_to_path()` or the trial's "
-            "`checkpoint_...` folder names."
-        )
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Any, error: Exception) -> ValueError:
-    return ValueError(
-        f"Checkpoint {path} is damaged or incomplete ({type(error).__name__}: {error}). Use an earlier checkpoint of the run."
-    )

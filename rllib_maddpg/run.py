@@ -26,6 +26,7 @@ from rllib_maddpg.run_folder import RunFolder, find_checkpoint, versions
 from rllib_maddpg.settings import apply_settings
 
 DEFAULT_ENV_STEPS, DEFAULT_SEED = 100_000, 0
+_CHECKPOINT_DEFAULTS = {"checkpoint_every": 20_000, "keep_checkpoints": 2}
 CURVE_FILE = "learning_curve.png"
 # The evaluation at the end plays at most this many env steps: a few seconds.
 _EVALUATION_EPISODES, _EVALUATION_ENV_STEPS = 100, 20_000
@@ -59,8 +60,8 @@ class TrainOptions:
     num_envs: int | None = None
     env_config: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
-    checkpoint_every: int = 20_000
-    keep_checkpoints: int = 2
+    checkpoint_every: int | None = None
+    keep_checkpoints: int | None = None
     torch_threads: int = 1
     resume: str | None = None
     argv: list[str] = field(default_factory=list)
@@ -113,7 +114,7 @@ def train(options: TrainOptions, observer: Observer | None = None) -> RunSummary
     with _local_ray(plan.config):
         algo = MADDPG.from_checkpoint(str(plan.checkpoint)) if plan.checkpoint else plan.config.build_algo()
         try:
-            return _train(algo, plan, options, observer)
+            return _train(algo, plan, observer)
         finally:
             algo.stop()
             # Tune's base class makes a folder for each algorithm that is built outside of Tune; nothing goes there.
@@ -161,6 +162,8 @@ def _plan(options: TrainOptions) -> _Plan:
             raise ValueError(f"--{name.replace('_', '-')} {value} must be at least 1.")
     plan = _plan_new(options) if options.resume is None else _plan_resumed(options, options.resume)
     plan.info["env_steps"] = plan.total
+    for name, default in _CHECKPOINT_DEFAULTS.items():
+        plan.info[name] = getattr(options, name) or plan.info.get(name) or default
     return plan
 
 
@@ -223,7 +226,7 @@ def _local_ray(config: MADDPGConfig) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------ doing it
 
 
-def _train(algo: MADDPG, plan: _Plan, options: TrainOptions, observer: Observer) -> RunSummary:
+def _train(algo: MADDPG, plan: _Plan, observer: Observer) -> RunSummary:
     env_steps = algo._env_steps_sampled()
     if env_steps >= plan.total:
         raise ValueError(
@@ -242,7 +245,7 @@ def _train(algo: MADDPG, plan: _Plan, options: TrainOptions, observer: Observer)
     observer.started(folder.path, env_steps, plan.total)
     try:
         with _StopSignals(observer) as stop:
-            _loop(algo, plan, options, observer, summary, files, stop)
+            _loop(algo, plan, observer, summary, files, stop)
             summary.stop_signal = stop.signal
     finally:
         files.close()
@@ -254,7 +257,6 @@ def _train(algo: MADDPG, plan: _Plan, options: TrainOptions, observer: Observer)
 def _loop(
     algo: MADDPG,
     plan: _Plan,
-    options: TrainOptions,
     observer: Observer,
     summary: RunSummary,
     files: ResultFiles,
@@ -266,7 +268,7 @@ def _loop(
 
     def save() -> None:
         nonlocal saved_at
-        summary.checkpoint = plan.folder.save_checkpoint(algo, summary.env_steps, options.keep_checkpoints)
+        summary.checkpoint = plan.folder.save_checkpoint(algo, summary.env_steps, plan.info["keep_checkpoints"])
         saved_at = summary.env_steps
 
     try:
@@ -277,13 +279,10 @@ def _loop(
             files.write(result, summary.env_steps)
             observer.iterated(summary.env_steps, plan.total, result)
             # Marks at whole multiples, so that a resumed run saves where the first one would have.
-            if summary.env_steps // options.checkpoint_every > saved_at // options.checkpoint_every:
+            if summary.env_steps // plan.info["checkpoint_every"] > saved_at // plan.info["checkpoint_every"]:
                 save()
         if saved_at < summary.env_steps:
             save()
-        if stop.signal is None:
-            episodes = min(_EVALUATION_EPISODES, int(_EVALUATION_ENV_STEPS / episode_length))
-            summary.evaluation = evaluate_algorithm(algo, episodes) if episodes else None
     except Exception as error:
         summary.error = error
         summary.env_steps = max(summary.env_steps, algo._env_steps_sampled())
@@ -291,6 +290,9 @@ def _loop(
         with contextlib.suppress(Exception):
             if saved_at < summary.env_steps:
                 save()
+    if stop.signal is None and summary.error is None:
+        episodes = min(_EVALUATION_EPISODES, int(_EVALUATION_ENV_STEPS / episode_length))
+        summary.evaluation = evaluate_algorithm(algo, episodes) if episodes else None
 
 
 class _StopSignals:

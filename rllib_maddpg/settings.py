@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import ast
 import copy
-import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
-
-from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rllib_maddpg.checks import unknown_key_message
 from rllib_maddpg.config import MADDPGConfig
 
 # Settings that RLlib keeps under another name, behind a property.
 _PROPERTIES = ("model_config", "train_batch_size_per_learner")
-# What `MADDPGTorchRLModule` reads beside RLlib's own keys.
-_CRITIC_MODEL_KEYS = ("critic_fcnet_hiddens", "critic_fcnet_activation")
 
 
 def parse_settings(items: Sequence[str], option: str) -> dict[str, Any]:
@@ -75,7 +69,8 @@ def apply_settings(config: MADDPGConfig, settings: Mapping[str, Any]) -> None:
         if path:
             value = _with_item(getattr(config, key), path, value, dotted)
         if key == "model_config":
-            _check_model_keys(value)
+            if not isinstance(value, Mapping):
+                raise ValueError(f"`model_config`={value!r} must be a dict, such as {{'fcnet_hiddens': [64, 64]}}.")
             config.rl_module(model_config=value)
         elif key == "replay_buffer_config":
             config.training(replay_buffer_config=value)
@@ -94,14 +89,3 @@ def _with_item(old: Any, path: Sequence[str], value: Any, dotted: str) -> dict[s
     key, *rest = path
     result[key] = _with_item(result.get(key), rest, value, dotted) if rest else value
     return result
-
-
-def _check_model_keys(model_config: Any) -> None:
-    if not isinstance(model_config, Mapping):
-        raise ValueError(f"`model_config`={model_config!r} must be a dict, such as {{'fcnet_hiddens': [64, 64]}}.")
-    known = [field.name for field in fields(DefaultModelConfig)] + list(_CRITIC_MODEL_KEYS)
-    for key in model_config:
-        if key not in known:
-            matches = difflib.get_close_matches(key, known, n=3)
-            hint = f" Did you mean {' or '.join(map(repr, matches))}?" if matches else ""
-            raise ValueError(f"`model_config.{key}` is no setting of the networks.{hint}")

@@ -23,6 +23,10 @@ class LedgerEnv(MultiAgentEnv):
 
     def __init__(self, config):
         self.script = config["script"]
+        # How the env reports ends: "plain" (each agent's own flag, `__all__` as our adapters), "all_truncated" (a time limit
+        # tops all), "both" (who terminates at the end is also truncated), "only_all" (no flags of agents at the end),
+        # "no_last_obs" (who terminates observes nothing more).
+        self.style = config.get("style", "plain")
         self.possible_agents = ["b", "a", "c"]
         self.observation_spaces = {
             agent: gym.spaces.Box(-1e6, 1e6, (6 if agent == "c" else 4,), np.float32) for agent in self.possible_agents
@@ -67,4 +71,16 @@ class LedgerEnv(MultiAgentEnv):
         truncateds = {a: ends[a] == "truncated" for a in acted}
         terminateds["__all__"] = over and any(terminateds.values())
         truncateds["__all__"] = over and not terminateds["__all__"]
+        if self.style == "all_truncated" and over:
+            terminateds["__all__"], truncateds["__all__"] = False, True
+        if self.style == "both" and over:
+            truncateds = dict.fromkeys(truncateds, True)
+        if self.style == "only_all" and over and len(set(ends.values())) == 1:
+            terminateds, truncateds = {"__all__": terminateds["__all__"]}, {"__all__": truncateds["__all__"]}
+        if self.style == "no_last_obs":
+            for a in acted:
+                if ends[a] == "terminated":
+                    # What is stored then is the observation before.
+                    self.rows[-1][a] = (*self.rows[-1][a][:3], self.rows[-1][a][0], True)
+                    del obs[a]
         return obs, rewards, terminateds, truncateds, {}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -220,6 +221,8 @@ def test_from_checkpoint_by_the_base_class_and_of_a_single_module(build, tmp_pat
         (lambda c: (c / "rllib_checkpoint.json").write_text("{"), "damaged"),
         (lambda c: (c / "replay_buffer" / "state.pkl").write_bytes(b"\x80\x04"), "damaged"),
         (lambda c: (c / "learner_group" / "state.pkl").unlink(), "damaged"),
+        (lambda c: shutil.rmtree(c / "learner_group" / "learner" / "rl_module" / "agent_0"), "rl_module/agent_0 is missing"),
+        (lambda c: shutil.rmtree(c / "replay_buffer"), "replay_buffer is missing"),
     ],
 )
 def test_missing_and_damaged_checkpoint_files(build, tmp_path, damage, text):
@@ -330,6 +333,30 @@ def test_evaluation_in_between_and_parallel_is_noise_free(build):
     assert result["evaluation"]["env_runners"]["num_episodes"] >= 4
     explore = algo.eval_env_runner_group.foreach_env_runner(lambda r: r.config.explore, local_env_runner=False)
     assert explore == [False]
+
+
+def test_evaluation_on_the_training_runner_is_noise_free_and_leaves_its_clock(build):
+    algo = build(small_config(num_steps_sampled_before_learning_starts=10_000).evaluation(evaluation_duration=2))
+    algo.train()
+    clock = algo.env_runner.num_env_steps_sampled_lifetime
+    drawn = []
+    algo.env_runner.exploration.act = lambda *args: drawn.append(args)
+    assert np.isfinite(algo.evaluate()["env_runners"]["episode_return_mean"])
+    assert not drawn and algo.env_runner.num_env_steps_sampled_lifetime == clock
+    assert algo.env_runner.config.explore
+
+
+def test_a_turn_based_game_stops_the_run_also_on_remote_runners(build):
+    class Turns(LedgerEnv):
+        def step(self, actions):
+            result = super().step({a: actions.get(a, self.action_spaces[a].sample()) for a in self.agents})
+            if self.time == 2:
+                result[0].pop("a")
+            return result
+
+    config = small_config(Turns, num_envs=1).environment(env_config={"script": TIME_LIMIT}).env_runners(num_env_runners=1)
+    with pytest.raises(ValueError, match=r"Agent 'a' has .*aec_to_parallel"):
+        build(config).train()
 
 
 def test_parameter_sharing_and_frozen_modules_train(build):

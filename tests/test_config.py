@@ -6,6 +6,7 @@ import pytest
 from ledger_env import TIME_LIMIT, LedgerEnv
 from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.env.wrappers.pettingzoo_env import ParallelPettingZooEnv
@@ -52,6 +53,13 @@ def ledger_config():
         ("grad_clip_by", "layer", "one of ['global_norm', 'norm', 'value']"),
         ("normalize_actions", False, "True"),
         ("train_batch_size_per_learner", 0, "a whole number > 0"),
+        ("train_batch_size", "256", "a whole number > 0"),
+        ("num_learners", -1, "a whole number >= 0"),
+        ("num_env_runners", -1, "a whole number >= 0"),
+        ("num_envs_per_env_runner", 0, "a whole number > 0"),
+        ("seed", "x", "a whole number >= 0, or None"),
+        ("_torch_lr_scheduler_classes", [object], "unset"),
+        ("add_default_connectors_to_module_to_env_pipeline", False, "True"),
     ],
 )
 def test_values_that_are_not_allowed(key, value, allowed):
@@ -90,13 +98,20 @@ def test_batch_and_buffer():
     config = config_for().training(train_batch_size=512).learners(num_learners=2)
     config.validate()
     assert config.train_batch_size_per_learner == 256 and config.total_train_batch_size == 512
+    config.training(train_batch_size_per_learner=100)
+    with pytest.raises(ValueError, match=r"`train_batch_size`=512 .* unset beside `train_batch_size_per_learner`=100"):
+        config.validate()
+    config = config_for()
+    config.replay_buffer_config = {"capacity": 2000.5}
+    with pytest.raises(ValueError, match=r"`replay_buffer_config\['capacity'\]`=2000.5 .* a whole number of env steps"):
+        config.validate()
     with pytest.raises(ValueError, match=r"'MultiAgentEpisodeReplayBuffer'.*take joint transitions apart"):
         config_for().training(replay_buffer_config={"type": "MultiAgentEpisodeReplayBuffer"}).validate()
     with pytest.raises(ValueError, match=r"`replay_buffer_config`=.*alpha"):
         config_for().training(replay_buffer_config={"alpha": 0.6}).validate()
 
 
-def test_a_capacity_beyond_memory_is_an_error_with_a_mend(ray_session):
+def test_a_capacity_beyond_memory_is_an_error_with_a_mend():
     config = config_for().training(replay_buffer_config={"capacity": 10**12})
     with pytest.raises(
         ValueError, match=r"`replay_buffer_config\['capacity'\]`=1000000000000 rows .* GiB .*Set a capacity of at most"
@@ -264,3 +279,61 @@ def test_what_tune_and_yaml_hand_over_raw():
 def test_steps_are_env_steps():
     with pytest.raises(ValueError, match=r"`count_steps_by`='agent_steps'.*one of \['env_steps'\]"):
         config_for().multi_agent(count_steps_by="agent_steps").validate()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        ({"nobody": {"tau": 0.1}}, r"for modules of \['adversary_0', 'agent_0', 'agent_1'\]. There is no 'nobody'"),
+        ({"agent_0": {"taau": 0.1}}, r"`taau` holds for all modules. Did you mean 'tau'"),
+        ({"agent_0": {"noise_scale": 0.1}}, r"`noise_scale` holds for all modules"),
+        ({"agent_0": {"tau": 5}}, r"`tau`=5 is not allowed"),
+        ({"agent_0": {"critic_loss": "mae"}}, r"`critic_loss`='mae' is not allowed"),
+    ],
+)
+def test_overrides_of_modules_are_checked(overrides, text):
+    with pytest.raises(ValueError, match=text):
+        config_for().rl_module(algorithm_config_overrides_per_module=overrides).validate()
+    config_for().rl_module(algorithm_config_overrides_per_module={"agent_0": {"critic_lr": 0.1, "tau": 0.2}}).validate()
+
+
+@pytest.mark.parametrize(
+    ("model_config", "text"),
+    [
+        (
+            {"fcnet_hidens": [4]},
+            r"`model_config\['fcnet_hidens'\]` is no setting of MADDPG's networks. Did you mean 'fcnet_hiddens'",
+        ),
+        ({"fcnet_hiddens": 64}, r"`model_config\['fcnet_hiddens'\]`=64 .* a list of layer widths"),
+        ({"critic_fcnet_hiddens": [8, 0]}, r"`model_config\['critic_fcnet_hiddens'\]`=\[8, 0\] .* a list of layer widths"),
+        ({"conv_filters": [[16, 4, 2]]}, r"`model_config\['conv_filters'\]` is no setting"),
+    ],
+)
+def test_model_configs_are_checked(model_config, text):
+    with pytest.raises(ValueError, match=text):
+        config_for().rl_module(model_config=model_config).validate()
+
+
+def test_rllibs_default_model_config_is_accepted():
+    config = config_for().rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[32], fcnet_activation="tanh"))
+    config.validate()
+    assert config.model_config["fcnet_hiddens"] == [32]
+
+
+def test_images_and_changing_mappings_are_refused():
+    class Images(LedgerEnv):
+        def __init__(self, config):
+            super().__init__({"script": TIME_LIMIT})
+            self.observation_spaces = {**self.observation_spaces, "c": gym.spaces.Box(0, 255, (8, 8, 3), np.uint8)}
+
+    with pytest.raises(ValueError, match=r"Agent 'c': observation space .* looks like an image"):
+        config_for(Images).validate()
+    draws = iter("pq" * 1000)
+    config = ledger_config().multi_agent(policies={"p", "q"}, policy_mapping_fn=lambda aid, episode, **kw: next(draws))
+    with pytest.raises(ValueError, match="to one module now and to another then"):
+        config.validate()
+
+
+def test_learner_connectors_would_be_passed_over():
+    with pytest.raises(ValueError, match=r"`learner_connector`=.*env_to_module_connector"):
+        config_for().training(learner_connector=lambda obs_space, act_space: []).validate()

@@ -32,12 +32,23 @@ def expected_code(slot, action):
     return np.concatenate([np.eye(2)[action[0]], np.eye(4)[action[1]]])
 
 
-@pytest.mark.parametrize("fragment", [1, 3, 40])
-@pytest.mark.parametrize("num_envs", [1, 3])
 @pytest.mark.parametrize("script", [MIXED_END, TIME_LIMIT, LATE_JOINER, ALL_TERMINATE])
-def test_every_stored_row_is_one_step_of_the_env(script, num_envs, fragment):
-    runner = make_runner(LedgerEnv, {"script": script}, num_envs)
-    rollouts = [runner.sample(num_timesteps=fragment * num_envs, explore=True)[0] for _ in range(120 // fragment)]
+@pytest.mark.parametrize(
+    ("num_envs", "fragment", "style"),
+    [
+        (1, 1, "plain"),
+        (3, 1, "plain"),
+        (1, 3, "plain"),
+        (3, 40, "plain"),
+        (1, 7, "all_truncated"),
+        (1, 7, "both"),
+        (1, 7, "only_all"),
+        (1, 7, "no_last_obs"),
+    ],
+)
+def test_every_stored_row_is_one_step_of_the_env(script, num_envs, fragment, style):
+    runner = make_runner(LedgerEnv, {"script": script, "style": style}, num_envs)
+    rollouts = [runner.sample(num_timesteps=fragment * num_envs, explore=True)[0] for _ in range(60 // fragment + 1)]
     columns, layout = rows_of(rollouts), runner.layout
     assert layout.agents == ("a", "b", "c")
     # The first entry of any observation is the env's number; rows of one env are in order of time.
@@ -99,9 +110,10 @@ def test_a_turn_based_game_is_refused():
                 result[0].pop("a")
             return result
 
-    runner = make_runner(Turns, {"script": TIME_LIMIT})
-    with pytest.raises(ValueError, match=r"Agent 'a' has .*aec_to_parallel"):
-        runner.sample(num_timesteps=8)
+    rollout = make_runner(Turns, {"script": TIME_LIMIT}).sample(num_timesteps=8)[0]
+    assert len(rollout) == 0
+    # The algorithm raises it, also from remote runners.
+    assert rollout.error.startswith("Agent 'a' has ") and "aec_to_parallel" in rollout.error
 
 
 def test_same_seed_same_rows_and_envs_differ():
@@ -174,3 +186,42 @@ def test_a_normalizing_connector_reaches_the_rows():
     assert np.abs(moving.mean(0)).max() < 0.5 and 0.5 < moving.std() < 1.6
     same = (columns["new_obs"][:-1] == columns["obs"][1:]).all(1)
     assert same.sum() == 499 - 19
+
+
+def test_a_failed_env_goes_on_with_other_games():
+    class Fails(LedgerEnv):
+        failed = False
+
+        def step(self, actions):
+            if self.episode == 1 and self.time == 2 and not Fails.failed:
+                Fails.failed = True
+                raise RuntimeError("a passing fault")
+            return super().step(actions)
+
+    config = MADDPGConfig().environment(Fails, env_config={"script": TIME_LIMIT}).debugging(seed=0)
+    config.fault_tolerance(restart_failed_sub_environments=True)
+    config.validate()
+    runner = config.env_runner_cls(config=config.copy(copy_frozen=False), worker_index=0, num_workers=0)
+    seeds = []
+    runner._seed_sequence, original = lambda e, k: seeds.append(k) or original(e, k), runner._seed_sequence
+    runner.sample(num_timesteps=4)
+    runner.sample(num_timesteps=8)
+    assert Fails.failed and runner.episode_numbers == [4]
+    # Each episode's number is asked for twice, for its reset and for its noise; the first one's before we listened.
+    assert sorted(set(seeds)) == [0, 1, 2, 3] and seeds == sorted(seeds)
+
+
+def test_a_users_module_to_env_connector_gets_noisy_actions():
+    from ray.rllib.connectors.connector_v2 import ConnectorV2
+
+    class Halve(ConnectorV2):
+        def __call__(self, *, batch, **kwargs):
+            batch["actions"] = {k: [0.5 * a for a in v] for k, v in batch["actions"].items()}
+            return batch
+
+    config = MADDPGConfig().environment("simple_spread", env_config={"continuous_actions": True}).debugging(seed=0)
+    config.env_runners(module_to_env_connector=lambda env, spaces: Halve())
+    config.validate()
+    runner = config.env_runner_cls(config=config.copy(copy_frozen=False), worker_index=0, num_workers=0)
+    actions = runner.sample(num_timesteps=300, explore=True)[0].columns["actions"]
+    assert 0.49 < np.abs(actions).max() <= 0.5

@@ -46,7 +46,7 @@ def test_black_death_keeps_the_dead_in_the_game(clears_agents):
     np.testing.assert_array_equal(rows[2][0]["b"], [3, 3])
     assert [row[1]["a"] for row in rows] == [1.0, 0.0, 0.0]
     assert rows[1][2:4] == ({"a": False, "b": False, "__all__": False},) * 2
-    assert rows[2][2:4] == ({"a": True, "b": False, "__all__": False}, {"a": False, "b": True, "__all__": True})
+    assert rows[2][2:4] == ({"a": True, "b": False, "__all__": True}, {"a": False, "b": True, "__all__": False})
     env.reset()
     assert env.agents == ["a", "b"]
 

@@ -29,7 +29,7 @@ def test_agents_are_sorted_and_slices_follow():
 def test_agents_of_a_module_lie_side_by_side():
     layout = make({"z": "m", "a": "m", "b": "n"}.get)
     assert layout.agents == ("a", "z", "b") and layout.modules == ("m", "n")
-    assert [s.index_in_module for s in layout.slots] == [0, 1, 0]
+    assert [s.agent for s in layout.slots_of("m")] == ["a", "z"]
     joint = np.arange(14.0).reshape(2, 7)
     np.testing.assert_array_equal(layout.split(joint, "m", "obs")[0], [[0, 1], [2, 3]])
     np.testing.assert_array_equal(layout.split(joint, "n", "obs")[1], [[11, 12, 13]])

@@ -4,6 +4,7 @@
 `scenario_metrics` measures what the MPE papers report.
 """
 
+from rllib_maddpg.envs.endings import ReadableEndings
 from rllib_maddpg.envs.errors import EnvError
 from rllib_maddpg.envs.metrics import ScenarioMetrics, scenario_metrics
 from rllib_maddpg.envs.parallel import ParallelPettingZoo
@@ -19,6 +20,7 @@ __all__ = [
     "EnvSpaces",
     "EpisodeRecord",
     "ParallelPettingZoo",
+    "ReadableEndings",
     "RecordedEpisodes",
     "ScenarioMetrics",
     "SeededEpisodes",

@@ -52,7 +52,8 @@ class JointReplayBuffer(Checkpointable):
         self._next = 0
         self._size = 0
         self.num_rows_added = 0
-        self._check_memory()
+        check_memory(self.capacity, self.bytes_per_row)
+        logger.info("Replay buffer: %d rows, up to %.1f MiB", self.capacity, self.capacity * self.bytes_per_row / 2**20)
         # np.zeros takes memory only as rows are written, so a large capacity costs nothing in a short run.
         self._columns = {n: np.zeros((self.capacity, column_width(layout, n)), np.float32) for n in COLUMNS}
 
@@ -101,10 +102,6 @@ class JointReplayBuffer(Checkpointable):
             env_steps=num_rows,
         )
 
-    def newest_first(self) -> np.ndarray:
-        """Ring positions from the newest row to the oldest."""
-        return (self._next - 1 - np.arange(self._size)) % self.capacity
-
     @override(Checkpointable)
     def get_state(
         self,
@@ -149,12 +146,13 @@ class JointReplayBuffer(Checkpointable):
     def get_checkpointable_components(self) -> list:
         return []
 
-    def _check_memory(self) -> None:
-        needed, available = self.capacity * self.bytes_per_row, psutil.virtual_memory().available
-        logger.info("Replay buffer: %d rows of %d bytes, up to %.1f MiB", self.capacity, self.bytes_per_row, needed / 2**20)
-        if needed > available:
-            raise ValueError(
-                f"`replay_buffer_config['capacity']`={self.capacity} rows of {self.bytes_per_row} bytes need "
-                f"{needed / 2**30:.1f} GiB when full, but this machine has {available / 2**30:.1f} GiB available. Set a "
-                f"capacity of at most {int(0.8 * available / self.bytes_per_row)}."
-            )
+
+def check_memory(capacity: int, bytes_per_row: int) -> None:
+    """Raises a ValueError if this machine cannot hold a full buffer."""
+    needed, available = capacity * bytes_per_row, psutil.virtual_memory().available
+    if needed > available:
+        raise ValueError(
+            f"`replay_buffer_config['capacity']`={capacity} rows of {bytes_per_row} bytes need {needed / 2**30:.1f} GiB when "
+            f"full, but this machine has {available / 2**30:.1f} GiB available. Set a capacity of at most "
+            f"{int(0.8 * available / bytes_per_row)}."
+        )

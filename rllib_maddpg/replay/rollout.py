@@ -36,11 +36,13 @@ class JointRollout:
             an agent that acts at x', or would but for the time limit.
         worker_index: Runner that sampled it (0: the local one).
         episode_numbers: Number of the next episode in each of the runner's envs.
+        error: Why there are no rows, for the algorithm to raise; empty: all is well.
     """
 
     columns: dict[str, np.ndarray]
     worker_index: int = 0
     episode_numbers: list[int] = field(default_factory=list)
+    error: str = ""
 
     def __len__(self) -> int:
         return len(self.columns["rewards"])
