@@ -84,3 +84,13 @@ class LedgerEnv(MultiAgentEnv):
                     self.rows[-1][a] = (*self.rows[-1][a][:3], self.rows[-1][a][0], True)
                     del obs[a]
         return obs, rewards, terminateds, truncateds, {}
+
+
+class TurnsEnv(LedgerEnv):
+    """Agent a observes nothing at step 2 and is back at step 3: no joint transition there."""
+
+    def step(self, actions):
+        result = super().step({a: actions.get(a, self.action_spaces[a].sample()) for a in self.agents})
+        if self.time == 2:
+            result[0].pop("a")
+        return result

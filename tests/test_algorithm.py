@@ -10,7 +10,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
-from ledger_env import TIME_LIMIT, LedgerEnv
+from ledger_env import TIME_LIMIT, LedgerEnv, TurnsEnv
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.registry import ALGORITHMS
@@ -347,14 +347,7 @@ def test_evaluation_on_the_training_runner_is_noise_free_and_leaves_its_clock(bu
 
 
 def test_a_turn_based_game_stops_the_run_also_on_remote_runners(build):
-    class Turns(LedgerEnv):
-        def step(self, actions):
-            result = super().step({a: actions.get(a, self.action_spaces[a].sample()) for a in self.agents})
-            if self.time == 2:
-                result[0].pop("a")
-            return result
-
-    config = small_config(Turns, num_envs=1).environment(env_config={"script": TIME_LIMIT}).env_runners(num_env_runners=1)
+    config = small_config(TurnsEnv, num_envs=1).environment(env_config={"script": TIME_LIMIT}).env_runners(num_env_runners=1)
     with pytest.raises(ValueError, match=r"Agent 'a' has .*aec_to_parallel"):
         build(config).train()
 

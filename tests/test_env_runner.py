@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from ledger_env import ALL_TERMINATE, LATE_JOINER, LEDGERS, MIXED_END, TIME_LIMIT, LedgerEnv
+from ledger_env import ALL_TERMINATE, LATE_JOINER, LEDGERS, MIXED_END, TIME_LIMIT, LedgerEnv, TurnsEnv
 from ray.rllib.connectors.env_to_module import MeanStdFilter
 
 from rllib_maddpg import MADDPGConfig
@@ -103,14 +103,7 @@ def test_mpe_truncates_and_never_terminates():
 
 
 def test_a_turn_based_game_is_refused():
-    class Turns(LedgerEnv):
-        def step(self, actions):
-            result = super().step({a: actions.get(a, self.action_spaces[a].sample()) for a in self.agents})
-            if self.time == 2:
-                result[0].pop("a")
-            return result
-
-    rollout = make_runner(Turns, {"script": TIME_LIMIT}).sample(num_timesteps=8)[0]
+    rollout = make_runner(TurnsEnv, {"script": TIME_LIMIT}).sample(num_timesteps=8)[0]
     assert len(rollout) == 0
     # The algorithm raises it, also from remote runners.
     assert rollout.error.startswith("Agent 'a' has ") and "aec_to_parallel" in rollout.error
