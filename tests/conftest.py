@@ -1,6 +1,7 @@
 """One Ray for the whole test session, and the `--slow` option."""
 
 import os
+from pathlib import Path
 
 # Before torch is imported anywhere: the tests' small networks are faster on one thread, and the cores are needed by actors.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,6 +25,8 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session")
 def ray_session():
     """A local Ray with room for several small actors; shut down when the tests end."""
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    # Actors import the tests' environments, too.
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
     yield
     ray.shutdown()

@@ -400,6 +400,25 @@ def test_dict_observations_are_flattened_by_rllibs_connector(build):
     np.testing.assert_array_equal(one_hot, np.eye(4))
 
 
+def test_two_learners_train_checkpoint_and_agree(build, tmp_path):
+    config = small_config().learners(num_learners=2)
+    algo = build(config.copy())
+    for _ in range(3):
+        result = algo.train()
+    trained = result["learners"]["__all_modules__"]["num_env_steps_trained_lifetime"]
+    assert trained % 64 == 0 and trained > 0
+    states = algo.learner_group.foreach_learner(lambda learner: learner.module.get_state())
+    one, two = [{f"{m}/{k}": v for m, nets in r.get().items() for k, v in nets.items()} for r in states]
+    assert one.keys() == two.keys() and len(one) == 3 * 4 * 6
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+    path = algo.save_to_path(str(tmp_path / "c"))
+    alone = build(small_config(train_batch_size_per_learner=64))
+    alone.restore_from_path(path)
+    assert_equal_weights(algo, alone)
+    alone.train()
+
+
 def test_single_agent_gymnasium_env_is_ddpg(build):
     config = MADDPGConfig().environment("Pendulum-v1").debugging(seed=0)
     config.training(num_steps_sampled_before_learning_starts=50, train_batch_size_per_learner=16, num_env_steps_per_update=10)
