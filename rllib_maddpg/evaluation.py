@@ -111,7 +111,6 @@ def evaluate_checkpoint(
             frames are asked for that the env cannot render, or if `episodes` is below 1.
     """
     path = Path(checkpoint)
-    read_metadata(path)
     config = load_config(path)
     runner = _make_runner(config, episodes, seed, record_frames, num_envs, env_config)
     try:
@@ -143,11 +142,9 @@ def load_config(checkpoint: Path) -> MADDPGConfig:
     Raises:
         ValueError: If there is no checkpoint or it cannot be read.
     """
-    file = checkpoint / "class_and_ctor_args.pkl"
-    if not file.is_file():
-        raise ValueError(f"{checkpoint} is no checkpoint of an algorithm: it has no {file.name}.")
+    read_metadata(checkpoint)
     try:
-        state = pickle.loads(file.read_bytes())["ctor_args_and_kwargs"][0][0]
+        state = pickle.loads((checkpoint / "class_and_ctor_args.pkl").read_bytes())["ctor_args_and_kwargs"][0][0]
         config = MADDPGConfig.from_state(state)
     except Exception as error:
         raise damaged(checkpoint, error) from error

@@ -89,7 +89,7 @@ def test_env_config_overrides_and_must_fit_the_actors(trained):
 
 def test_a_damaged_or_missing_checkpoint_is_named(trained, tmp_path):
     _, path = trained
-    with pytest.raises(ValueError, match=r"no checkpoint of an algorithm: it has no class_and_ctor_args\.pkl"):
+    with pytest.raises(ValueError, match=r"no checkpoint: it has no rllib_checkpoint\.json"):
         evaluate_checkpoint(tmp_path, episodes=1)
     with pytest.raises(ValueError, match="`episodes`=0 must be at least 1"):
         evaluate_checkpoint(path, episodes=0)
@@ -97,7 +97,7 @@ def test_a_damaged_or_missing_checkpoint_is_named(trained, tmp_path):
     shutil.copytree(path, copy)
     weights = copy / "learner_group" / "learner" / "rl_module" / "agent_0" / "module_state.pkl"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"copy is damaged .*Use an earlier one"):
+    with pytest.raises(ValueError, match=r"copy is damaged .*Use an earlier checkpoint"):
         evaluate_checkpoint(copy, episodes=1)
     constructor = copy / "class_and_ctor_args.pkl"
     constructor.write_bytes(constructor.read_bytes()[:100])
@@ -109,6 +109,7 @@ def test_another_algorithms_checkpoint_is_refused(tmp_path):
     from ray.rllib.algorithms.ppo import PPOConfig
 
     content = {"class": None, "ctor_args_and_kwargs": ((PPOConfig().get_state(),), {})}
+    (tmp_path / "rllib_checkpoint.json").write_text("{}")
     (tmp_path / "class_and_ctor_args.pkl").write_bytes(pickle.dumps(content))
     with pytest.raises(ValueError, match="is one of PPO, not of MADDPG"):
         load_config(tmp_path)
