@@ -23,7 +23,7 @@ def test_the_script_trains(ray_session, capsys):
 
 @pytest.mark.slow
 def test_tune_by_name(ray_session, tmp_path, monkeypatch):
-    monkeypatch.setenv("RAY_AIR_LOCAL_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))  # results go to ~/ray_results
     exec(BLOCKS[1], {})
 
 
