@@ -262,12 +262,11 @@ class MADDPGConfig(AlgorithmConfig):
         # Sorted, because a set of policies has another order in each process.
         self.policies = {module: self.policies[module] for module in used}
         check_shared_modules(module_of, env.observation_spaces, env.action_spaces)
+        codes = [make_codec(env.action_spaces[agent], self.actor_head, agent).dim for agent in env.agents]
         for agent in env.agents:
-            make_codec(env.action_spaces[agent], self.actor_head, agent)
             check_observation_space(env.observation_spaces[agent], agent)
         check_module_overrides(self, used)
         widths = [gym.spaces.flatdim(space) for space in env.observation_spaces.values()]
-        codes = [make_codec(space, self.actor_head).dim for space in env.action_spaces.values()]
         check_memory(self.replay_buffer_config["capacity"], 4 * (2 * sum(widths) + sum(codes) + 4 * len(env.agents)))
 
     def _module_of(self, agent: str) -> str:

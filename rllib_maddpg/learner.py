@@ -88,12 +88,15 @@ class MADDPGTorchLearner(TorchLearner):
                 `minibatch_per_module`.
         """
         counts = self._counts(minibatches)
+        # One set of rows for each module or one for all: the next actions are the same for all critics that share it.
+        distinct = {id(minibatches[m]): minibatches[m] for m in self._trained}
+        next_actions = {key: self._next_actions(joint) for key, joint in distinct.items()}
         result = {}
         for module_id in self._trained:
             module, config, joint = self._networks(module_id), self._configs[module_id], minibatches[module_id]
             own = joint.modules[module_id]
             with torch.no_grad():
-                next_q = module.q_values(module.target_critic, joint.joint_next_obs, self._next_actions(joint))
+                next_q = module.q_values(module.target_critic, joint.joint_next_obs, next_actions[id(joint)])
                 target = losses.td_target(own[Columns.REWARDS], own[Columns.TERMINATEDS], config.gamma, next_q)
             q = module.q_values(module.critic, joint.joint_obs, joint.joint_actions)
             result[module_id] = losses.critic_loss(
@@ -131,6 +134,7 @@ class MADDPGTorchLearner(TorchLearner):
                 self._note(module_id, **module.codec.head_metrics(output))
         return result
 
+    @torch.no_grad()
     def _next_actions(self, joint: JointBatch) -> Tensor:
         """a' = (mu'_1(o'_1) ... mu'_N(o'_N)) of the target actors, `[B, code_dim of all agents]`; zeros for the dead."""
         actions = []
