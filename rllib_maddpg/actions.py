@@ -67,8 +67,19 @@ class ActionCodec(ABC):
         """
 
     @abstractmethod
+    def key(self) -> tuple:
+        """Equal for codecs that compute the same."""
+
+    @abstractmethod
     def head_metrics(self, output: Tensor) -> dict[str, Tensor]:
-        """Scalars that show whether the head still explores: entropy (nats) or saturation (fraction of |a| > 0.99)."""
+        """What shows whether the head still explores: entropy (nats) or saturation (fraction of |a| > 0.99).
+
+        Args:
+            output: Head output `[..., dim]`.
+
+        Returns:
+            Name -> `[...]`.
+        """
 
     def explore(self, output: np.ndarray, noise: np.ndarray, scale: float) -> np.ndarray:
         """Noisy action code `[..., dim]` float32.
@@ -116,7 +127,10 @@ class BoxCodec(ActionCodec):
         return self.greedy(output)
 
     def head_metrics(self, output: Tensor) -> dict[str, Tensor]:
-        return {"action_saturation": (self.greedy(output).abs() > 0.99).to(output.dtype).mean()}
+        return {"action_saturation": (self.greedy(output).abs() > 0.99).to(output.dtype).mean(-1)}
+
+    def key(self) -> tuple:
+        return self.head, self.dim
 
 
 class CategoricalCodec(ActionCodec):
@@ -176,8 +190,11 @@ class CategoricalCodec(ActionCodec):
         return torch.cat(parts, -1)
 
     def head_metrics(self, output: Tensor) -> dict[str, Tensor]:
-        entropy = [-(F.softmax(p, -1) * F.log_softmax(p, -1)).sum(-1).mean() for p in self._parts(output)]
-        return {"action_entropy": torch.stack(entropy).mean()}
+        entropy = [-(F.softmax(p, -1) * F.log_softmax(p, -1)).sum(-1) for p in self._parts(output)]
+        return {"action_entropy": torch.stack(entropy).mean(0)}
+
+    def key(self) -> tuple:
+        return "categorical", self.nvec
 
 
 def make_codec(space: gym.Space, head: str = "tanh", agent: str = "") -> ActionCodec:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection
 from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
+import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 
 from rllib_maddpg.actions import ACTOR_HEADS
+from rllib_maddpg.collecting import SAMPLE_MODES
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.exploration import NOISE_TYPES
 from rllib_maddpg.losses import CRITIC_LOSSES
 from rllib_maddpg.networks import ACTIVATIONS
 
 DEFAULT_BATCH = 1024  # joint rows for each Learner (paper, appendix)
-REPLAY_BUFFER_KEYS = ("type", "capacity")
+REPLAY_BUFFER_KEYS = ("type", "capacity", "device")
 # What the Learner asks of each module's own settings.
 PER_MODULE_KEYS = (
     "lr",
@@ -81,6 +84,8 @@ def check_resources(config: AlgorithmConfig) -> None:
     for key in ("num_learners", "num_env_runners"):
         require(config, key, _is_whole(getattr(config, key), 0), "a whole number >= 0", "0: the main process does it.")
     require(config, "num_envs_per_env_runner", _is_whole(config.num_envs_per_env_runner, 1), "a whole number > 0", "")
+    interval = config.broadcast_interval
+    require(config, "broadcast_interval", _is_whole(interval, 1), "a whole number > 0", "1: new weights in each round.")
     require(config, "seed", config.seed is None or _is_whole(config.seed, 0), "a whole number >= 0, or None", "")
     mend = "Batches reach the Learners as they lie in the replay buffer; change observations in `env_to_module_connector`."
     require(config, "learner_connector", config._learner_connector is None, "unset", mend, config._learner_connector)
@@ -170,6 +175,7 @@ def check_choices(config: AlgorithmConfig) -> None:
         "noise_type": NOISE_TYPES,
         "grad_clip_by": ("global_norm", "norm", "value"),
         "count_steps_by": ("env_steps",),  # a joint row is an env step
+        "sample_mode": SAMPLE_MODES,
     }
     for key, allowed in choices.items():
         value = getattr(config, key)
@@ -243,6 +249,24 @@ def check_replay(config: AlgorithmConfig) -> None:
         "Raise the capacity or lower `train_batch_size_per_learner`.",
         capacity,
     )
+
+    fragment = config.get_rollout_fragment_length() * config.num_envs_per_env_runner
+    mend = f"Lower it or `num_envs_per_env_runner`, or raise the capacity of {capacity} rows: else rows are lost unseen."
+    require(config, "rollout_fragment_length", fragment <= capacity, f"so short that {fragment} rows fit into the buffer", mend)
+    check_replay_device(config)
+
+
+def check_replay_device(config: AlgorithmConfig) -> None:
+    """Rows can be kept on a GPU where this process has one and updates in it."""
+    device, key = config.replay_buffer_config["device"], "replay_buffer_config['device']"
+    ok = device == "cpu" or (isinstance(device, str) and re.fullmatch(r"cuda(:\d+)?", device) is not None)
+    require(config, key, ok, "'cpu' or 'cuda'", "", device)
+    if device != "cpu":
+        has = torch.cuda.is_available() and int(device.partition(":")[2] or 0) < torch.cuda.device_count()
+        mend = f"torch sees {torch.cuda.device_count()} GPUs here. Set 'cpu'."
+        require(config, key, has, "a GPU that this process can use", mend, device)
+        mend = "Remote Learners get their rows over the network: set 'cpu', or `num_learners=0`."
+        require(config, key, not config.num_learners, "'cpu' with remote Learners", mend, device)
 
 
 def check_modules(config: AlgorithmConfig) -> None:

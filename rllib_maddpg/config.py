@@ -31,7 +31,7 @@ from rllib_maddpg.envs import EnvSpaces, probe_env
 from rllib_maddpg.layout import JointLayout, check_shared_modules
 from rllib_maddpg.replay.buffer import check_memory
 
-DEFAULT_REPLAY_BUFFER_CONFIG = {"type": "JointReplayBuffer", "capacity": 1_000_000}
+DEFAULT_REPLAY_BUFFER_CONFIG = {"type": "JointReplayBuffer", "capacity": 1_000_000, "device": "cpu"}
 
 
 class AgentMapping:
@@ -101,6 +101,9 @@ class MADDPGConfig(AlgorithmConfig):
         self.ou_theta = 0.15
         self.ou_sigma = 0.2
         self.exploration_temperature: float | list = 1.0
+        # Sampling.
+        self.sample_mode = "pipelined"
+        self.broadcast_interval = 1
         # RLlib's own settings that MADDPG needs otherwise than RLlib's default.
         self.env_runner_cls = MADDPGEnvRunner
         self.rollout_fragment_length = "auto"
@@ -151,7 +154,8 @@ class MADDPGConfig(AlgorithmConfig):
                 the same rows, which costs less.
             gumbel_softmax_temperature: Of the relaxation through which discrete actors learn.
             actor_head: "tanh", or "softmax" for boxes from 0 to 1 (as OpenAI's program acts on MPE).
-            replay_buffer_config: `{"type": "JointReplayBuffer", "capacity": rows}`; merged with the present one.
+            replay_buffer_config: `{"type": "JointReplayBuffer", "capacity": rows, "device": "cpu" or "cuda"}`; merged with the
+                present one. "cuda" keeps the rows beside a Learner on this process's GPU.
             store_buffer_in_checkpoints: Whether a resumed run goes on with the same replay rows.
             noise_type: For boxes: "gaussian", "ornstein_uhlenbeck" or "none".
             noise_scale: Factor of that noise (actions lie in [-1, 1]), float or schedule over env steps.
@@ -180,6 +184,25 @@ class MADDPGConfig(AlgorithmConfig):
                 setattr(self, key, value)
         if buffer_config is not NotProvided:
             self.replay_buffer_config = {**self.replay_buffer_config, **buffer_config}
+        return self
+
+    @override(AlgorithmConfig)
+    def env_runners(
+        self, *, sample_mode: str = NotProvided, broadcast_interval: int = NotProvided, **kwargs: Any
+    ) -> MADDPGConfig:
+        """As RLlib's `env_runners`, and how remote runners and the Learner work together.
+
+        Args:
+            sample_mode: "pipelined": runners sample the next fragment while the Learner updates, so weights lag by exactly one
+                fragment; "sync": they wait for each other; "async": each runner's fragment is taken as it comes.
+            broadcast_interval: In "async" mode, rounds of sampling and updating from one sending of weights to the next.
+            **kwargs: RLlib's own, such as `num_env_runners`, `num_envs_per_env_runner`, `sample_timeout_s`.
+        """
+        super().env_runners(**kwargs)
+        if sample_mode is not NotProvided:
+            self.sample_mode = sample_mode
+        if broadcast_interval is not NotProvided:
+            self.broadcast_interval = broadcast_interval
         return self
 
     @override(AlgorithmConfig)
@@ -267,7 +290,8 @@ class MADDPGConfig(AlgorithmConfig):
             check_observation_space(env.observation_spaces[agent], agent)
         check_module_overrides(self, used)
         widths = [gym.spaces.flatdim(space) for space in env.observation_spaces.values()]
-        check_memory(self.replay_buffer_config["capacity"], 4 * (2 * sum(widths) + sum(codes) + 4 * len(env.agents)))
+        bytes_per_row = 4 * (2 * sum(widths) + sum(codes) + 4 * len(env.agents))
+        check_memory(self.replay_buffer_config["capacity"], bytes_per_row, self.replay_buffer_config["device"])
 
     def _module_of(self, agent: str) -> str:
         try:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
+import torch
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.module_to_env import RemoveSingleTsTimeRankFromBatch
 from ray.rllib.core.columns import Columns
@@ -106,6 +107,26 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         rollout.worker_index = self.worker_index or 0
         rollout.episode_numbers = self.episode_numbers
         return [rollout]
+
+    def sample_fragment(
+        self, weights: tuple[int, np.ndarray] | None, want_metrics: bool
+    ) -> tuple[list[JointRollout], dict[str, Any] | None]:
+        """Takes the weights, if there are any, samples a fragment, and adds the metrics, if wanted."""
+        if weights is not None:
+            self.set_weights(weights)
+        return self.sample(), self.get_metrics() if want_metrics else None
+
+    def set_weights(self, weights: tuple[int, np.ndarray]) -> None:
+        """Takes over actors from `MADDPGTorchLearner.get_actor_weights()`, if they are newer than the present ones."""
+        number, vector = weights
+        if number <= self._weights_seq_no:
+            return
+        self._weights_seq_no = number
+        at = 0
+        for module_id in self.layout.modules:
+            for tensor in self.module[module_id].unwrapped().actor_state():
+                tensor.copy_(torch.tensor(vector[at : at + tensor.numel()]).view_as(tensor))
+                at += tensor.numel()
 
     def explore(self, envs: list[int], outputs: np.ndarray) -> np.ndarray:
         """Noisy action codes `[E, action_dim]` of the envs that act now; see `JointExploration.act`."""

@@ -2,63 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics import (
+    ALL_MODULES,
+    MODULE_TRAIN_BATCH_SIZE_MEAN,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_ENV_STEPS_TRAINED,
+    NUM_ENV_STEPS_TRAINED_LIFETIME,
+    NUM_MODULE_STEPS_TRAINED,
+    NUM_MODULE_STEPS_TRAINED_LIFETIME,
+    WEIGHTS_SEQ_NO,
+)
 from torch import Tensor
 
 from rllib_maddpg import losses
+from rllib_maddpg.checks import PER_MODULE_KEYS
+from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.layout import JointLayout
+from rllib_maddpg.module_groups import ModuleGroup, group_modules
 from rllib_maddpg.rl_module import MADDPGTorchRLModule
 
 ACTOR, CRITIC = "actor", "critic"
 
 
-@dataclass(eq=False)
-class JointBatch:
-    """B joint rows as the equations want them; agents in layout order.
-
-    Attributes:
-        modules: Per module its columns: obs `[B, n, obs_dim]`, actions `[B, n, code_dim]`, rewards, terminateds, alive,
-            next_alive `[B, n]`.
-        joint_obs: x, `[B, obs_dim of all agents]`.
-        joint_actions: a_1 ... a_N as codes, `[B, code_dim of all agents]`.
-        joint_next_obs: x', `[B, obs_dim of all agents]`, zeros for agents that are dead by then.
-    """
-
-    modules: Mapping[str, Mapping[str, Tensor]]
-    joint_obs: Tensor
-    joint_actions: Tensor
-    joint_next_obs: Tensor
-
-    @classmethod
-    def from_columns(cls, modules: Mapping[str, Mapping[str, Tensor]]) -> JointBatch:
-        """Joins the module columns; `modules` in layout order."""
-
-        def join(column: str, mask: str | None = None) -> Tensor:
-            parts = [m[column] if mask is None else m[column] * m[mask].unsqueeze(-1) for m in modules.values()]
-            return torch.cat([p.flatten(1) for p in parts], -1)
-
-        return cls(modules, join(Columns.OBS), join(Columns.ACTIONS), join(Columns.NEXT_OBS, "next_alive"))
-
-    def __len__(self) -> int:
-        return len(self.joint_obs)
-
-
 class MADDPGTorchLearner(TorchLearner):
     """Updates critics first, then actors, then targets, with one Adam for each actor and each critic.
 
-    Several Learners each take a shard of the rows and add up their gradients, so that their update is the one that a single
-    Learner makes on all rows. Modules outside `policies_to_train` stay as they are; their actions still enter all critics.
+    Modules with equal networks and settings are computed as one (`ModuleGroup`): shapes below are for a group of G modules of
+    n agents each and B rows. Several Learners each take a shard of the rows and add up their gradients, so that their
+    update is the one that a single Learner makes on all rows. Modules outside `policies_to_train` stay as they are; their
+    actions still enter all critics.
 
     Override `compute_critic_losses` or `compute_actor_losses` to change a loss.
     """
@@ -66,19 +49,19 @@ class MADDPGTorchLearner(TorchLearner):
     # ------------------------------------------------------------------------------------------ the update (Algorithm 1)
 
     @override(TorchLearner)
-    def _uncompiled_update(self, batch: dict[str, Any], **kwargs: Any) -> tuple[dict, dict, dict]:
+    def _uncompiled_update(self, batch: JointBatch, **kwargs: Any) -> tuple[dict, dict, dict]:
+        self._tie()
         # Asked once, so that critics, actors and targets of this update are those of the same modules.
         trained = super().should_module_be_updated
         self._trained = [m for m in self.layout.modules if trained(m, batch)]
         minibatches = self._minibatches(batch)
         critic_losses = self.compute_critic_losses(minibatches)
-        if not self._step(CRITIC, critic_losses, batch):
-            return {}, {}, {}
-        actor_losses = self.compute_actor_losses(minibatches)
-        if not self._step(ACTOR, actor_losses, batch):
-            return {}, {}, {}
-        self._update_targets()
-        return {}, {m: self._noted[m, "critic_loss"] + self._noted[m, "actor_loss"] for m in critic_losses}, {}
+        if self._step(CRITIC, critic_losses, batch):
+            actor_losses = self.compute_actor_losses(minibatches)
+            if self._step(ACTOR, actor_losses, batch):
+                self._update_targets()
+                self._note_total_losses()
+        return {}, {}, {}
 
     def compute_critic_losses(self, minibatches: Mapping[str, JointBatch]) -> dict[str, Tensor]:
         """The critic loss of each trained module (paper, equation 6).
@@ -88,27 +71,19 @@ class MADDPGTorchLearner(TorchLearner):
                 `minibatch_per_module`.
         """
         counts = self._counts(minibatches)
-        # One set of rows for each module or one for all: the next actions are the same for all critics that share it.
-        distinct = {id(minibatches[m]): minibatches[m] for m in self._trained}
-        next_actions = {key: self._next_actions(joint) for key, joint in distinct.items()}
         result = {}
-        for module_id in self._trained:
-            module, config, joint = self._networks(module_id), self._configs[module_id], minibatches[module_id]
-            own = joint.modules[module_id]
+        for group in self._trained_groups():
+            config, joint = self._configs[group.modules[0]], minibatches[group.modules[0]]
+            reward, terminated, alive = (joint.stack(group.modules, c) for c in ("rewards", "terminateds", "alive"))
             with torch.no_grad():
-                next_q = module.q_values(module.target_critic, joint.joint_next_obs, next_actions[id(joint)])
-                target = losses.td_target(own[Columns.REWARDS], own[Columns.TERMINATEDS], config.gamma, next_q)
-            q = module.q_values(module.critic, joint.joint_obs, joint.joint_actions)
-            result[module_id] = losses.critic_loss(
-                q, target, own["alive"], counts[module_id], config.critic_loss, config.huber_delta
-            )
-            with torch.no_grad():
-                alive = own["alive"]
-                living = alive.sum().clamp(min=1.0)
-                td_error, mean = ((q - target).abs() * alive).sum() / living, (q * alive).sum() / living
-                q = torch.where(alive > 0, q, mean)
-            self._note(module_id, qf_mean=mean, qf_min=q.min(), qf_max=q.max(), td_error_mean=td_error)
-        return result
+                next_q = group.target_critic.q_values(self._next_inputs(joint))
+                target = losses.td_target(reward, terminated, config.gamma, next_q)
+            q = group.critic.q_values(joint.inputs)
+            count = torch.stack([counts[m] for m in group.modules])
+            loss = losses.critic_loss(q, target, alive, count, config.critic_loss, config.huber_delta)
+            result.update(zip(group.modules, loss, strict=True))
+            self._note_critics(group, q, target, alive)
+        return {m: result[m] for m in self._trained}
 
     def compute_actor_losses(self, minibatches: Mapping[str, JointBatch]) -> dict[str, Tensor]:
         """The actor loss of each trained module (paper, equation 5): own action from its current actor.
@@ -117,79 +92,88 @@ class MADDPGTorchLearner(TorchLearner):
         ("current"); in neither case does a gradient reach another agent's actor.
         """
         counts = self._counts(minibatches)
-        distinct = {id(joint): joint for joint in minibatches.values()}
-        noise = {key: self._gumbel_noise(joint) for key, joint in distinct.items()}
+        noise = {joint: self._gumbel_noise(joint) for joint in dict.fromkeys(minibatches.values())}
         result = {}
-        for module_id in self._trained:
-            module, config, joint = self._networks(module_id), self._configs[module_id], minibatches[module_id]
-            own, gumbel = joint.modules[module_id], noise[id(joint)]
-            output = module.actor(own[Columns.OBS])
-            mu = module.codec.sample(output, gumbel.get(module_id), config.gumbel_softmax_temperature)
-            others = joint.joint_actions
+        for group in self._trained_groups():
+            config, joint = self._configs[group.modules[0]], minibatches[group.modules[0]]
+            gumbel = noise[joint]
+            output = group.actor(joint.stack(group.modules, "obs"))
+            mu = group.codec.sample(output, self._stacked_noise(group, gumbel), config.gumbel_softmax_temperature)
+            inputs = joint.inputs
             if config.others_actions == "current":
-                others = self._current_actions(joint, gumbel)
-            q = module.q_values(module.critic, joint.joint_obs, self._with_own_actions(module_id, others, mu))
-            result[module_id] = losses.actor_loss(q, output, own["alive"], counts[module_id], config.actor_output_reg)
-            with torch.no_grad():
-                self._note(module_id, **module.codec.head_metrics(output))
-        return result
+                inputs = self._current_inputs(joint, gumbel)
+            q = group.critic.q_values_with_own(inputs, mu)
+            alive, count = joint.stack(group.modules, "alive"), torch.stack([counts[m] for m in group.modules])
+            loss = losses.actor_loss(q, output, alive, count, config.actor_output_reg)
+            result.update(zip(group.modules, loss, strict=True))
+            self._note_actors(group, output, alive)
+        return {m: result[m] for m in self._trained}
 
     @torch.no_grad()
-    def _next_actions(self, joint: JointBatch) -> Tensor:
-        """a' = (mu'_1(o'_1) ... mu'_N(o'_N)) of the target actors, `[B, code_dim of all agents]`; zeros for the dead."""
-        actions = []
-        for module_id, columns in joint.modules.items():
-            module = self._networks(module_id)
-            code = module.codec.greedy(module.target_actor(columns[Columns.NEXT_OBS]))
-            actions.append((code * columns["next_alive"].unsqueeze(-1)).flatten(1))
-        return torch.cat(actions, -1)
+    def _next_inputs(self, joint: JointBatch) -> Tensor:
+        """(x', mu'_1(o'_1) ... mu'_N(o'_N)) by the target actors; zeros for the dead."""
+        if joint not in self._next_inputs_of:
+            actions = {}
+            for group in self._groups:
+                output = group.target_actor(joint.stack(group.modules, "new_obs"))
+                alive = joint.stack(group.modules, "next_alive").unsqueeze(-1)
+                actions.update(zip(group.modules, group.codec.greedy(output) * alive, strict=True))
+            # The same for all critics that learn from these rows.
+            self._next_inputs_of[joint] = torch.cat([joint.next_obs, self._joint_actions(actions)], -1)
+        return self._next_inputs_of[joint]
 
     @torch.no_grad()
-    def _current_actions(self, joint: JointBatch, gumbel: Mapping[str, Tensor]) -> Tensor:
-        """What the current actors do in x, `[B, code_dim of all agents]`; zeros for the dead."""
-        actions = []
-        for module_id, columns in joint.modules.items():
-            module, temperature = self._networks(module_id), self._configs[module_id].gumbel_softmax_temperature
-            code = module.codec.sample(module.actor(columns[Columns.OBS]), gumbel.get(module_id), temperature)
-            actions.append((code * columns["alive"].unsqueeze(-1)).flatten(1))
-        return torch.cat(actions, -1)
+    def _current_inputs(self, joint: JointBatch, gumbel: Mapping[str, Tensor]) -> Tensor:
+        """(x, what the current actors do in x); zeros for the dead."""
+        actions = {}
+        for group in self._groups:
+            temperature = self._configs[group.modules[0]].gumbel_softmax_temperature
+            output = group.actor(joint.stack(group.modules, "obs"))
+            code = group.codec.sample(output, self._stacked_noise(group, gumbel), temperature)
+            actions.update(zip(group.modules, code * joint.stack(group.modules, "alive").unsqueeze(-1), strict=True))
+        return torch.cat([joint.columns["obs"], self._joint_actions(actions)], -1)
 
-    def _with_own_actions(self, module_id: str, joint_actions: Tensor, own: Tensor) -> Tensor:
-        """For each agent i of a module the joint action with a_i replaced: `[B, n, code_dim of all agents]`.
+    def _joint_actions(self, actions: Mapping[str, Tensor]) -> Tensor:
+        """Per module codes `[n, B, code_dim]` -> `[B, code_dim of all agents]`."""
+        return torch.cat([actions[m].transpose(0, 1).flatten(1) for m in self.layout.modules], -1)
 
-        Args:
-            joint_actions: `[B, code_dim of all agents]`.
-            own: New actions of the module's agents, `[B, n, code_dim]`.
-        """
-        slots = self.layout.slots_of(module_id)
-        actions = joint_actions.unsqueeze(1).repeat(1, len(slots), 1)
-        for k, slot in enumerate(slots):
-            actions[:, k, slot.actions] = own[:, k]
-        return actions
-
-    def _step(self, name: str, module_losses: Mapping[str, Tensor], batch: Mapping[str, Any]) -> bool:
+    def _step(self, name: str, module_losses: Mapping[str, Tensor], batch: JointBatch) -> bool:
         """Gradients, their sum over Learners, clipping, Adam. False: not finite, so nothing was changed."""
         if not module_losses:
             return True
-        params = {m: self._optimizer_params(m, name) for m in module_losses}
-        flat = [p for ps in params.values() for p in ps]
-        grads = torch.autograd.grad(sum(module_losses.values()), flat, allow_unused=True, materialize_grads=True)
+        gradients = self._gradients(name, module_losses)
         # The losses go along: they are logged, and all Learners must agree on whether they are finite.
-        *grads, totals = self._sum_over_learners([*grads, torch.stack(list(module_losses.values())).detach()])
-        for param, grad in zip(flat, grads, strict=True):
-            param.grad = grad
-        norms = {}
-        for module_id, ps in params.items():
+        flat = [gradient for own in gradients.values() for gradient in own]
+        *flat, totals = self._sum_over_learners([*flat, torch.stack(list(module_losses.values())).detach()])
+        norms, flat = {}, iter(flat)
+        for module_id in gradients:
+            params = self._optimizer_params(module_id, name)
+            for param in params:
+                param.grad = next(flat)
             config = self._configs[module_id]
-            norms[module_id] = losses.clip_gradients([p.grad for p in ps], config.grad_clip, config.grad_clip_by)
-        total = dict(zip(module_losses, totals, strict=True))
-        if not torch.isfinite(torch.stack([*norms.values(), *total.values()])).all():
-            self._on_not_finite(name, total, norms, batch)
+            norms[module_id] = losses.clip_gradients([p.grad for p in params], config.grad_clip, config.grad_clip_by)
+        norm = torch.stack(list(norms.values()))
+        if not torch.isfinite(torch.cat([norm, totals])).all():
+            self._on_not_finite(name, dict(zip(module_losses, totals, strict=True)), norms, batch)
             return False
         for module_id in module_losses:
             self.get_optimizer(module_id, name).step()
-            self._note(module_id, **{f"{name}_loss": total[module_id], f"{name}_gradients_norm": norms[module_id]})
+        self._note(module_losses, **{f"{name}_loss": totals, f"{name}_gradients_norm": norm})
         return True
+
+    def _gradients(self, name: str, module_losses: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+        """Per module the gradient of its actor or critic, in the order of the network's parameters."""
+        groups = self._trained_groups()
+        networks = [getattr(group, name) for group in groups]
+        stacked = [p for network in networks for p in network.parameters]
+        total = sum(module_losses.values())
+        flat = iter(torch.autograd.grad(total, stacked, allow_unused=True, materialize_grads=True))
+        result = {}
+        for group, network in zip(groups, networks, strict=True):
+            # Contiguous, because fused Adam reads them in the order of memory, whatever their strides.
+            parts = [next(flat).contiguous() for _ in network.parameters]
+            result.update({m: network.gradients_of(k, parts) for k, m in enumerate(group.modules)})
+        return {m: result[m] for m in module_losses}
 
     def _update_targets(self) -> None:
         """theta' <- tau theta + (1 - tau) theta' of the trained modules, every `target_network_update_freq` env steps."""
@@ -204,23 +188,16 @@ class MADDPGTorchLearner(TorchLearner):
 
     # ------------------------------------------------------------------------------------------ rows and noise
 
-    def _minibatches(self, batch: Mapping[str, Any]) -> dict[str, JointBatch]:
+    def _minibatches(self, batch: JointBatch) -> dict[str, JointBatch]:
         """Per module the joint rows it learns from.
 
         With `minibatch_per_module` the batch holds a draw of its own for each of the M modules, interleaved: module d learns
         from the rows d, d + M, d + 2M ... So a shard of the rows is a shard of each module's draw.
         """
-        columns = {m: batch[m] for m in self.layout.modules}
+        modules = self.layout.modules
         if not self.config.minibatch_per_module:
-            return dict.fromkeys(columns, JointBatch.from_columns(columns))
-        num_draws = len(columns)
-
-        def draw(d: int) -> JointBatch:
-            return JointBatch.from_columns(
-                {m: {name: values[d::num_draws] for name, values in c.items()} for m, c in columns.items()}
-            )
-
-        return {module_id: draw(d) for d, module_id in enumerate(columns)}
+            return dict.fromkeys(modules, batch)
+        return {module_id: batch.rows(slice(d, None, len(modules))) for d, module_id in enumerate(modules)}
 
     def _counts(self, minibatches: Mapping[str, JointBatch]) -> dict[str, Tensor]:
         """Number of living agent rows of each module over all Learners, at least 1."""
@@ -237,12 +214,17 @@ class MADDPGTorchLearner(TorchLearner):
         """
         rank, world = self._rank, self._world
         noise = {}
-        for module_id, columns in joint.modules.items():
-            if self._networks(module_id).codec.categorical:
-                code = columns[Columns.ACTIONS]
+        for module_id in self.layout.modules:
+            if self.layout.codec_of(module_id).categorical:
+                code = joint.modules[module_id]["actions"]
                 drawn = losses.gumbel_noise((world * len(joint), *code.shape[1:]), self._rng, code.device, code.dtype)
                 noise[module_id] = drawn[rank * len(joint) : (rank + 1) * len(joint)]
         return noise
+
+    @staticmethod
+    def _stacked_noise(group: ModuleGroup, noise: Mapping[str, Tensor]) -> Tensor | None:
+        """`[G, n, B, code_dim]`; None for modules that draw none."""
+        return torch.stack([noise[m].transpose(0, 1) for m in group.modules]) if group.codec.categorical else None
 
     def _sum_over_learners(self, tensors: Collection[Tensor]) -> list[Tensor]:
         if self._world == 1:
@@ -262,7 +244,12 @@ class MADDPGTorchLearner(TorchLearner):
         self._env_steps = 0
         self._last_target_update = 0
         self._trained: list[str] = list(self.layout.modules)
+        self._groups: list[ModuleGroup] = []
+        self._next_inputs_of: dict[JointBatch, Tensor] = {}
+        # Metrics of the last update, and what was trained since they were reported.
+        self._reports = True
         self._noted: dict[tuple[str, str], Tensor] = {}
+        self._rows_trained = 0
         seed = self.config.seed if self.config.seed is not None else int(np.random.SeedSequence().entropy % 2**62)
         # On the device, because NCCL knows no other tensors.
         seed = torch.tensor([seed], device=self._device)
@@ -291,7 +278,7 @@ class MADDPGTorchLearner(TorchLearner):
             self.register_optimizer(
                 module_id=module_id,
                 optimizer_name=name,
-                optimizer=torch.optim.Adam(params),
+                optimizer=torch.optim.Adam(params, fused=True),
                 params=params,
                 lr_or_lr_schedule=lr,
             )
@@ -302,24 +289,91 @@ class MADDPGTorchLearner(TorchLearner):
         return True
 
     @override(Learner)
+    def update(
+        self,
+        batch: JointBatch | MultiAgentBatch | None = None,
+        *,
+        batch_refs: list | None = None,
+        training_data: TrainingData | None = None,
+        timesteps: Mapping[str, Any] | None = None,
+        minibatch_size: int | None = None,
+        _no_metrics_reduce: bool = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """One update of all modules, or one after the other on parts of the batch.
+
+        Args:
+            batch: Joint rows; or per module their columns `[B, n, dim]`, `[B, n]`.
+            batch_refs: A Ray reference to one such batch instead.
+            training_data: Either of these, as `LearnerGroup.update` wraps it.
+            timesteps: `{"num_env_steps_sampled_lifetime": env steps}`, for schedules and target updates.
+            minibatch_size: Rows of each update; None: all at once.
+            _no_metrics_reduce: True: metrics are kept back until an update that reports them, which costs less.
+
+        Returns:
+            Metrics, or none if they are kept back.
+
+        Raises:
+            ValueError: For NaN or infinity in rows, losses or gradients.
+        """
+        data = training_data or TrainingData(batch=batch, batch_refs=batch_refs)
+        data.validate()
+        data.solve_refs()
+        self.before_gradient_based_update(timesteps=dict(timesteps or {}))
+        self._weights_seq_no += 1
+        rows = self._to_device(data.batch)
+        step = minibatch_size or len(rows)
+        for start in range(0, len(rows), step):
+            minibatch = rows.rows(slice(start, start + step)) if step < len(rows) else rows
+            # RLlib shows the metrics of the last update only, so no other needs any.
+            self._reports = not _no_metrics_reduce and start + step >= len(rows)
+            self._update(minibatch)
+            self._rows_trained += len(minibatch)
+        self.after_gradient_based_update(timesteps=dict(timesteps or {}))
+        if _no_metrics_reduce:
+            return {}
+        self._log_metrics_of_updates(step)
+        return self.metrics.reduce()
+
+    def _to_device(self, batch: JointBatch | MultiAgentBatch) -> JointBatch:
+        if isinstance(batch, MultiAgentBatch):
+            batch = JointBatch.from_modules(self.layout, batch.policy_batches)
+        return batch.to(self._device, self.layout)
+
+    @override(Learner)
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         super().before_gradient_based_update(timesteps=timesteps)
         self._env_steps = int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, self._env_steps))
 
-    @override(TorchLearner)
-    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        super().after_gradient_based_update(timesteps=timesteps)
+    def _log_metrics_of_updates(self, batch_size: int) -> None:
+        """Gives RLlib the metrics of the last update, and the counts of all since the last report."""
+        log, rows = self.metrics.log_value, self._rows_trained
         if self._noted:
             # One transfer from the device for all metrics.
             values = torch.stack([v.float() for v in self._noted.values()]).tolist()
             self.metrics.log_dict(dict(zip(self._noted, values, strict=True)), window=1)
-            self._noted.clear()
+        for module_id in self.layout.modules:
+            log((module_id, WEIGHTS_SEQ_NO), self._weights_seq_no, window=1)
+            log((module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), batch_size, reduce="mean")
+            for key in (module_id, ALL_MODULES):
+                log((key, NUM_MODULE_STEPS_TRAINED), rows, reduce="sum")
+                log((key, NUM_MODULE_STEPS_TRAINED_LIFETIME), rows, reduce="lifetime_sum", with_throughput=True)
+        log((ALL_MODULES, NUM_ENV_STEPS_TRAINED), rows, reduce="sum", with_throughput=True)
+        log((ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), rows, reduce="lifetime_sum", with_throughput=True)
+        self._noted.clear()
+        self._rows_trained = 0
 
     @override(Learner)
     def compute_loss_for_module(self, **kwargs: Any) -> Tensor:
         raise NotImplementedError(
             "MADDPG's critics need the rows of all modules: override `compute_critic_losses` or `compute_actor_losses`."
         )
+
+    def get_actor_weights(self) -> tuple[int, np.ndarray]:
+        """What env runners need: the number of these weights, and the state of all actors as one vector."""
+        tensors = [t.flatten() for m in self.layout.modules for t in self._networks(m).actor_state()]
+        # One transfer from the device.
+        return self._weights_seq_no, torch.cat(tensors).cpu().numpy()
 
     @override(Learner)
     def get_state(
@@ -353,12 +407,53 @@ class MADDPGTorchLearner(TorchLearner):
     def _optimizer_params(self, module_id: str, name: str) -> list[Tensor]:
         return self._optimizer_parameters[self.get_optimizer(module_id, name)]
 
-    def _note(self, module_id: str, **values: Tensor) -> None:
-        """Keeps scalar tensors for the metrics of this update."""
-        self._noted.update({(module_id, name): value.detach() for name, value in values.items()})
+    def _trained_groups(self) -> list[ModuleGroup]:
+        return [group for group in self._groups if not set(self._trained).isdisjoint(group.modules)]
+
+    def _tie(self) -> None:
+        """Makes the groups, or makes them anew where somebody has changed a module's networks."""
+        self._next_inputs_of.clear()
+        if self._groups and all(group.is_tied() for group in self._groups):
+            return
+        networks = {m: self._networks(m) for m in self.layout.modules}
+        settings = {m: tuple(repr(getattr(c, key)) for key in PER_MODULE_KEYS) for m, c in self._configs.items()}
+        if self.config.minibatch_per_module:
+            settings = {m: m for m in networks}  # no two modules have the same rows
+        # A loss that somebody overrode may depend on a module's own parameters, so these must be the ones that learn.
+        losses_are_ours = all(
+            getattr(type(self), name) is getattr(MADDPGTorchLearner, name)
+            for name in ("compute_critic_losses", "compute_actor_losses")
+        )
+        self._groups = group_modules(self.layout, networks, settings, stacked=losses_are_ours)
+
+    @torch.no_grad()
+    def _note_critics(self, group: ModuleGroup, q: Tensor, target: Tensor, alive: Tensor) -> None:
+        if self._reports:
+            living = alive.sum((1, 2)).clamp(min=1.0)
+            mean, td_error = (q * alive).sum((1, 2)) / living, ((q - target).abs() * alive).sum((1, 2)) / living
+            q = torch.where(alive > 0, q, mean[:, None, None]).flatten(1)
+            self._note(group.modules, qf_mean=mean, qf_min=q.amin(1), qf_max=q.amax(1), td_error_mean=td_error)
+
+    @torch.no_grad()
+    def _note_actors(self, group: ModuleGroup, output: Tensor, alive: Tensor) -> None:
+        if self._reports:
+            living = alive.sum((1, 2)).clamp(min=1.0)
+            metrics = group.codec.head_metrics(output)
+            self._note(group.modules, **{name: (value * alive).sum((1, 2)) / living for name, value in metrics.items()})
+
+    def _note_total_losses(self) -> None:
+        if self._reports:
+            for m in self._trained:
+                self._noted[m, self.TOTAL_LOSS_KEY] = self._noted[m, "critic_loss"] + self._noted[m, "actor_loss"]
+
+    def _note(self, modules: Iterable[str], **values: Tensor) -> None:
+        """Keeps one number for each of the modules, `[G]`, for the metrics of this update."""
+        if self._reports:
+            for name, value in values.items():
+                self._noted.update({(m, name): v for m, v in zip(modules, value.detach().unbind(), strict=False)})
 
     def _on_not_finite(
-        self, name: str, module_losses: Mapping[str, Tensor], norms: Mapping[str, Tensor], batch: Mapping[str, Any]
+        self, name: str, module_losses: Mapping[str, Tensor], norms: Mapping[str, Tensor], batch: JointBatch
     ) -> None:
         """Raises, or counts the skipped update where `torch_skip_nan_gradients` is set."""
         self._noted.clear()
@@ -367,7 +462,7 @@ class MADDPGTorchLearner(TorchLearner):
             for module_id in module_losses if self._rank == 0 else ():
                 self.metrics.log_value((module_id, "num_updates_skipped_lifetime"), 1, reduce="lifetime_sum")
             return
-        bad = [f"column {c!r} of module {m!r}" for m in batch for c in batch[m] if not _is_finite(batch[m][c])]
+        bad = [f"column {c!r} of module {m!r}" for m, own in batch.modules.items() for c in own if not _is_finite(own[c])]
         bad += [f"the {name} loss of module {m!r}" for m, loss in module_losses.items() if not _is_finite(loss)]
         bad += [f"the {name} gradient of module {m!r}" for m, norm in norms.items() if not _is_finite(norm)]
         done = "No actor and no target was changed; the critics made their step"

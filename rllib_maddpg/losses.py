@@ -1,7 +1,7 @@
 """The paper's equations as functions of tensors (Lowe et al. 2017, equations 5 and 6, Algorithm 1). No Ray here.
 
-Shapes: B rows, n agents of one module. `alive` is 1.0 where the agent took part in the row. Sums over a whole batch are
-divided by `count`, the number of agent rows that count, so that shards of a batch add up to the loss of the whole.
+Shapes: B rows, n agents of each of G modules. `alive` is 1.0 where the agent took part in the row. Sums over a whole batch
+are divided by `count`, the number of agent rows of the module that count, so that shards of a batch add up to its loss.
 """
 
 from __future__ import annotations
@@ -16,27 +16,34 @@ CRITIC_LOSSES = ("mse", "huber")
 
 
 def td_target(reward: Tensor, terminated: Tensor, gamma: float, next_q: Tensor) -> Tensor:
-    """y = r + gamma (1 - terminated) Q'(x', a'_1 ... a'_N), all `[B, n]`. Truncation is not termination."""
+    """y = r + gamma (1 - terminated) Q'(x', a'_1 ... a'_N), all `[G, n, B]`. Truncation is not termination."""
     return reward + gamma * (1.0 - terminated) * next_q
 
 
 def critic_loss(q: Tensor, target: Tensor, alive: Tensor, count: Tensor, kind: str = "mse", delta: float = 1.0) -> Tensor:
-    """Mean squared (or Huber) TD error of the living agents, scalar (equation 6). `q`, `target`, `alive`: `[B, n]`."""
+    """Mean squared (or Huber) TD error of the living agents, `[G]` (equation 6).
+
+    Args:
+        q, target, alive: `[G, n, B]`.
+        count: `[G]`.
+        kind: One of `CRITIC_LOSSES`.
+        delta: TD error from which the Huber loss is linear.
+    """
     error = F.huber_loss(q, target, reduction="none", delta=delta) if kind == "huber" else (q - target).square()
-    return (alive * error).sum() / count
+    return (alive * error).sum((-2, -1)) / count
 
 
 def actor_loss(q: Tensor, output: Tensor, alive: Tensor, count: Tensor, output_reg: float) -> Tensor:
     """-Q with the agent's own action from its current actor (equation 5), plus a pull of the head output to zero.
 
     Args:
-        q: Q_i(x, a_1 ... mu_i(o_i) ... a_N) `[B, n]`.
-        output: Head output (logits or pre-tanh) `[B, n, dim]`.
-        alive: `[B, n]`.
-        count: Scalar.
+        q: Q_i(x, a_1 ... mu_i(o_i) ... a_N) `[G, n, B]`.
+        output: Head output (logits or pre-tanh) `[G, n, B, dim]`.
+        alive: `[G, n, B]`.
+        count: `[G]`.
         output_reg: Weight of mean(output^2), 1e-3 in the paper's released code.
     """
-    return (alive * (output_reg * output.square().mean(-1) - q)).sum() / count
+    return (alive * (output_reg * output.square().mean(-1) - q)).sum((-2, -1)) / count
 
 
 @torch.no_grad()

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import pickle
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import ray
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
+    ALL_MODULES,
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
     LEARNER_RESULTS,
     LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
     REPLAY_BUFFER_ADD_DATA_TIMER,
     REPLAY_BUFFER_RESULTS,
@@ -25,13 +30,20 @@ from ray.rllib.utils.metrics import (
 )
 
 from rllib_maddpg.checkpoints import FOLDERS, LAYOUT, damaged, module_folders, read_metadata
+from rllib_maddpg.collecting import Collected, RolloutCollector
 from rllib_maddpg.config import MADDPGConfig
 from rllib_maddpg.env_runner import EPISODE_NUMBERS
+from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.replay import JointReplayBuffer, JointRollout
 
 REPLAY_BUFFER = "replay_buffer"
 STEPS_SINCE_UPDATE = "env_steps_since_update"
+COUNTS = "counts"
+# More would need too much memory for their rows.
+MAX_UPDATES_PER_CALL = 16
+
+logger = logging.getLogger(__name__)
 
 
 class MADDPG(Algorithm):
@@ -49,9 +61,20 @@ class MADDPG(Algorithm):
         super().setup(config)
         spec = next(iter(self._module_specs().values()))
         self.layout: JointLayout = spec.model_config["layout"]
+        buffer = self.config.replay_buffer_config
         self.replay_buffer = JointReplayBuffer(
-            self.layout, capacity=self.config.replay_buffer_config["capacity"], seed=self.config.seed
+            self.layout, capacity=buffer["capacity"], seed=self.config.seed, device=buffer["device"]
         )
+        self.collector = RolloutCollector(
+            self.env_runner_group, self.config.sample_mode, self.config.sample_timeout_s, self.config.broadcast_interval
+        )
+        # New actors for the remote env runners.
+        self._new_weights: tuple[int, np.ndarray] | None = None
+        # Lifetime counts, and the env steps at which metrics were reported last.
+        self._env_steps = 0
+        self._num_updates = 0
+        self._reported_at = 0
+        self._learner_reported_at = 0
         # Env steps sampled for which no update has been made yet.
         self._env_steps_since_update = 0.0
         # Per runner the numbers of its envs' next episodes, so that resumed and restarted runners do not repeat games.
@@ -67,36 +90,42 @@ class MADDPG(Algorithm):
 
     @override(Algorithm)
     def training_step(self) -> None:
-        """Samples, stores, makes the updates that are due, and gives the new actors to the env runners."""
+        """Samples, stores, makes the updates that are due, and gives the new actors to the env runners.
+
+        Before an error leaves it, a checkpoint is written: nothing that was trained or stored is lost.
+        """
+        try:
+            self._sample_store_update_sync()
+        except Exception as error:
+            self._save_before_raising(error)
+            raise
+
+    def _sample_store_update_sync(self) -> None:
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            rollouts, env_runner_results = synchronous_parallel_sample(
-                worker_set=self.env_runner_group, concat=True, _uses_new_env_runners=True, _return_metrics=True
-            )
-        self.metrics.aggregate(env_runner_results, key=ENV_RUNNER_RESULTS)
+            collected = self.collector.collect(self._new_weights, want_metrics=self._report_is_near())
         with self.metrics.log_time((TIMERS, REPLAY_BUFFER_ADD_DATA_TIMER)):
-            self._store(rollouts)
-        updates = self._num_updates_due(sum(len(rollout) for rollout in rollouts))
-        for _ in range(updates):
-            self._update()
+            self._store(collected.rollouts)
+        self._new_weights = None
+        updates = self._num_updates_due(sum(len(rollout) for rollout in collected.rollouts))
         if updates:
+            self._update(updates)
             with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-                self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+                self._new_weights = self._actor_weights()
+                # The local runner also is where `get_module()` looks.
+                if self.env_runner is not None:
+                    self.env_runner.set_weights(self._new_weights)
+        self._report_sampling(collected)
 
     def _store(self, rollouts: list[JointRollout]) -> None:
         for rollout in rollouts:
-            if rollout.error:
-                raise ValueError(rollout.error)
             rollout.check_finite(self.layout)
         for rollout in rollouts:
             self.replay_buffer.add(rollout)
+            self._env_steps += len(rollout)
             self._episode_numbers[rollout.worker_index] = rollout.episode_numbers
-        self.metrics.log_dict(
-            {
-                (REPLAY_BUFFER_RESULTS, "num_rows"): len(self.replay_buffer),
-                (REPLAY_BUFFER_RESULTS, "fill"): len(self.replay_buffer) / self.replay_buffer.capacity,
-            },
-            window=1,
-        )
+        for rollout in rollouts:
+            if rollout.error:
+                raise ValueError(rollout.error)
 
     def _num_updates_due(self, new_env_steps: int) -> int:
         """Whole updates owed for the env steps sampled since the last one; the rest is kept for next time.
@@ -105,25 +134,101 @@ class MADDPG(Algorithm):
         of env steps the runners return at once.
         """
         enough = len(self.replay_buffer) >= self.config.total_train_batch_size
-        if self._env_steps_sampled() < self.config.num_steps_sampled_before_learning_starts or not enough:
+        if self._env_steps < self.config.num_steps_sampled_before_learning_starts or not enough:
             return 0
         self._env_steps_since_update += new_env_steps
         updates = math.floor(self._env_steps_since_update / self.config.num_env_steps_per_update)
         self._env_steps_since_update -= updates * self.config.num_env_steps_per_update
         return updates
 
-    def _update(self) -> None:
-        """One update of all modules from one joint batch."""
-        rows = self.config.total_train_batch_size
+    def _update(self, updates: int = 1) -> None:
+        """Updates of all modules, each from a joint batch of its own; several of them in one call of the Learners."""
+        rows = self.config.train_batch_size_per_learner
         if self.config.minibatch_per_module:
             rows *= len(self.layout.modules)
-        with self.metrics.log_time((TIMERS, REPLAY_BUFFER_SAMPLE_TIMER)):
-            batch = self.replay_buffer.sample(rows)
-        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-            learner_results = self.learner_group.update(
-                batch=batch, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self._env_steps_sampled()}
-            )
-        self.metrics.aggregate(learner_results, key=LEARNER_RESULTS)
+        while updates > 0:
+            now = min(updates, MAX_UPDATES_PER_CALL)
+            updates -= now
+            with self.metrics.log_time((TIMERS, REPLAY_BUFFER_SAMPLE_TIMER)):
+                batch = self.replay_buffer.sample(now * rows * (self.config.num_learners or 1))
+            report = not updates and self._learner_report_is_due()
+            with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+                results = self.learner_group.update(
+                    **self._for_learners(batch, rows),
+                    timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self._env_steps},
+                    minibatch_size=rows,
+                    _no_metrics_reduce=not report,
+                )
+            self._num_updates += now
+        if report:
+            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+            self._learner_reported_at = self._env_steps
+
+    def _for_learners(self, batch: JointBatch, rows: int) -> dict[str, Any]:
+        """The batch as `LearnerGroup.update` takes it; every Learner gets `rows` rows of each update."""
+        if not self.config.num_learners:
+            return {"batch": batch}
+        # Each update's rows side by side: all Learners together make the updates that one would make on the whole batch.
+        shards = batch.shards(self.config.num_learners, rows)
+        return {"batch_refs": [ray.put(shard) for shard in shards]}
+
+    def _actor_weights(self) -> tuple[int, np.ndarray]:
+        if self.learner_group.is_local:
+            return self.learner_group._learner.get_actor_weights()
+        return next(iter(self.learner_group.foreach_learner(lambda learner: learner.get_actor_weights()))).get()
+
+    # ------------------------------------------------------------------------------------------ reporting
+
+    # Metrics are collected once for each result and not for each fragment: reducing them costs as much as an update.
+
+    def _report_is_near(self) -> bool:
+        """Whether the fragments that are asked for now complete an iteration."""
+        config = self.config
+        runners = max(1, config.num_env_runners)
+        asked = runners * config.get_rollout_fragment_length() * config.num_envs_per_env_runner
+        if config.num_env_runners and config.sample_mode == "pipelined":
+            asked *= 2  # what is being sampled now comes first
+        return self._env_steps - self._reported_at + asked >= (config.min_sample_timesteps_per_iteration or 0)
+
+    def _learner_report_is_due(self) -> bool:
+        # An iteration may also be said to last so many trained rows.
+        by_training = self.config.min_train_timesteps_per_iteration
+        passed = self._env_steps - self._learner_reported_at
+        return bool(by_training) or passed >= (self.config.min_sample_timesteps_per_iteration or 0)
+
+    def _report_sampling(self, collected: Collected) -> None:
+        if not collected.metrics:
+            return
+        for metrics in collected.metrics:
+            # Counted here, since a runner that dies takes its counts with it.
+            metrics.pop(NUM_ENV_STEPS_SAMPLED, None)
+            metrics.pop(NUM_ENV_STEPS_SAMPLED_LIFETIME, None)
+        self.metrics.aggregate(collected.metrics, key=ENV_RUNNER_RESULTS)
+        new = self._env_steps - self._reported_at
+        log = self.metrics.log_value
+        log((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED), new, reduce="sum", with_throughput=True)
+        log((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), new, reduce="lifetime_sum", with_throughput=True)
+        self._reported_at = self._env_steps
+        buffer = self.replay_buffer
+        self.metrics.log_dict(
+            {
+                (REPLAY_BUFFER_RESULTS, "num_rows"): len(buffer),
+                (REPLAY_BUFFER_RESULTS, "fill"): len(buffer) / buffer.capacity,
+                (LEARNER_RESULTS, ALL_MODULES, "num_updates_lifetime"): self._num_updates,
+            },
+            window=1,
+        )
+
+    def _save_before_raising(self, error: Exception) -> None:
+        folder = os.path.join(self.logdir, "checkpoint_before_error")
+        try:
+            self.save_to_path(folder)
+        except Exception:
+            logger.exception("No checkpoint could be written before this error: %s", error)
+        else:
+            error.add_note(f"All that was trained and stored before this error is in the checkpoint {folder}.")
+
+    # ------------------------------------------------------------------------------------------ RLlib's hooks
 
     @override(Algorithm)
     def _evaluate_on_local_env_runner(self, env_runner: Any) -> tuple:
@@ -135,13 +240,11 @@ class MADDPG(Algorithm):
         finally:
             env_runner.config.explore, env_runner.num_env_steps_sampled_lifetime = explore, clock
 
-    def _env_steps_sampled(self) -> int:
-        return int(self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0))
-
     @override(Algorithm)
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
         restored = super().restore_env_runners(env_runner_group)
         if restored and env_runner_group is self.env_runner_group:
+            self.collector.forget(restored)
             self._push_episode_numbers()
         return restored
 
@@ -171,6 +274,7 @@ class MADDPG(Algorithm):
         if self.config.store_buffer_in_checkpoints and self._check_component(REPLAY_BUFFER, components, not_components):
             state[REPLAY_BUFFER] = self.replay_buffer.get_state()
         state[STEPS_SINCE_UPDATE] = self._env_steps_since_update
+        state[COUNTS] = {"env_steps": self._env_steps, "updates": self._num_updates}
         state[EPISODE_NUMBERS] = self._episode_numbers
         return state
 
@@ -180,6 +284,9 @@ class MADDPG(Algorithm):
         if REPLAY_BUFFER in state:
             self.replay_buffer.set_state(state[REPLAY_BUFFER])
         self._env_steps_since_update = state.get(STEPS_SINCE_UPDATE, self._env_steps_since_update)
+        if COUNTS in state:
+            self._env_steps, self._num_updates = state[COUNTS]["env_steps"], state[COUNTS]["updates"]
+            self._reported_at = self._learner_reported_at = self._env_steps
         if EPISODE_NUMBERS in state:
             self._episode_numbers = dict(state[EPISODE_NUMBERS])
             self._push_episode_numbers()

@@ -34,15 +34,21 @@ class MLP(nn.Module):
         final_scale: float = 1.0,
     ):
         super().__init__()
+        self.activation = ACTIVATIONS[activation]()
         layers: list[nn.Module] = []
         for width in hiddens:
-            layers += [nn.Linear(in_dim, width), ACTIVATIONS[activation]()]
+            layers += [nn.Linear(in_dim, width), self.activation]
             in_dim = width
         final = nn.Linear(in_dim, out_dim)
         if final_scale != 1.0:
             final.weight.data.mul_(final_scale)
             final.bias.data.mul_(final_scale)
         self.layers = nn.Sequential(*layers, final)
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """The layers with weights, in order."""
+        return list(self.layers[::2])
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in_dim]` -> `[..., out_dim]`."""

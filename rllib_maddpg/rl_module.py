@@ -60,6 +60,11 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         activation = self.model_config.get("critic_fcnet_activation") or self.model_config["fcnet_activation"]
         return MLP(input_dim, 1, hiddens, activation)
 
+    @property
+    def has_plain_critic(self) -> bool:
+        """Whether `q_values` is the one below, so that the Learner may compute it in another order."""
+        return type(self).q_values is MADDPGTorchRLModule.q_values
+
     def q_values(self, critic: nn.Module, joint_obs: Tensor, joint_actions: Tensor) -> Tensor:
         """Q_i(x, a) for each agent i of this module.
 
@@ -79,6 +84,11 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
             eye = torch.eye(n, dtype=joint_obs.dtype, device=joint_obs.device)
             parts.append(eye.expand(batch, n, n))
         return critic(torch.cat(parts, -1)).squeeze(-1)
+
+    def actor_state(self) -> list[Tensor]:
+        """All tensors that an env runner's copy of this module has, to read or write; the same here and there."""
+        hidden = () if self.inference_only else self.get_non_inference_attributes()
+        return [t for name, t in self.state_dict(keep_vars=False).items() if name.split(".")[0] not in hidden]
 
     @override(TorchRLModule)
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

@@ -103,6 +103,8 @@ def test_remote_runners_have_actors_only_and_the_learners_weights(build):
     assert result["env_runners"]["num_env_steps_sampled_lifetime"] == result["num_env_steps_sampled_lifetime"] >= 100
     algo.train()
     algo.train()
+    # New weights go with what the runners are asked for next; here they have to work on that first.
+    algo.collector.collect(algo._new_weights)
     runners = algo.env_runner_group.foreach_env_runner(
         lambda r: {f"{m}/{k}": v.numpy() for m in r.module.keys() for k, v in r.module[m].state_dict().items()},  # noqa: SIM118
         local_env_runner=False,
@@ -153,7 +155,7 @@ def test_resume_in_a_new_process_equals_a_run_that_never_stopped(build, tmp_path
         straight.train()
     resumed = build(config.copy())
     resumed.restore_from_path(str(tmp_path / "full"))
-    assert straight._env_steps_sampled() == resumed._env_steps_sampled() == 3000
+    assert straight._env_steps == resumed._env_steps == 3000
     assert_equal_weights(straight, resumed)
     assert len(straight.replay_buffer) == len(resumed.replay_buffer) == 3000
     one, two = straight.replay_buffer.get_state(), resumed.replay_buffer.get_state()
@@ -168,16 +170,16 @@ def test_resume_in_a_new_process_equals_a_run_that_never_stopped(build, tmp_path
 def test_a_checkpoint_inside_an_episode_loses_only_its_remainder(build, tmp_path):
     algo = build(small_config("simple_spread", num_envs=1).env_runners(rollout_fragment_length=10))
     algo.train()
-    steps = algo._env_steps_sampled()
+    steps = algo._env_steps
     assert steps % 25 == 0 or len(algo.replay_buffer) == steps
     algo.env_runner.sample(num_timesteps=3)  # the env now stands inside an episode
     numbers = algo.env_runner.episode_numbers
     checkpoint = algo.save_to_path(str(tmp_path / "c"))
     other = build(small_config("simple_spread", num_envs=1).env_runners(rollout_fragment_length=10))
     other.restore_from_path(checkpoint)
-    assert len(other.replay_buffer) == steps == other._env_steps_sampled()
+    assert len(other.replay_buffer) == steps == other._env_steps
     other.train()
-    assert len(other.replay_buffer) == other._env_steps_sampled() == steps + 100
+    assert len(other.replay_buffer) == other._env_steps == steps + 100
     columns = other.replay_buffer.get_state()["columns"]
     # The first row after the checkpoint is a reset: agents stand still (an observation begins with the velocities).
     assert not columns["obs"][steps, :2].any() and not columns["obs"][steps, 18:20].any()
@@ -265,9 +267,9 @@ def test_order_does_not_depend_on_the_hash_seed():
                 digest.update(np.ascontiguousarray(weights[m][k]).tobytes())
         algo.train()
         batch = algo.replay_buffer.sample(16)
-        for m in sorted(batch.policy_batches):
-            for k in sorted(batch[m]):
-                digest.update(np.ascontiguousarray(batch[m][k]).tobytes())
+        for m in sorted(batch.modules):
+            for k in sorted(batch.modules[m]):
+                digest.update(np.ascontiguousarray(batch.modules[m][k]).tobytes())
         print("RESULT", json.dumps([list(map(str, agents)), algo.layout.description(), digest.hexdigest()]))
     """
     results = []

@@ -24,6 +24,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from reference.maddpg import NETS, Box, Discrete, Game, Hyper, clip_gradients, flat, random_game
 
 from rllib_maddpg import MADDPGConfig
+from rllib_maddpg.joint_batch import JointBatch
 
 # A game has boxes of one head only, because `actor_head` is one setting for all agents.
 KINDS = (
@@ -112,7 +113,7 @@ def test_update_is_the_oracles_in_float64(seed):
     for k in range(3):
         rows, oracle_args = rows_and_noise(game, learner, 10 * seed + k)
         record = oracle.update(*oracle_args)
-        learner._uncompiled_update(columns_of(game, rows))
+        learner._uncompiled_update(JointBatch.from_modules(learner.layout, columns_of(game, rows)))
         for m in oracle.trained:
             for name, loss, grads in (
                 ("critic", record.critic_loss[m], record.critic_grads[m]),

@@ -145,12 +145,14 @@ def test_state_of_two_learners_goes_on_in_one(local, two):
 
 
 def test_remote_learner_is_the_local_one(request, one):
-    """To the bit: the same program on the same rows. A bad row's ValueError reaches the caller."""
+    """The same program on the same rows, to rounding (batched products are not bound to one order of summation in every
+    process). A bad row's ValueError reaches the caller."""
     local = group_of(0, request)
     for group in (local, one):
         train(group, UPDATES)
     (expected,), (weights,) = weights_and_noise(local), weights_and_noise(one)
-    assert all(torch.equal(weights[key], expected[key]) for key in expected)
+    assert torch.equal(weights["noise"], expected["noise"])
+    assert largest_difference(weights, expected) < 1e-6
     batch = multi_agent_batch(GAME, GAME.batch(ROWS, 0))
     batch.policy_batches["m0"]["rewards"][0, 0] = np.nan
     with pytest.raises(ValueError, match="column 'rewards' of module 'm0'"):

@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.replay import COLUMNS, JointReplayBuffer, JointRollout
@@ -41,7 +42,7 @@ def test_the_ring_keeps_the_newest_rows():
 def test_draws_are_uniform_and_rows_whole():
     buffer = JointReplayBuffer(LAYOUT, capacity=8, seed=1)
     buffer.add(rows(0, 13))
-    drawn = buffer.sample_rows(40_000)
+    drawn = {name: values.numpy() for name, values in buffer.sample(40_000).columns.items()}
     row = np.floor(drawn["obs"][:, 0] + 1e-3).astype(int)
     count = np.bincount(row, minlength=13)
     assert not count[:5].any()
@@ -57,13 +58,14 @@ def test_a_batch_has_one_row_for_each_env_step_in_every_module():
     buffer = JointReplayBuffer(LAYOUT, capacity=100, seed=2)
     buffer.add(rows(0, 100))
     batch = buffer.sample(16)
-    assert batch.env_steps() == 16 and set(batch.policy_batches) == {"m", "n"}
+    assert len(batch) == 16 and set(batch.modules) == {"m", "n"}
+    batch = batch.modules
     shapes = {m: {c: v.shape for c, v in batch[m].items()} for m in "mn"}
     assert shapes["m"]["obs"] == shapes["m"]["new_obs"] == (16, 2, 2) and shapes["m"]["actions"] == (16, 2, 3)
     assert shapes["n"]["obs"] == (16, 1, 3) and shapes["n"]["actions"] == (16, 1, 2)
     for column in ("rewards", "terminateds", "alive", "next_alive"):
         assert shapes["m"][column] == (16, 2) and shapes["n"][column] == (16, 1)
-    assert all(v.dtype == np.float32 for m in "mn" for v in batch[m].values())
+    assert all(v.dtype == torch.float32 for m in "mn" for v in batch[m].values())
     np.testing.assert_array_equal(np.floor(batch["m"]["obs"][:, 0, 0]), np.floor(batch["n"]["rewards"][:, 0]))
     # Agent c of module m is the second in the layout: columns 2 and 3 of x.
     np.testing.assert_allclose(batch["m"]["obs"][:, 1, 0] - batch["m"]["obs"][:, 0, 0], 0.02, atol=1e-5)
@@ -84,14 +86,14 @@ def test_memory_is_what_the_columns_need():
 def test_state_holds_the_filled_part_and_sampling_goes_on_alike():
     buffer = JointReplayBuffer(LAYOUT, capacity=1000, seed=3)
     buffer.add(rows(0, 40))
-    buffer.sample_rows(7)
+    buffer.sample(7)
     state = buffer.get_state()
     assert state["columns"]["obs"].shape == (40, 7)
     other = JointReplayBuffer(LAYOUT, capacity=1000, seed=99)
     other.set_state(state)
     for b in (buffer, other):
         b.add(rows(40, 45))
-    one, two = buffer.sample_rows(50), other.sample_rows(50)
+    one, two = buffer.sample(50).columns, other.sample(50).columns
     for name in COLUMNS:
         np.testing.assert_array_equal(one[name], two[name])
     assert numbers(other) == numbers(buffer) and other.num_rows_added == 45

@@ -8,26 +8,15 @@ from typing import Any
 
 import numpy as np
 import psutil
-from ray.rllib.core.columns import Columns
-from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+import torch
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
 
+from rllib_maddpg.joint_batch import COLUMNS, JointBatch
 from rllib_maddpg.layout import JointLayout
-from rllib_maddpg.replay.rollout import COLUMNS, JointRollout, column_width
+from rllib_maddpg.replay.rollout import JointRollout, column_width
 
 logger = logging.getLogger(__name__)
-
-# Names of our columns in the batch that the Learner gets; those that RLlib has a name for bear it.
-BATCH_COLUMNS = {
-    "obs": Columns.OBS,
-    "actions": Columns.ACTIONS,
-    "rewards": Columns.REWARDS,
-    "new_obs": Columns.NEXT_OBS,
-    "terminateds": Columns.TERMINATEDS,
-    "alive": "alive",
-    "next_alive": "next_alive",
-}
 
 
 class JointReplayBuffer(Checkpointable):
@@ -36,15 +25,16 @@ class JointReplayBuffer(Checkpointable):
     Rows are never taken apart: one index draws the observations, actions and rewards of all agents at one env step.
     """
 
-    def __init__(self, layout: JointLayout, capacity: int = 1_000_000, seed: int | None = None):
+    def __init__(self, layout: JointLayout, capacity: int = 1_000_000, seed: int | None = None, device: str = "cpu"):
         """
         Args:
             layout: Order of agents in a row.
             capacity: Rows (env steps) to keep; the oldest are overwritten.
             seed: Of the sampling generator.
+            device: Where the rows are kept and drawn: "cpu", or "cuda" to keep them beside a Learner on a GPU.
 
         Raises:
-            ValueError: If this machine cannot hold `capacity` rows.
+            ValueError: If the device cannot hold `capacity` rows.
         """
         self.layout = layout
         self.capacity = int(capacity)
@@ -52,10 +42,16 @@ class JointReplayBuffer(Checkpointable):
         self._next = 0
         self._size = 0
         self.num_rows_added = 0
-        check_memory(self.capacity, self.bytes_per_row)
+        self.device = torch.device(device)
+        check_memory(self.capacity, self.bytes_per_row, device)
         logger.info("Replay buffer: %d rows, up to %.1f MiB", self.capacity, self.capacity * self.bytes_per_row / 2**20)
+        self._columns = {name: self._zeros(column_width(layout, name)) for name in COLUMNS}
+
+    def _zeros(self, width: int) -> torch.Tensor:
+        if self.device.type != "cpu":
+            return torch.zeros(self.capacity, width, device=self.device)
         # np.zeros takes memory only as rows are written, so a large capacity costs nothing in a short run.
-        self._columns = {n: np.zeros((self.capacity, column_width(layout, n)), np.float32) for n in COLUMNS}
+        return torch.from_numpy(np.zeros((self.capacity, width), np.float32))
 
     def __len__(self) -> int:
         """Rows held now."""
@@ -70,37 +66,28 @@ class JointReplayBuffer(Checkpointable):
         """Appends a rollout, overwriting the oldest rows. Of a rollout longer than the ring only the end is kept."""
         rows = len(rollout)
         skip = max(0, rows - self.capacity)
-        at = (self._next + np.arange(skip, rows)) % self.capacity
+        at = (self._next + skip) % self.capacity
+        # In two pieces where the ring's end is reached.
+        first = min(rows - skip, self.capacity - at)
         for name, column in self._columns.items():
-            column[at] = rollout.columns[name][skip:]
+            new = torch.from_numpy(rollout.columns[name][skip:])
+            column[at : at + first] = new[:first]
+            column[: len(new) - first] = new[first:]
         self._next = int((self._next + rows) % self.capacity)
         self._size = min(self.capacity, self._size + rows)
         self.num_rows_added += rows
 
-    def sample_rows(self, num_rows: int) -> dict[str, np.ndarray]:
-        """Draws rows uniformly with replacement: per column a float32 array `[num_rows, width]`."""
+    def sample(self, num_rows: int) -> JointBatch:
+        """Draws rows uniformly with replacement, as tensors on the buffer's device.
+
+        Raises:
+            ValueError: If the buffer is empty.
+        """
         if not self._size:
             raise ValueError("The replay buffer is empty: sample from the environment before you train.")
-        at = self._rng.integers(0, self._size, num_rows)
-        return {name: column[at] for name, column in self._columns.items()}
-
-    def sample(self, num_rows: int) -> MultiAgentBatch:
-        """Draws a batch for the Learner.
-
-        Returns:
-            Per module the columns `obs`, `new_obs` `[B, n, obs_dim]`, `actions` `[B, n, code_dim]`, and `rewards`,
-            `terminateds`, `alive`, `next_alive` `[B, n]`, float32, for the n agents of the module in layout order. Row b of
-            every module is the same env step, so RLlib may shard the batch by rows.
-        """
-        rows = self.sample_rows(num_rows)
-        split = self.layout.split
-        return MultiAgentBatch(
-            {
-                module: SampleBatch({BATCH_COLUMNS[c]: split(rows[c], module, COLUMNS[c]) for c in COLUMNS})
-                for module in self.layout.modules
-            },
-            env_steps=num_rows,
-        )
+        # Drawn on the CPU, so that every device gives the same rows.
+        at = torch.from_numpy(self._rng.integers(0, self._size, num_rows)).to(self.device)
+        return JointBatch(self.layout, {name: column.index_select(0, at) for name, column in self._columns.items()})
 
     @override(Checkpointable)
     def get_state(
@@ -113,7 +100,7 @@ class JointReplayBuffer(Checkpointable):
         """The filled part of the ring, its position and the generator's state."""
         logger.info("Replay buffer in checkpoint: %d rows, %.1f MiB", self._size, self._size * self.bytes_per_row / 2**20)
         return {
-            "columns": {name: column[: self._size].copy() for name, column in self._columns.items()},
+            "columns": {name: column[: self._size].cpu().numpy().copy() for name, column in self._columns.items()},
             "next": self._next,
             "capacity": self.capacity,
             "num_rows_added": self.num_rows_added,
@@ -132,7 +119,7 @@ class JointReplayBuffer(Checkpointable):
         if len(order) < rows:
             logger.warning("The replay buffer holds %d rows only: the oldest %d are dropped.", len(order), rows - len(order))
         for name, column in self._columns.items():
-            column[: len(order)] = state["columns"][name][order]
+            column[: len(order)] = torch.from_numpy(state["columns"][name][order])
         self._size = len(order)
         self._next = state["next"] if self.capacity == state["capacity"] else self._size % self.capacity
         self.num_rows_added = state["num_rows_added"]
@@ -140,19 +127,24 @@ class JointReplayBuffer(Checkpointable):
 
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
-        return (), {"layout": self.layout, "capacity": self.capacity}
+        return (), {"layout": self.layout, "capacity": self.capacity, "device": str(self.device)}
 
     @override(Checkpointable)
     def get_checkpointable_components(self) -> list:
         return []
 
 
-def check_memory(capacity: int, bytes_per_row: int) -> None:
-    """Raises a ValueError if this machine cannot hold a full buffer."""
-    needed, available = capacity * bytes_per_row, psutil.virtual_memory().available
+def check_memory(capacity: int, bytes_per_row: int, device: str = "cpu") -> None:
+    """Raises a ValueError if the device cannot hold a full buffer."""
+    what = "this machine"
+    if device == "cpu":
+        available = psutil.virtual_memory().available
+    else:
+        available, what = torch.cuda.mem_get_info(device)[0], f"device {device!r}"
+    needed = capacity * bytes_per_row
     if needed > available:
         raise ValueError(
             f"`replay_buffer_config['capacity']`={capacity} rows of {bytes_per_row} bytes need {needed / 2**30:.1f} GiB when "
-            f"full, but this machine has {available / 2**30:.1f} GiB available. Set a capacity of at most "
+            f"full, but {what} has {available / 2**30:.1f} GiB available. Set a capacity of at most "
             f"{int(0.8 * available / bytes_per_row)}."
         )

@@ -6,18 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rllib_maddpg.joint_batch import COLUMNS
 from rllib_maddpg.layout import JointLayout
-
-# Every column of a joint row, with what it holds per agent: an observation, an action code, or one number.
-COLUMNS: dict[str, str] = {
-    "obs": "obs",
-    "actions": "actions",
-    "rewards": "agents",
-    "new_obs": "obs",
-    "terminateds": "agents",
-    "alive": "agents",
-    "next_alive": "agents",
-}
 
 
 def column_width(layout: JointLayout, column: str) -> int:

@@ -1,0 +1,108 @@
+"""Centralized critics Q_i(x, a_1 ... a_N) of several modules, with the work that they share done once. No Ray here.
+
+All critics of a batch see the same x and a, and an actor's loss changes one agent's action only. So an MLP's first layer
+is taken apart into a sum over blocks of its input,
+
+    W [x, a_1 ... a_N, id_i] + b  =  W_xa [x, a_1 ... a_N]  +  W_id[:, i]  +  b,
+
+with one wide product W_xa [x, a] for the critics of all modules and all agents, and for the actor loss
+
+    W_xa [x, a_1 ... mu_i ... a_N]  =  W_xa [x, a_1 ... a_N]  +  W_i (mu_i - a_i),
+
+of which only the last term has a gradient. With many agents nearly all work is in the first layer.
+
+Shapes: G modules of n agents each, B rows, "inputs" are (x, a_1 ... a_N), `[B, obs_dim + code_dim of all agents]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rllib_maddpg.layout import JointLayout
+from rllib_maddpg.networks import MLP
+from rllib_maddpg.stacking import SingleNetwork, StackedMLP
+
+
+class StackedCritics:
+    """Critics of G modules whose networks are MLPs of one shape."""
+
+    def __init__(self, layout: JointLayout, modules: Sequence[str], critics: Sequence[MLP]):
+        self.mlp = StackedMLP(critics)
+        slots = [layout.slots_of(m) for m in modules]
+        self._agents, self._code_dim = len(slots[0]), slots[0][0].codec.dim
+        self._shared_inputs = layout.obs_dim + layout.action_dim
+        # Where each agent's own action lies in the inputs, [G, n * code_dim].
+        own = [[layout.obs_dim + c for s in group for c in range(s.actions.start, s.actions.stop)] for group in slots]
+        self._own_columns = torch.tensor(own, device=self.mlp.parameters[0].device)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """As in `StackedMLP`."""
+        return self.mlp.parameters
+
+    def is_tied(self) -> bool:
+        """As in `StackedMLP`."""
+        return self.mlp.is_tied()
+
+    def gradients_of(self, k: int, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """As in `StackedMLP`."""
+        return self.mlp.gradients_of(k, gradients)
+
+    def q_values(self, inputs: Tensor) -> Tensor:
+        """Q_i(x, a) of each agent i: `[G, n, B]`."""
+        return self.mlp.after_first_layer(self._first_layer(inputs)).squeeze(-1)
+
+    def q_values_with_own(self, inputs: Tensor, own: Tensor) -> Tensor:
+        """Q_i(x, a) with a_i replaced, to be differentiated by it: `[G, n, B]`.
+
+        Args:
+            inputs: (x, a), no gradient goes there.
+            own: New action a_i of each agent, `[G, n, B, code_dim]`.
+        """
+        modules = len(self._own_columns)
+        with torch.no_grad():
+            first = self._first_layer(inputs)
+            weight = self.mlp.parameters[0]
+            at = self._own_columns.unsqueeze(1).expand(-1, weight.shape[1], -1)
+            own_weight = weight.gather(2, at).view(modules, -1, self._agents, self._code_dim).permute(0, 2, 3, 1)
+            old = inputs[:, self._own_columns.flatten()].t().view(modules, self._agents, self._code_dim, -1).transpose(2, 3)
+        first = first + torch.matmul(own - old, own_weight)
+        return self.mlp.after_first_layer(first, detach=True).squeeze(-1)
+
+    def _first_layer(self, inputs: Tensor) -> Tensor:
+        """`[G, n, B, width]` before the activation."""
+        weight, bias = self.mlp.parameters[:2]
+        modules, width, columns = weight.shape
+        if columns == self._shared_inputs:
+            first = F.linear(inputs, weight.flatten(0, 1), bias.flatten())
+            return first.view(-1, modules, width).transpose(0, 1).unsqueeze(1)
+        shared, agent_id = weight.split([self._shared_inputs, columns - self._shared_inputs], -1)
+        first = F.linear(inputs, shared.flatten(0, 1), bias.flatten()).view(-1, modules, width).transpose(0, 1)
+        return first.unsqueeze(1) + agent_id.transpose(1, 2).unsqueeze(2)
+
+
+class SingleCritic(SingleNetwork):
+    """The critic of one module, whatever network it is and whatever its module makes of the inputs."""
+
+    def __init__(self, layout: JointLayout, module: Any, critic: nn.Module):
+        super().__init__(critic)
+        self._layout, self._module = layout, module
+        self._slots = layout.slots_of(module.module_id)
+
+    def q_values(self, inputs: Tensor) -> Tensor:
+        """As in `StackedCritics`; G is 1."""
+        obs, actions = inputs.split([self._layout.obs_dim, self._layout.action_dim], -1)
+        return self._module.q_values(self.network, obs, actions).t().unsqueeze(0)
+
+    def q_values_with_own(self, inputs: Tensor, own: Tensor) -> Tensor:
+        """As in `StackedCritics`; G is 1."""
+        obs, actions = inputs.split([self._layout.obs_dim, self._layout.action_dim], -1)
+        replaced = actions.unsqueeze(1).repeat(1, len(self._slots), 1)
+        for k, slot in enumerate(self._slots):
+            replaced[:, k, slot.actions] = own[0, k]
+        return self._module.q_values(self.network, obs, replaced).t().unsqueeze(0)
