@@ -24,7 +24,7 @@ from rllib_maddpg.bench.options import Options
 from rllib_maddpg.bench.pictures import save_pictures
 from rllib_maddpg.bench.replay import measure_replay
 from rllib_maddpg.bench.sampling import measure_sampling
-from rllib_maddpg.bench.soak import Sample, measure_soak, write_csv
+from rllib_maddpg.bench.soak import Sample, check_length, measure_soak
 from rllib_maddpg.bench.train import measure_train
 from rllib_maddpg.bench.update import measure_update
 from rllib_maddpg.run import local_ray
@@ -90,13 +90,10 @@ def run_bench(args: argparse.Namespace, argv: list[str]) -> int:
             _print_report(report)
     else:
         report = _measure(args, argv)
+    _save(report, args.save)
     if args.json:
         print(json.dumps(report, indent=1))
-    if args.save:
-        _parent(args.save).write_text(json.dumps(report, indent=1))
     pictures = save_pictures(report, args.plots) if args.plots else {}
-    if report.get("soak"):
-        write_csv(report["soak"], args.csv or Path(args.plots or ".") / "soak.csv")
     if args.markdown:
         write_markdown(report, args.markdown, pictures)
     return 0
@@ -134,6 +131,8 @@ def _measure(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
     options = Options(**{name: getattr(args, name) for name in fields if name != "scenarios"}, scenarios=tuple(args.scenarios))
     options.check()
     parts = parts_of(args)
+    if args.soak:
+        check_length(options)
     report: dict[str, Any] = {
         "schema": SCHEMA,
         "command": f"rllib-maddpg {shlex.join(argv)}",
@@ -152,16 +151,19 @@ def _measure(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
                 with _stdout_to_stderr():
                     tables = PARTS[part](scenario, options)
                 report["tables"] += tables
+                _save(report, args.save)  # what is measured is kept, whatever comes
                 for table in tables:
                     show(text.table_text(table))
         if args.growth:
             with _stdout_to_stderr():
                 report["growth"] = measure_growth(options, tell=_tell)
+            _save(report, args.save)
             for curve in report["growth"]:
                 show(text.growth_text(curve))
         if args.soak:
+            csv_file = args.csv or Path(args.plots or ".") / "soak.csv"
             with _stdout_to_stderr():
-                report["soak"] = measure_soak(options, tell=_tell_sample)
+                report["soak"] = measure_soak(options, csv_file=csv_file, tell=_tell_sample)
             show(text.soak_text(report["soak"]))
     return report
 
@@ -201,6 +203,7 @@ def _stdout_to_stderr() -> contextlib.AbstractContextManager:
     return contextlib.redirect_stdout(sys.stderr)
 
 
-def _parent(file: str | Path) -> Path:
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    return Path(file)
+def _save(report: dict[str, Any], file: str | None) -> None:
+    if file is not None:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text(json.dumps(report, indent=1))

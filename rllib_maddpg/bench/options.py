@@ -69,4 +69,4 @@ def known_scenarios() -> dict[str, str]:
     except ImportError as error:
         raise ValueError("The benchmarks play mpe2's scenarios, which are not installed: pip install mpe2") from error
     modules = [module.name for module in pkgutil.iter_modules(path) if "_v" in module.name]
-    return {module.rpartition("_v")[0]: module for module in sorted(modules)}
+    return dict(sorted((module.rpartition("_v")[0], module) for module in modules))

@@ -46,8 +46,9 @@ def draw_curve(curve: dict[str, Any]) -> Figure:
     axes.set_ylabel(curve["unit"])
     # The measured points themselves are the ticks; powers of ten would miss most of them.
     axes.xaxis.set_major_locator(FixedLocator(curve["x"]))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     axes.xaxis.set_minor_locator(FixedLocator([]))
+    _show_a_decade(axes)
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: number(y).rstrip("0").rstrip(".") if y < 100 else number(y)))
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -62,7 +63,7 @@ def draw_soak(soak: dict[str, Any]) -> Figure:
     env_steps = [s["env_steps"] for s in samples]
     memory.plot(env_steps, [s["rss_mb"] for s in samples], color=_COLORS[0])
     memory.set_ylabel("resident memory [MB]")
-    memory.set_ylim(bottom=0)
+    memory.set_ylim(0, 1.15 * max(s["rss_mb"] for s in samples))
     speed.plot(env_steps, [s["env_steps_per_second"] / s["bare_steps_per_second"] for s in samples], color=_COLORS[0])
     speed.set_ylabel("env steps/s,\nas a ratio to the bare loop")
     speed.set_ylim(bottom=0)
@@ -72,6 +73,13 @@ def draw_soak(soak: dict[str, Any]) -> Figure:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     memory.legend(frameon=False, loc="lower right")
     return figure
+
+
+def _show_a_decade(axes: Axes) -> None:
+    """Widens the y axis to a factor of ten at least: a curve that is nearly flat shall look so."""
+    low, high = axes.get_ylim()
+    missing = max(1.0, (10 * low / high) ** 0.5)
+    axes.set_ylim(low / missing, high * missing)
 
 
 def _figure(rows: int, title: str, setting: str) -> tuple[Figure, list[Axes]]:

@@ -4,11 +4,11 @@ The first three are found by wrapping the calls that do them, on the objects of 
 
 - env step: `step` and `reset` of the environment below our wrappers and adapter (of mpe2's own parallel env, or of the env that
   stands in for it),
-- forward pass: `forward` of each actor network of the runner,
+- forward pass: `JointActors`, or `forward` of each actor network where RLlib's own loop samples,
 - update arithmetic: the Learner's `_update`, RLlib's one door to losses, gradients, optimizers and targets.
 
 A second is counted once, in the innermost of these calls that is running. The rest is the framework's: RLlib's, this package's
-runner, buffer and batches, and Python between them. Code that steps envs or evaluates actors by other calls gives itself a
+runner, buffer and batches, and Python in between. Code that steps envs or evaluates actors by other calls gives itself a
 place in `hooks`; a hook that nothing went through is an error, so that its time does not slip into "everything else".
 """
 
@@ -18,6 +18,8 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import gymnasium as gym
@@ -59,25 +61,28 @@ class Stopwatch:
 
 
 def hooks(algo: MADDPG) -> list[tuple[str, Any, str]]:
-    """What to time: (name, object, attribute)."""
+    """What to time: (name, object or class, attribute)."""
     runner = algo.env_runner_group.local_env_runner
     found = [(ENV, _innermost(env), call) for env in runner.env.envs for call in ("step", "reset")]
     found += [(FORWARD, module.unwrapped().actor, "forward") for module in runner.module.values()]
+    if find_spec("rllib_maddpg.actors"):
+        # A class, since runners make these anew whenever weights change.
+        found.append((FORWARD, import_module("rllib_maddpg.actors").JointActors, "__call__"))
     return [*found, (UPDATE, algo.learner_group._learner, "_update")]
 
 
 @contextlib.contextmanager
 def timed(algo: MADDPG) -> Iterator[Stopwatch]:
     """While entered, the calls of `hooks` are timed. For a local runner and a local Learner."""
-    stopwatch, wrapped = Stopwatch(), hooks(algo)
-    for name, owner, attribute in wrapped:
-        setattr(owner, attribute, stopwatch.wrap(getattr(owner, attribute), name))
-    try:
+    stopwatch = Stopwatch()
+    with contextlib.ExitStack() as undo:
+        for name, owner, attribute in hooks(algo):
+            if attribute in vars(owner):
+                undo.callback(setattr, owner, attribute, vars(owner)[attribute])
+            else:
+                undo.callback(delattr, owner, attribute)  # the class's own shows again
+            setattr(owner, attribute, stopwatch.wrap(getattr(owner, attribute), name))
         yield stopwatch
-    finally:
-        for _, owner, attribute in wrapped:
-            # Set on the object, so the class's own shows again.
-            delattr(owner, attribute)
 
 
 def shares(algo: MADDPG, seconds: float) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """A long run: does resident memory stay where it is once the replay buffer is full, and does the speed?
 
-Machines are shared, so at each sample the bare environment is run for a moment: speed is judged as a ratio to it.
+Machines are shared, so the bare environment is run for a moment after each iteration: speed is judged as a ratio to it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from rllib_maddpg.bench.compare import Claim, seconds_per_unit
+from rllib_maddpg.bench.compare import Claim
 from rllib_maddpg.bench.games import BareLoop, built, make_config
 from rllib_maddpg.bench.options import Options
 from rllib_maddpg.bench.train import env_steps_of
@@ -33,7 +33,7 @@ class Sample:
         seconds: Of training so far, without the calibration.
         rss_mb: Resident memory of the process, MB.
         env_steps_per_second: Since the last sample.
-        bare_steps_per_second: Of the bare environment, just now.
+        bare_steps_per_second: Of the bare environment, in the same time.
     """
 
     env_steps: int
@@ -43,41 +43,62 @@ class Sample:
     bare_steps_per_second: float
 
 
+@dataclass
+class _Clock:
+    """Env steps and seconds of one kind of work, in all and at the last sample."""
+
+    env_steps: int = 0
+    seconds: float = 0.0
+    last_env_steps: int = 0
+    last_seconds: float = 0.0
+
+    def time(self, work: Callable[[], int]) -> None:
+        """Does some work, which returns its env steps."""
+        start = time.perf_counter()
+        env_steps = work()
+        self.seconds += time.perf_counter() - start
+        self.env_steps += env_steps
+
+    def speed(self) -> float:
+        """Env steps per second since this was last asked."""
+        speed = (self.env_steps - self.last_env_steps) / (self.seconds - self.last_seconds)
+        self.last_env_steps, self.last_seconds = self.env_steps, self.seconds
+        return speed
+
+
 def measure_soak(
-    options: Options, *, interval: int = INTERVAL, tell: Callable[[Sample], None] = lambda sample: None
+    options: Options,
+    *,
+    interval: int = INTERVAL,
+    csv_file: str | Path | None = None,
+    tell: Callable[[Sample], None] = lambda sample: None,
 ) -> dict[str, Any]:
     """Trains the first scenario in one process, one update each 100 env steps.
 
     Args:
         interval: Env steps from one sample to the next.
+        csv_file: Where the samples go, as they are taken.
         tell: Is given each sample as it is taken.
 
     Raises:
-        ValueError: If the run would end before the buffer has been full for some samples.
+        ValueError: As `check_length`.
     """
-    least = options.rows + 8 * interval
-    if options.soak_env_steps < least:
-        raise ValueError(
-            f"--soak-env-steps {options.soak_env_steps} must be at least {least}: the buffer of {options.rows} rows "
-            "has to be full for a while."
-        )
+    check_length(options, interval)
     scenario = options.scenarios[0]
     config = make_config(scenario, num_envs=options.num_envs, batch=options.batch, rows=options.rows)
     bare, process, samples = BareLoop(scenario), psutil.Process(), []
+    trained, calibrated = _Clock(), _Clock()
     with built(config) as algo:
-        env_steps = last_env_steps = 0
-        spent = last_spent = 0.0
-        while env_steps < options.soak_env_steps:
-            start = time.perf_counter()
-            env_steps = env_steps_of(algo.train())
-            spent += time.perf_counter() - start
-            if env_steps - last_env_steps < interval:
+        while trained.env_steps < options.soak_env_steps:
+            trained.time(lambda: env_steps_of(algo.train()) - trained.env_steps)
+            calibrated.time(bare.run)
+            if trained.env_steps - trained.last_env_steps < interval:
                 continue
-            speed = (env_steps - last_env_steps) / (spent - last_spent)
-            last_env_steps, last_spent = env_steps, spent
-            bare_speed = 1 / seconds_per_unit(bare.run, min(options.seconds, 0.5))
-            samples.append(Sample(env_steps, spent, process.memory_info().rss / 1e6, speed, bare_speed))
+            rss = process.memory_info().rss / 1e6
+            samples.append(Sample(trained.env_steps, trained.seconds, rss, trained.speed(), calibrated.speed()))
             tell(samples[-1])
+            if csv_file is not None:
+                write_csv([asdict(sample) for sample in samples], csv_file)
     setting = f"{scenario}, {options.num_envs} envs, buffer of {options.rows:,} rows, an update each 100 env steps"
     return {
         "setting": setting,
@@ -85,6 +106,16 @@ def measure_soak(
         "samples": [asdict(sample) for sample in samples],
         "claims": [claim.to_dict() for claim in claims_of(samples, options.rows)],
     }
+
+
+def check_length(options: Options, interval: int = INTERVAL) -> None:
+    """Raises a ValueError if the run would end before the buffer has been full for some samples."""
+    least = options.rows + 8 * interval
+    if options.soak_env_steps < least:
+        raise ValueError(
+            f"--soak-env-steps {options.soak_env_steps} must be at least {least}: the buffer of {options.rows} rows "
+            "has to be full for a while."
+        )
 
 
 def claims_of(samples: list[Sample], capacity: int) -> list[Claim]:
@@ -106,10 +137,10 @@ def claims_of(samples: list[Sample], capacity: int) -> list[Claim]:
     ]
 
 
-def write_csv(soak: dict[str, Any], file: str | Path) -> None:
-    """All samples, one a line."""
+def write_csv(samples: list[dict[str, Any]], file: str | Path) -> None:
+    """One sample a line."""
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     with Path(file).open("w", newline="") as f:
-        writer = csv.DictWriter(f, list(soak["samples"][0]))
+        writer = csv.DictWriter(f, list(samples[0]))
         writer.writeheader()
-        writer.writerows(soak["samples"])
+        writer.writerows(samples)
