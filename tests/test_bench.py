@@ -214,9 +214,8 @@ def test_a_baseline_that_computes_something_else_is_noticed(learner, setting, va
 # ------------------------------------------------------------------------------------------ growth, soak, pages
 
 
-def test_growth_and_soak_end_in_a_page_with_pictures(ray_session, short_iterations, tmp_path, capsys):
-    sizes = Sizes(agents=(2,), batches=(16,), envs=(1,), buffers=(50, 100))
-    curves = measure_growth(TINY, sizes)
+def test_growth_has_a_curve_for_each_size(ray_session):
+    curves = measure_growth(TINY, Sizes(agents=(2,), batches=(16,), envs=(1,), buffers=(50, 100)))
     assert [(c["title"], c["x_name"], c["x"]) for c in curves] == [
         ("Sampling", "agents", [2]),
         ("Sampling", "envs", [1]),
@@ -229,26 +228,39 @@ def test_growth_and_soak_end_in_a_page_with_pictures(ray_session, short_iteratio
         for line in curve["lines"]:
             assert len(line["points"]) == len(curve["x"]) and all(p["median"] > 0 for p in line["points"])
             assert (line["exponent"] is None) == (len(curve["x"]) == 1)
+
+
+def test_the_soak_writes_its_samples_as_it_goes(ray_session, short_iterations, tmp_path):
+    file, lines = tmp_path / "soak.csv", []
     options = replace(TINY, soak_env_steps=TINY.rows + 8 * 50)
-    long_run = measure_soak(options, interval=50, csv_file=tmp_path / "soak.csv")
-    with (tmp_path / "soak.csv").open(newline="") as f:
+    result = measure_soak(options, interval=50, csv_file=file, tell=lambda _: lines.append(file.is_file()))
+    assert lines[:2] == [False, True]
+    with file.open(newline="") as f:
         rows = list(csv.DictReader(f))
-    assert [int(row["env_steps"]) for row in rows] == [s["env_steps"] for s in long_run["samples"]]
+    assert [int(row["env_steps"]) for row in rows] == [s["env_steps"] for s in result["samples"]]
     assert int(rows[-1]["env_steps"]) >= 600 and all(float(row["rss_mb"]) > 1 for row in rows)
     assert all(float(row["bare_steps_per_second"]) > 0 and float(row["env_steps_per_second"]) > 0 for row in rows)
+    assert len(result["claims"]) == 2
 
-    report = run_json(capsys, "update", "--save", str(tmp_path / "bench.json"))
-    assert json.loads((tmp_path / "bench.json").read_text()) == report
-    (tmp_path / "bench.json").write_text(json.dumps({**report, "growth": curves, "soak": long_run}))
-    page, plots = tmp_path / "BENCHMARKS.md", tmp_path / "docs" / "bench"
-    assert main(["bench", "--load", str(tmp_path / "bench.json"), "--plots", str(plots), "--markdown", str(page)]) == 0
-    assert "Update over agents: simple_spread" in capsys.readouterr().out
+
+def test_a_saved_report_becomes_a_page_with_pictures(ray_session, tmp_path, capsys):
+    file, page, plots = tmp_path / "new" / "bench.json", tmp_path / "BENCHMARKS.md", tmp_path / "docs" / "bench"
+    report = run_json(capsys, "update", "--save", str(file))
+    assert json.loads(file.read_text()) == report
+    points = [compare.summary([y, y + 1.0]) for y in (3.0, 12.0)]
+    line = {"name": "ours", "does": "is quick", "exponent": 2.0, "points": points}
+    curve = {"title": "Race", "x_name": "sand dunes", "unit": "s", "setting": "in the sun", "x": [1, 2], "lines": [line] * 2}
+    samples = [vars(Sample(n, n, 100.0, 1000.0, 2000.0)) for n in (1, 2, 3)]
+    long_run = {"setting": "a long way", "capacity": 2, "samples": samples, "claims": report["tables"][0]["claims"]}
+    file.write_text(json.dumps({**report, "growth": [curve], "soak": long_run}))
+    assert main(["bench", "--load", str(file), "--plots", str(plots), "--markdown", str(page)]) == 0
+    assert "Race over sand dunes: in the sun, s" in capsys.readouterr().out
     text = page.read_text()
     assert report["command"] in text and report["hardware"]["cpu"] in text and "## Update" in text
-    names = [name for name in text.replace("(", ")").split(")") if name.endswith(".png")]
-    assert len(names) == 7
-    for name in names:
-        with Image.open(tmp_path / name) as image:
+    assert "| 2 | 12.5 | 12.5 | 1.00 |" in text and "| grows | ~ x^2.00 | ~ x^2.00 |  |" in text
+    for name in ("race_over_sand_dunes", "soak"):
+        assert f"](docs/bench/{name}.png)" in text
+        with Image.open(plots / f"{name}.png") as image:
             assert image.format == "PNG" and image.size[0] == 840
 
 

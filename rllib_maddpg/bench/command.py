@@ -52,9 +52,15 @@ def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     add = command.add_argument
     add("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} or {ALL} (default: {ALL}, unless --growth or --soak)")
-    add("--growth", action="store_true", help="measure how cost grows with agents, envs, batch and buffer")
-    add("--soak", action="store_true", help="a long run: does memory stay, does speed?")
-    add("--scenarios", nargs="+", default=_DEFAULTS.scenarios, metavar="NAME", help="of mpe2 (default: %(default)s)")
+    add("--growth", action="store_true", help="how cost grows with agents, envs, batch and buffer (some ten minutes)")
+    add("--soak", action="store_true", help="a long run: does memory stay, does speed? (some ten minutes)")
+    add(
+        "--scenarios",
+        nargs="+",
+        default=_DEFAULTS.scenarios,
+        metavar="NAME",
+        help=f"of mpe2 (default: {' '.join(_DEFAULTS.scenarios)})",
+    )
     for name, kind, meaning in (
         ("repeats", int, "rounds, each measuring every contender once"),
         ("seconds", float, "wall time of a single measurement"),
@@ -145,6 +151,13 @@ def _measure(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
     show = (lambda string: None) if args.json else lambda string: print(f"{string}\n", flush=True)
     show(text.machine_text(report))
     with _torch_threads(options.torch_threads), local_ray(actors=1):
+        if args.soak:
+            # First, in a young process: memory that earlier parts have given back would hide growth.
+            csv_file = args.csv or Path(args.plots or ".") / "soak.csv"
+            with _stdout_to_stderr():
+                report["soak"] = measure_soak(options, csv_file=csv_file, tell=_tell_sample)
+            show(text.soak_text(report["soak"]))
+            _save(report, args.save)
         for part in parts:
             for scenario in options.scenarios:
                 _tell(f"{part}: {scenario}")
@@ -160,11 +173,6 @@ def _measure(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
             _save(report, args.save)
             for curve in report["growth"]:
                 show(text.growth_text(curve))
-        if args.soak:
-            csv_file = args.csv or Path(args.plots or ".") / "soak.csv"
-            with _stdout_to_stderr():
-                report["soak"] = measure_soak(options, csv_file=csv_file, tell=_tell_sample)
-            show(text.soak_text(report["soak"]))
     return report
 
 
