@@ -115,12 +115,13 @@ def test_a_second_counts_once_for_the_innermost_call(monkeypatch):
 
 def test_the_soak_is_judged_from_the_first_full_quarter_to_the_last():
     # Memory grows while the buffer of 1,000 rows fills, then by 3 %; the machine falls to half its speed, training to 40 %.
-    samples = [Sample(n * 500, n, 50.0 * n, 1000.0, 3000.0) for n in (1, 2)]
-    samples += [Sample(1500 + n * 500, n, 200.0, 1000.0, 3000.0) for n in range(4)]
-    samples += [Sample(3500 + n * 500, n, 206.0, 400.0, 1500.0) for n in range(4)]
-    growth, slowdown = claims_of(samples, capacity=1000)
+    samples = [Sample(n * 500, n, 50.0 * n, 1000.0, 3000.0, 900.0) for n in (1, 2)]
+    samples += [Sample(1500 + n * 500, n, 200.0, 1000.0, 3000.0, 1000.0) for n in range(4)]
+    samples += [Sample(3500 + n * 500, n, 206.0, 400.0, 1500.0, 1100.0) for n in range(4)]
+    growth, slowdown, cpu = claims_of(samples, capacity=1000)
     assert growth.value == pytest.approx(0.03) and not growth.met
     assert slowdown.value == pytest.approx(0.25) and not slowdown.met
+    assert cpu.value == pytest.approx(0.1) and cpu.met is None
 
 
 # ------------------------------------------------------------------------------------------ the parts
@@ -240,7 +241,7 @@ def test_the_soak_writes_its_samples_as_it_goes(ray_session, short_iterations, t
     assert [int(row["env_steps"]) for row in rows] == [s["env_steps"] for s in result["samples"]]
     assert int(rows[-1]["env_steps"]) >= 600 and all(float(row["rss_mb"]) > 1 for row in rows)
     assert all(float(row["bare_steps_per_second"]) > 0 and float(row["env_steps_per_second"]) > 0 for row in rows)
-    assert len(result["claims"]) == 2
+    assert all(float(row["cpu_us_per_env_step"]) > 0 for row in rows) and len(result["claims"]) == 3
 
 
 def test_a_saved_report_becomes_a_page_with_pictures(ray_session, tmp_path, capsys):
@@ -250,7 +251,7 @@ def test_a_saved_report_becomes_a_page_with_pictures(ray_session, tmp_path, caps
     points = [compare.summary([y, y + 1.0]) for y in (3.0, 12.0)]
     line = {"name": "ours", "does": "is quick", "exponent": 2.0, "points": points}
     curve = {"title": "Race", "x_name": "sand dunes", "unit": "s", "setting": "in the sun", "x": [1, 2], "lines": [line] * 2}
-    samples = [vars(Sample(n, n, 100.0, 1000.0, 2000.0)) for n in (1, 2, 3)]
+    samples = [vars(Sample(n, n, 100.0, 1000.0, 2000.0, 900.0)) for n in (1, 2, 3)]
     long_run = {"setting": "a long way", "capacity": 2, "samples": samples, "claims": report["tables"][0]["claims"]}
     file.write_text(json.dumps({**report, "growth": [curve], "soak": long_run}))
     assert main(["bench", "--load", str(file), "--plots", str(plots), "--markdown", str(page)]) == 0
