@@ -23,6 +23,7 @@ import gymnasium as gym
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN
 
 from rllib_maddpg import __version__
+from rllib_maddpg.bench.command import add_bench
 from rllib_maddpg.evaluation import Estimate, Evaluation, evaluate_checkpoint, load_config
 from rllib_maddpg.plots import save_gif
 from rllib_maddpg.run import DEFAULT_ENV_STEPS, DEFAULT_SEED, Observer, RunSummary, TrainOptions, train
@@ -73,8 +74,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("-v", "--verbose", action="store_true", help="show the messages of Ray and Gymnasium, too")
+    verbose = argparse.ArgumentParser(add_help=False)
+    verbose.add_argument("-v", "--verbose", action="store_true", help="show the messages of Ray and Gymnasium, too")
+    common = argparse.ArgumentParser(add_help=False, parents=[verbose])
     common.add_argument(
         "--env-config",
         nargs="+",
@@ -85,6 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_train(commands, common)
     _add_evaluate(commands, common)
+    add_bench(commands, verbose)
     return parser
 
 

@@ -111,7 +111,9 @@ def train(options: TrainOptions, observer: Observer | None = None) -> RunSummary
     observer = observer or Observer()
     plan = _plan(options)
     torch.set_num_threads(options.torch_threads)
-    with _local_ray(plan.config):
+    config = plan.config
+    actors = config.num_env_runners + (config.num_learners or 0) + (config.evaluation_num_env_runners or 0)
+    with local_ray(actors):
         algo = MADDPG.from_checkpoint(str(plan.checkpoint)) if plan.checkpoint else plan.config.build_algo()
         try:
             return _train(algo, plan, observer)
@@ -208,13 +210,12 @@ def _origin(options: TrainOptions) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _local_ray(config: MADDPGConfig) -> Iterator[None]:
-    """The Ray that is running already, or one of our own until the end."""
+def local_ray(actors: int) -> Iterator[None]:
+    """The Ray that is running already, or one of our own until the end, with a core for each of so many actors."""
     if ray.is_initialized():
         yield
         return
     # Actors that find no free core would wait forever, so Ray is told of as many as they need.
-    actors = config.num_env_runners + (config.num_learners or 0) + (config.evaluation_num_env_runners or 0)
     cores = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(os.cpu_count() or 1, actors + 1)}
     ray.init(include_dashboard=False, log_to_driver=False, **cores)
     try:
