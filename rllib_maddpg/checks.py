@@ -81,6 +81,8 @@ def check_resources(config: AlgorithmConfig) -> None:
     for key in ("num_learners", "num_env_runners"):
         require(config, key, _is_whole(getattr(config, key), 0), "a whole number >= 0", "0: the main process does it.")
     require(config, "num_envs_per_env_runner", _is_whole(config.num_envs_per_env_runner, 1), "a whole number > 0", "")
+    fast = config.env_runner_fast_path
+    require(config, "env_runner_fast_path", isinstance(fast, bool), "True or False", "False: sample in RLlib's own loop.")
     require(config, "seed", config.seed is None or _is_whole(config.seed, 0), "a whole number >= 0, or None", "")
     mend = "Batches reach the Learners as they lie in the replay buffer; change observations in `env_to_module_connector`."
     require(config, "learner_connector", config._learner_connector is None, "unset", mend, config._learner_connector)

@@ -101,6 +101,8 @@ class MADDPGConfig(AlgorithmConfig):
         self.ou_theta = 0.15
         self.ou_sigma = 0.2
         self.exploration_temperature: float | list = 1.0
+        # Sampling.
+        self.env_runner_fast_path = True
         # RLlib's own settings that MADDPG needs otherwise than RLlib's default.
         self.env_runner_cls = MADDPGEnvRunner
         self.rollout_fragment_length = "auto"
@@ -180,6 +182,19 @@ class MADDPGConfig(AlgorithmConfig):
                 setattr(self, key, value)
         if buffer_config is not NotProvided:
             self.replay_buffer_config = {**self.replay_buffer_config, **buffer_config}
+        return self
+
+    @override(AlgorithmConfig)
+    def env_runners(self, *, env_runner_fast_path: bool = NotProvided, **kwargs: Any) -> MADDPGConfig:
+        """As RLlib's `env_runners`.
+
+        Args:
+            env_runner_fast_path: False: sample in RLlib's own loop also where MADDPG's columnar one gives the same rows.
+            **kwargs: RLlib's own, such as `num_env_runners`.
+        """
+        super().env_runners(**kwargs)
+        if env_runner_fast_path is not NotProvided:
+            self.env_runner_fast_path = env_runner_fast_path
         return self
 
     @override(AlgorithmConfig)

@@ -84,12 +84,13 @@ class MADDPG(Algorithm):
 
     def _store(self, rollouts: list[JointRollout]) -> None:
         for rollout in rollouts:
-            if rollout.error:
-                raise ValueError(rollout.error)
             rollout.check_finite(self.layout)
         for rollout in rollouts:
             self.replay_buffer.add(rollout)
             self._episode_numbers[rollout.worker_index] = rollout.episode_numbers
+        for rollout in rollouts:
+            if rollout.error:
+                raise ValueError(rollout.error)
         self.metrics.log_dict(
             {
                 (REPLAY_BUFFER_RESULTS, "num_rows"): len(self.replay_buffer),
@@ -131,9 +132,12 @@ class MADDPG(Algorithm):
         explore, clock = env_runner.config.explore, env_runner.num_env_steps_sampled_lifetime
         env_runner.config.explore = self.evaluation_config.explore
         try:
-            return super()._evaluate_on_local_env_runner(env_runner)
+            results = super()._evaluate_on_local_env_runner(env_runner)
         finally:
             env_runner.config.explore, env_runner.num_env_steps_sampled_lifetime = explore, clock
+        if env_runner.sampling_error:
+            raise ValueError(env_runner.sampling_error)
+        return results
 
     def _env_steps_sampled(self) -> int:
         return int(self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0))
