@@ -85,7 +85,9 @@ class ActionCodec(ABC):
         if self.noise == "gumbel":
             # The argmax of output + T * gumbel is an exact draw from softmax(output / T).
             return self.greedy_numpy(output + np.float32(scale) * noise)
-        return np.clip(self.greedy_numpy(output) + np.float32(scale) * noise, -1.0, 1.0, dtype=np.float32)
+        code = self.greedy_numpy(output)
+        code += np.float32(scale) * noise
+        return np.minimum(np.maximum(code, -1.0, out=code), 1.0, out=code)
 
 
 class BoxCodec(ActionCodec):
@@ -98,6 +100,7 @@ class BoxCodec(ActionCodec):
 
     def __init__(self, space: gym.spaces.Box, head: str = "tanh"):
         super().__init__(space, int(np.prod(space.shape, dtype=int)))
+        self._span = space.high - space.low
         self.head = head
         self.noise = "additive" if head == "tanh" else "gumbel"
 
@@ -110,7 +113,7 @@ class BoxCodec(ActionCodec):
     def to_env(self, code: np.ndarray) -> np.ndarray:
         low, high = self.space.low, self.space.high
         # As RLlib's `unsquash_action` computes it, so that no bit differs.
-        return np.clip(low + (self.decode(code) + 1.0) * (high - low) / 2.0, low, high)
+        return np.minimum(np.maximum(low + (self.decode(code) + 1.0) * self._span / 2.0, low), high)
 
     def greedy(self, output: Tensor) -> Tensor:
         return torch.tanh(output) if self.head == "tanh" else 2.0 * torch.softmax(output, -1) - 1.0

@@ -92,7 +92,7 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         self.env, self.config.num_envs_per_env_runner = None, 1
         try:
             super().make_env()
-            fresh = self.env.envs[0]
+            fresh = self.env.envs.pop()  # out of the vector, which closes its envs when it is deleted
         finally:
             self.env, self.num_envs, self._needs_initial_reset = vector, size, needs_reset
             self.config.num_envs_per_env_runner = size

@@ -45,6 +45,7 @@ RUNNER_PARTS = (
     "_new_episode",
     "_make_on_episode_callback",
     "_increase_sampled_metrics",
+    "_log_episode_metrics",
     "_log_env_steps",
 )
 
