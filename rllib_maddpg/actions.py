@@ -48,6 +48,10 @@ class ActionCodec(ABC):
     def decode(self, code: np.ndarray | Tensor) -> np.ndarray | Tensor:
         """Action codes `[T, dim]` -> episode actions `[T, ...]`, as array or tensor like `code`."""
 
+    def to_env(self, code: np.ndarray) -> np.ndarray:
+        """Action codes `[T, dim]` -> actions as the environment takes them, `[T, ...]`; RLlib's connectors make the same."""
+        return self.decode(code)
+
     @abstractmethod
     def greedy(self, output: Tensor) -> Tensor:
         """The deterministic policy mu: head output `[..., dim]` -> action code `[..., dim]`."""
@@ -92,7 +96,9 @@ class ActionCodec(ABC):
         if self.noise == "gumbel":
             # The argmax of output + T * gumbel is an exact draw from softmax(output / T).
             return self.greedy_numpy(output + np.float32(scale) * noise)
-        return np.clip(self.greedy_numpy(output) + np.float32(scale) * noise, -1.0, 1.0, dtype=np.float32)
+        code = self.greedy_numpy(output)
+        code += np.float32(scale) * noise
+        return np.minimum(np.maximum(code, -1.0, out=code), 1.0, out=code)
 
 
 class BoxCodec(ActionCodec):
@@ -105,6 +111,7 @@ class BoxCodec(ActionCodec):
 
     def __init__(self, space: gym.spaces.Box, head: str = "tanh"):
         super().__init__(space, int(np.prod(space.shape, dtype=int)))
+        self._span = space.high - space.low
         self.head = head
         self.noise = "additive" if head == "tanh" else "gumbel"
 
@@ -113,6 +120,11 @@ class BoxCodec(ActionCodec):
 
     def decode(self, code: np.ndarray | Tensor) -> np.ndarray | Tensor:
         return code.reshape(len(code), *self.space.shape)
+
+    def to_env(self, code: np.ndarray) -> np.ndarray:
+        low, high = self.space.low, self.space.high
+        # As RLlib's `unsquash_action` computes it, so that no bit differs.
+        return np.minimum(np.maximum(low + (self.decode(code) + 1.0) * self._span / 2.0, low), high)
 
     def greedy(self, output: Tensor) -> Tensor:
         return torch.tanh(output) if self.head == "tanh" else 2.0 * torch.softmax(output, -1) - 1.0
@@ -151,6 +163,7 @@ class CategoricalCodec(ActionCodec):
         self.starts = starts if starts.size == len(self.nvec) else np.zeros(len(self.nvec), np.int64)
         # Column at which each part's one-hot begins.
         self.offsets = np.concatenate([[0], np.cumsum(self.nvec)[:-1]]).astype(np.int64)
+        self.one_hots = [np.eye(n, dtype=np.float32) for n in self.nvec]
         super().__init__(space, int(sum(self.nvec)))
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -175,11 +188,10 @@ class CategoricalCodec(ActionCodec):
         return torch.cat(parts, -1).to(output.dtype)
 
     def greedy_numpy(self, output: np.ndarray) -> np.ndarray:
-        code = np.zeros(output.shape, np.float32)
-        for offset, n in zip(self.offsets, self.nvec, strict=True):
-            choice = output[..., offset : offset + n].argmax(-1, keepdims=True)
-            np.put_along_axis(code, choice + offset, 1.0, axis=-1)
-        return code
+        if len(self.nvec) == 1:
+            return self.one_hots[0][output.argmax(-1)]
+        blocks = zip(self.offsets, self.nvec, self.one_hots, strict=True)
+        return np.concatenate([one_hot[output[..., o : o + n].argmax(-1)] for o, n, one_hot in blocks], -1)
 
     def sample(self, output: Tensor, gumbel: Tensor | None, temperature: float) -> Tensor:
         parts = []

@@ -86,6 +86,8 @@ def check_resources(config: AlgorithmConfig) -> None:
     require(config, "num_envs_per_env_runner", _is_whole(config.num_envs_per_env_runner, 1), "a whole number > 0", "")
     interval = config.broadcast_interval
     require(config, "broadcast_interval", _is_whole(interval, 1), "a whole number > 0", "1: new weights in each round.")
+    fast = config.env_runner_fast_path
+    require(config, "env_runner_fast_path", isinstance(fast, bool), "True or False", "False: sample in RLlib's own loop.")
     require(config, "seed", config.seed is None or _is_whole(config.seed, 0), "a whole number >= 0, or None", "")
     mend = "Batches reach the Learners as they lie in the replay buffer; change observations in `env_to_module_connector`."
     require(config, "learner_connector", config._learner_connector is None, "unset", mend, config._learner_connector)

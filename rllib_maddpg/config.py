@@ -104,6 +104,7 @@ class MADDPGConfig(AlgorithmConfig):
         # Sampling.
         self.sample_mode = "pipelined"
         self.broadcast_interval = 1
+        self.env_runner_fast_path = True
         # RLlib's own settings that MADDPG needs otherwise than RLlib's default.
         self.env_runner_cls = MADDPGEnvRunner
         self.rollout_fragment_length = "auto"
@@ -188,17 +189,25 @@ class MADDPGConfig(AlgorithmConfig):
 
     @override(AlgorithmConfig)
     def env_runners(
-        self, *, sample_mode: str = NotProvided, broadcast_interval: int = NotProvided, **kwargs: Any
+        self,
+        *,
+        env_runner_fast_path: bool = NotProvided,
+        sample_mode: str = NotProvided,
+        broadcast_interval: int = NotProvided,
+        **kwargs: Any,
     ) -> MADDPGConfig:
         """As RLlib's `env_runners`, and how remote runners and the Learner work together.
 
         Args:
+            env_runner_fast_path: False: sample in RLlib's own loop also where MADDPG's columnar one gives the same rows.
             sample_mode: "pipelined": runners sample the next fragment while the Learner updates, so weights lag by exactly one
                 fragment; "sync": they wait for each other; "async": each runner's fragment is taken as it comes.
             broadcast_interval: In "async" mode, rounds of sampling and updating from one sending of weights to the next.
             **kwargs: RLlib's own, such as `num_env_runners`, `num_envs_per_env_runner`, `sample_timeout_s`.
         """
         super().env_runners(**kwargs)
+        if env_runner_fast_path is not NotProvided:
+            self.env_runner_fast_path = env_runner_fast_path
         if sample_mode is not NotProvided:
             self.sample_mode = sample_mode
         if broadcast_interval is not NotProvided:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 import torch
-from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.module_to_env import RemoveSingleTsTimeRankFromBatch
-from ray.rllib.core.columns import Columns
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.utils.annotations import override
 
+from rllib_maddpg.actors import JointActors
 from rllib_maddpg.envs import ReadableEndings, SeededEpisodes, resolve_env
-from rllib_maddpg.exploration import JointExploration
+from rllib_maddpg.exploration import JointExploration, greedy
+from rllib_maddpg.fast_path import reason_for_stock_path
 from rllib_maddpg.layout import JointLayout
+from rllib_maddpg.noise_connector import AddExplorationNoise
 from rllib_maddpg.replay import JointRollout, rollout_from_episodes
-from rllib_maddpg.rl_module import HEAD_OUTPUT
+from rllib_maddpg.sampling import JointSampler
+from rllib_maddpg.sampling_metrics import log_sample
+
+logger = logging.getLogger(__name__)
 
 EPISODE_NUMBERS = "episode_numbers"
 
@@ -37,6 +42,9 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         if self.module is not None:
             self.layout = next(iter(self.module.values())).unwrapped().layout
         self._random_actions = False
+        self.sampling_error = ""  # of the last call of `sample`
+        self._sampler: JointSampler | None = None
+        self._stock_reason: str | None = None  # of the slow path; None: not asked yet, "": none
         if self.env is not None and self.layout is not None:
             self.exploration = self._make_exploration()
             noise = AddExplorationNoise()
@@ -74,38 +82,56 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         key = (int(self.config.in_evaluation), self.worker_index or 0, env, episode)
         return np.random.SeedSequence(self._entropy, spawn_key=key)
 
+    def _make_sub_env_anew(self, number: int) -> None:
+        """Replaces one sub-env that has failed; the new one goes on with the next episode."""
+        vector, envs, size, needs_reset = self.env, self.env.envs, self.num_envs, self._needs_initial_reset
+        try:
+            envs[number].close()
+        except Exception as error:
+            logger.warning("Env %d could not be closed: %s", number, error)
+        # RLlib's own way to an env, for a vector of one.
+        self.env, self.config.num_envs_per_env_runner = None, 1
+        try:
+            super().make_env()
+            fresh = self.env.envs.pop()  # out of the vector, which closes its envs when it is deleted
+        finally:
+            self.env, self.num_envs, self._needs_initial_reset = vector, size, needs_reset
+            self.config.num_envs_per_env_runner = size
+        envs[number] = SeededEpisodes(ReadableEndings(fresh), self._seed_of_episode(number), envs[number].next_episode)
+        self._explored_episode[number] = -1
+
     @override(MultiAgentEnvRunner)
-    def sample(
+    def _sample(
         self,
         *,
         num_timesteps: int | None = None,
         num_episodes: int | None = None,
-        explore: bool | None = None,
+        explore: bool,
         random_actions: bool = False,
         force_reset: bool = False,
     ) -> list[JointRollout]:
         """Samples `num_timesteps` env steps or `num_episodes` episodes; arguments as in `MultiAgentEnvRunner.sample`.
 
         Returns:
-            One `JointRollout` of at least `num_timesteps` rows; or of none, with an `error`, if the env has no joint
-            transitions.
+            One `JointRollout`: of at least `num_timesteps` rows, or of those of `num_episodes` whole episodes; of fewer,
+            with an `error`, if an env failed for good. The algorithm raises it: raised in a remote runner, it would only make
+            RLlib restart that, again and again.
+
+        Raises:
+            ValueError: That error, if the runner is one for evaluation.
         """
         # RLlib's own random actions bypass the module's [-1, 1] scale, so ours are drawn by the exploration.
         self._random_actions = random_actions
-        episodes = super().sample(
-            num_timesteps=num_timesteps,
-            num_episodes=num_episodes,
-            explore=True if random_actions else explore,
-            force_reset=force_reset,
-        )
-        try:
-            rollout = rollout_from_episodes(episodes, self.layout)
-        except ValueError as error:
-            # Raised by the algorithm: an error in a remote runner would only make RLlib restart it, again and again.
-            rollout = JointRollout.empty(self.layout, 0)
-            rollout.error = str(error)
+        asked = {"num_timesteps": num_timesteps, "num_episodes": num_episodes, "force_reset": force_reset}
+        if self._is_fast():
+            rollout = self._sample_columns(explore=explore or random_actions, **asked)
+        else:
+            rollout = self._sample_episodes(explore=explore or random_actions, **asked)
         rollout.worker_index = self.worker_index or 0
         rollout.episode_numbers = self.episode_numbers
+        self.sampling_error = rollout.error
+        if rollout.error and self.config.in_evaluation:
+            raise ValueError(rollout.error)  # nobody would look at the rollout
         return [rollout]
 
     def sample_fragment(
@@ -127,6 +153,50 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
             for tensor in self.module[module_id].unwrapped().actor_state():
                 tensor.copy_(torch.tensor(vector[at : at + tensor.numel()]).view_as(tensor))
                 at += tensor.numel()
+
+    def _is_fast(self) -> bool:
+        if self._stock_reason is None:
+            self._stock_reason = reason_for_stock_path(self) or ""
+            if self._stock_reason:
+                # One runner is enough to warn, and whoever has set the switch knows.
+                level = logging.WARNING if self.config.env_runner_fast_path and (self.worker_index or 0) <= 1 else logging.INFO
+                logger.log(level, "Env runner samples in RLlib's own, slower loop: %s.", self._stock_reason)
+        return not self._stock_reason
+
+    def _sample_episodes(self, **asked: Any) -> JointRollout:
+        """In RLlib's own loop."""
+        episodes = super()._sample(**asked)
+        try:
+            return rollout_from_episodes(episodes, self.layout)
+        except ValueError as error:
+            rollout = JointRollout.empty(self.layout, 0)
+            rollout.error = str(error)
+            return rollout
+
+    def _sample_columns(self, *, explore: bool, force_reset: bool, **asked: Any) -> JointRollout:
+        """In the columnar loop."""
+        if self._sampler is None or self._sampler.envs is not self.env.envs:
+            self._sampler = JointSampler(
+                self.layout, self.env.envs, self._make_sub_env_anew, self._failures_allowed(), self.worker_index or 0
+            )
+        # Made anew each time, because the weights may have changed.
+        actors = JointActors(self.layout, {m: module.unwrapped().actor for m, module in self.module.items()})
+        everyone = list(range(self.num_envs))
+
+        def act(obs: np.ndarray) -> np.ndarray:
+            return self.explore(everyone, actors(obs)) if explore else greedy(self.layout, actors(obs))
+
+        sample = self._sampler.sample(act, force_reset=force_reset or self._needs_initial_reset, **asked)
+        self._needs_initial_reset = False
+        log_sample(self, sample)
+        return sample.rollout
+
+    def _failures_allowed(self) -> int:
+        """Failures of sub-envs in a row that RLlib's settings want to see mended by new envs."""
+        config = self.config
+        is_remote = (self.worker_index or 0) > 0
+        restart = config.restart_failed_sub_environments or (is_remote and config.restart_failed_env_runners)
+        return config.num_consecutive_env_runner_failures_tolerance if restart else 0
 
     def explore(self, envs: list[int], outputs: np.ndarray) -> np.ndarray:
         """Noisy action codes `[E, action_dim]` of the envs that act now; see `JointExploration.act`."""
@@ -173,31 +243,3 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
     @override(MultiAgentEnvRunner)
     def _prune_zero_len_sa_episodes(episode: Any) -> None:
         """Keeps agents that have only observed yet: their first observation belongs to the row's next state."""
-
-
-class AddExplorationNoise(ConnectorV2):
-    """Module-to-env connector: head outputs -> noisy episode actions, through the runner's exploration."""
-
-    # Set by the runner and no constructor argument, because RLlib pickles those into checkpoints.
-    runner: MADDPGEnvRunner
-
-    @override(ConnectorV2)
-    def __call__(self, *, batch: dict[str, Any], episodes: list, **kwargs: Any) -> dict[str, Any]:
-        outputs = batch.pop(HEAD_OUTPUT, None)
-        if outputs is None:
-            return batch  # inference: the module has chosen the actions itself
-        layout = self.runner.layout
-        env_of = {episode.id_: e for e, episode in enumerate(episodes)}
-        envs = sorted({env_of[episode_id] for episode_id, _, _ in outputs})
-        row_of = {e: row for row, e in enumerate(envs)}
-        joint = np.zeros((len(envs), layout.action_dim), np.float32)
-        places = {}
-        for key, items in outputs.items():
-            slot = layout.slots[layout.index(key[1])]
-            places[key] = row_of[env_of[key[0]]], slot
-            joint[places[key][0], slot.actions] = items[0]
-        codes = self.runner.explore(envs, joint)
-        batch[Columns.ACTIONS] = {
-            key: [slot.codec.decode(codes[row : row + 1, slot.actions])[0]] for key, (row, slot) in places.items()
-        }
-        return batch

@@ -169,6 +169,8 @@ def _make_runner(
             os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a window then
     config.environment(disable_env_checking=True)
     config.env_runners(num_env_runners=0, num_envs_per_env_runner=min(num_envs, episodes), explore=False)
+    # An env made anew would have no record of its episodes.
+    config.fault_tolerance(restart_failed_sub_environments=False)
     config.debugging(seed=seed)
     config.in_evaluation = True
     runner = config.env_runner_cls(config=config, worker_index=0, num_workers=0)

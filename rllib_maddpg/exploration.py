@@ -15,6 +15,15 @@ from ray.rllib.utils.schedules.scheduler import Scheduler
 from rllib_maddpg.layout import JointLayout
 
 NOISE_TYPES = ("gaussian", "ornstein_uhlenbeck", "none")
+BLOCK = 32  # env steps of an episode whose random numbers are drawn at once
+
+
+def greedy(layout: JointLayout, outputs: np.ndarray) -> np.ndarray:
+    """Noise-free action codes of head outputs, `[E, action_dim]` float32 both."""
+    codes = np.empty_like(outputs)
+    for group in layout.action_groups():
+        codes[:, group.actions] = group.codec.greedy_numpy(group.part(outputs)).reshape(len(codes), -1)
+    return codes
 
 
 class JointExploration:
@@ -54,12 +63,18 @@ class JointExploration:
         self.random_steps = random_steps
         self._noise_scale = Scheduler(noise_scale)
         self._temperature = Scheduler(temperature)
+        self._groups = layout.action_groups()
+        self._draws_gumbel = any(group.codec.noise == "gumbel" for group in self._groups)
         self._rngs: list[np.random.Generator | None] = [None] * num_envs
+        block = num_envs, BLOCK, layout.action_dim
+        self._uniform, self._normal, self._gumbel = (np.zeros(block, np.float32) for _ in range(3))
+        self._at = [BLOCK] * num_envs  # per env the row of its block that comes next
         self._ou_state = np.zeros((num_envs, layout.action_dim), np.float32)
 
     def begin_episode(self, env: int, rng: np.random.Generator) -> None:
         """Resets the noise of env number `env`, which draws from `rng` until its next episode."""
         self._rngs[env] = rng
+        self._at[env] = BLOCK
         self._ou_state[env] = 0.0
 
     def act(self, envs: Sequence[int], outputs: np.ndarray, env_steps: int, random: bool = False) -> np.ndarray:
@@ -74,31 +89,50 @@ class JointExploration:
         Returns:
             Action codes `[E, action_dim]` float32.
         """
-        # Every env always draws both kinds for every agent: its stream stays the same whoever is alive.
-        uniform = np.stack([self._rngs[e].random(self.layout.action_dim, np.float32) for e in envs])
-        normal = np.stack([self._rngs[e].standard_normal(self.layout.action_dim, np.float32) for e in envs])
-        gumbel = -np.log(-np.log(np.clip(uniform, 1e-20, 1.0 - 2.0**-24)))
-        additive = self._additive(envs, normal)
+        rows = self._next_rows(envs)
+        additive = self._additive(rows)
         random = random or env_steps < self.random_steps
         scale = self._noise_scale.update(env_steps)
         temperature = self._temperature.update(env_steps)
         codes = np.empty_like(outputs)
-        for slot in self.layout.slots:
-            at = slot.actions
-            if slot.codec.noise == "gumbel":
-                output = np.zeros_like(outputs[:, at]) if random else outputs[:, at]
-                codes[:, at] = slot.codec.explore(output, gumbel[:, at], 1.0 if random else temperature)
+        for group in self._groups:
+            if group.codec.noise == "gumbel":
+                output = group.part(np.zeros_like(outputs) if random else outputs)
+                code = group.codec.explore(output, group.part(self._gumbel[rows]), 1.0 if random else temperature)
             elif random:
-                codes[:, at] = 2.0 * uniform[:, at] - 1.0
+                code = 2.0 * group.part(self._uniform[rows]) - 1.0
+            elif additive is None:
+                code = group.codec.greedy_numpy(group.part(outputs))
             else:
-                codes[:, at] = slot.codec.explore(outputs[:, at], additive[:, at], scale)
+                code = group.codec.explore(group.part(outputs), group.part(additive), scale)
+            codes[:, group.actions] = code.reshape(len(codes), -1)
         return codes
 
-    def _additive(self, envs: Sequence[int], normal: np.ndarray) -> np.ndarray:
+    def _next_rows(self, envs: Sequence[int]) -> tuple[Sequence[int], list[int]]:
+        """Index of each env's next row in the blocks of random numbers, which are drawn anew when they are used up."""
+        at = []
+        for e in envs:
+            if self._at[e] == BLOCK:
+                self._draw(e)
+            at.append(self._at[e])
+            self._at[e] += 1
+        return envs, at
+
+    def _draw(self, env: int) -> None:
+        # Both kinds for every agent, whether needed or not: an env's stream stays the same whoever is alive.
+        uniform = self._rngs[env].random(out=self._uniform[env], dtype=np.float32)
+        self._rngs[env].standard_normal(out=self._normal[env], dtype=np.float32)
+        if self._draws_gumbel:
+            self._gumbel[env] = -np.log(-np.log(np.clip(uniform, 1e-20, 1.0 - 2.0**-24)))
+        self._at[env] = 0
+
+    def _additive(self, rows: tuple[Sequence[int], list[int]]) -> np.ndarray | None:
+        """Noise before its scale, `[E, action_dim]`; None if there is none."""
         if self.noise_type == "none":
-            return np.zeros_like(normal)
+            return None
         if self.noise_type == "gaussian":
-            return normal
+            return self._normal[rows]
+        envs, _ = rows
         state = self._ou_state[envs]
-        self._ou_state[envs] = state = state - self.ou_theta * state + self.ou_sigma * normal
+        self._ou_state[envs] = state = state - self.ou_theta * state + self.ou_sigma * self._normal[rows]
         return state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 import gymnasium as gym
 import numpy as np
@@ -28,6 +29,25 @@ class AgentSlot:
     codec: ActionCodec
     obs: slice
     actions: slice
+
+
+@dataclass(frozen=True)
+class ActionGroup:
+    """Agents side by side in the joint action whose action spaces are equal, so that one array operation serves them all.
+
+    Attributes:
+        agents: Their ids, in order.
+        codec: The codec of each of them.
+        actions: Their columns in the joint action.
+    """
+
+    agents: tuple[str, ...]
+    codec: ActionCodec
+    actions: slice
+
+    def part(self, joint: np.ndarray) -> np.ndarray:
+        """Their share of joint actions or head outputs `[B, action_dim]`: `[B, n, dim]`."""
+        return joint[:, self.actions].reshape(len(joint), len(self.agents), self.codec.dim)
 
 
 class JointLayout:
@@ -107,6 +127,15 @@ class JointLayout:
     def codec_of(self, module: str) -> ActionCodec:
         """The codec that the agents of a module share."""
         return self.slots_of(module)[0].codec
+
+    def action_groups(self) -> list[ActionGroup]:
+        """All agents in order, neighbours with equal action spaces together."""
+        groups = []
+        for _, equals in groupby(self.slots, key=lambda slot: (slot.codec.space, getattr(slot.codec, "head", None))):
+            slots = list(equals)
+            columns = slice(slots[0].actions.start, slots[-1].actions.stop)
+            groups.append(ActionGroup(tuple(s.agent for s in slots), slots[0].codec, columns))
+        return groups
 
     def split(self, joint: np.ndarray, module: str, what: str) -> np.ndarray:
         """A module's share of a joint column, as a view.

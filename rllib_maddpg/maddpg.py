@@ -236,9 +236,12 @@ class MADDPG(Algorithm):
         explore, clock = env_runner.config.explore, env_runner.num_env_steps_sampled_lifetime
         env_runner.config.explore = self.evaluation_config.explore
         try:
-            return super()._evaluate_on_local_env_runner(env_runner)
+            results = super()._evaluate_on_local_env_runner(env_runner)
         finally:
             env_runner.config.explore, env_runner.num_env_steps_sampled_lifetime = explore, clock
+        if env_runner.sampling_error:
+            raise ValueError(env_runner.sampling_error)
+        return results
 
     @override(Algorithm)
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:

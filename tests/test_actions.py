@@ -94,3 +94,11 @@ def test_head_metrics_by_hand():
     assert saturation.tolist() == [0.5, 0.5]
     entropy = make_codec(gym.spaces.MultiDiscrete([2, 4])).head_metrics(torch.zeros(3, 6))["action_entropy"]
     assert entropy.tolist() == pytest.approx([(np.log(2) + np.log(4)) / 2] * 3)
+
+
+def test_env_actions_are_rllibs_to_the_bit(codec):
+    from ray.rllib.utils.spaces.space_utils import unsquash_action
+
+    codes = codec.explore(outputs(codec, 300).numpy(), np.zeros((300, codec.dim), np.float32), 1.0)
+    expected = [unsquash_action(action, codec.space) for action in codec.decode(codes)]
+    np.testing.assert_array_equal(codec.to_env(codes), np.stack(expected), strict=True)

@@ -432,7 +432,7 @@ def test_single_agent_gymnasium_env_is_ddpg(build):
     assert evaluation.length.mean == 200 and -2000 < evaluation.team.mean < 0
 
 
-def test_nan_from_the_env_names_agent_and_step_and_stores_nothing(build):
+def test_nan_from_the_env_names_agent_and_step_and_keeps_the_rows_before(build):
     class NanEnv(LedgerEnv):
         def step(self, actions):
             result = super().step(actions)
@@ -441,9 +441,10 @@ def test_nan_from_the_env_names_agent_and_step_and_stores_nothing(build):
             return result
 
     algo = build(small_config(NanEnv, num_envs=1).environment(env_config={"script": TIME_LIMIT}))
-    with pytest.raises(ValueError, match=r"reward of agent 'b' is nan at step 5 .*runner 0"):
+    with pytest.raises(ValueError, match=r"reward of agent 'b' is nan at step 2 of the episode in env 0 of env runner 0"):
         algo.train()
-    assert len(algo.replay_buffer) == 0
+    # An episode of 4 steps, and the first of the next one.
+    assert len(algo.replay_buffer) == 5
 
 
 def test_a_users_multi_module_spec_and_subclass_stay_inference_only_on_runners(build):

@@ -26,7 +26,7 @@ class JointRollout:
             an agent that acts at x', or would but for the time limit.
         worker_index: Runner that sampled it (0: the local one).
         episode_numbers: Number of the next episode in each of the runner's envs.
-        error: Why there are no rows, for the algorithm to raise; empty: all is well.
+        error: Why there are fewer rows than asked for, for the algorithm to raise when it has stored them; empty: all is well.
     """
 
     columns: dict[str, np.ndarray]

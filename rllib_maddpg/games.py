@@ -1,0 +1,243 @@
+"""The running episodes of several environments: who is in the game, what was last observed, and what a step writes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+from rllib_maddpg.layout import AgentSlot, JointLayout
+
+
+class EnvFailure(Exception):
+    """An environment gave something of which no joint row can be made.
+
+    Attributes:
+        what: The agent and what is wrong with it, to be followed by where it happened.
+        mend: What to do about it.
+    """
+
+    def __init__(self, what: str, mend: str):
+        super().__init__(what)
+        self.what, self.mend = what, mend
+
+
+@dataclass
+class FinishedEpisode:
+    """What the metrics need of an episode.
+
+    Attributes:
+        length: Env steps.
+        returns: Undiscounted return by agent, of those that were in the game.
+        agent_steps: Actions taken, by agent.
+        seconds: Time spent sampling it.
+    """
+
+    length: int
+    returns: dict[str, float]
+    agent_steps: dict[str, int]
+    seconds: float
+
+
+class Games:
+    """The episodes of E envs, side by side in arrays.
+
+    Attributes:
+        obs: What the agents act on next, `[E, obs_dim]` float32; zeros for those that are not in the game.
+        alive: Who is in the game, `[E, N]` bool.
+        whole: Per env whether all agents are in the game, a list of bool.
+        lengths: Per env the steps of its episode, `[E]` int.
+    """
+
+    def __init__(self, layout: JointLayout, num_envs: int):
+        self.layout = layout
+        self._agents, n = layout.agents, len(layout)
+        self._pick = itemgetter(*layout.agents) if n > 1 else lambda values: (values[layout.agents[0]],)
+        self._widths = [slot.obs.stop - slot.obs.start for slot in layout.slots]
+        # Per column the agent that it belongs to.
+        self._agent_of_obs = np.repeat(np.arange(n), self._widths)
+        self._agent_of_action = np.repeat(np.arange(n), [slot.codec.dim for slot in layout.slots])
+        self.obs = np.zeros((num_envs, layout.obs_dim), np.float32)
+        self.alive, self._seen, self._ended = (np.zeros((num_envs, n), bool) for _ in range(3))
+        self._returns, self._agent_steps = np.zeros((num_envs, n)), np.zeros((num_envs, n))
+        self.whole = [False] * num_envs
+        self.lengths = np.zeros(num_envs, int)
+        self._seconds, self._since = np.zeros(num_envs), np.zeros(num_envs)
+
+    def living(self, env: int) -> list[str]:
+        """The agents of an env that act now."""
+        return [agent for agent, alive in zip(self._agents, self.alive[env], strict=True) if alive]
+
+    def mask(self, codes: np.ndarray) -> np.ndarray:
+        """Action codes `[E, action_dim]` with zeros for the agents that are not in the game."""
+        return codes if all(self.whole) else np.where(self.alive[:, self._agent_of_action], codes, np.float32(0.0))
+
+    def resume_clock(self) -> None:
+        """Time counts for the running episodes from now."""
+        self._since[:] = time.perf_counter()
+
+    def pause_clock(self) -> None:
+        """Time no longer counts for the running episodes."""
+        self._seconds += time.perf_counter() - self._since
+
+    def begin(self, env: int, observations: Mapping[str, Any]) -> None:
+        """Starts the episode of an env with what its `reset` gave.
+
+        Raises:
+            EnvFailure: If that is not what the spaces say.
+        """
+        for column in (self.obs, self.alive, self._seen, self._ended, self._returns, self._agent_steps, self.lengths):
+            column[env] = 0
+        self._seconds[env], self._since[env] = 0.0, time.perf_counter()
+        self._check_known(observations)
+        for i, slot in enumerate(self.layout.slots):
+            if slot.agent in observations:
+                self.obs[env, slot.obs] = _observation(observations, slot)
+                self.alive[env, i] = True
+        self._seen[env] = self.alive[env]
+        self.whole[env] = bool(self.alive[env].all())
+        self._check_finite(self.obs[env])
+
+    def write(self, env: int, result: tuple, columns: dict[str, np.ndarray]) -> bool:
+        """Writes what a step gave and takes note of who comes and goes.
+
+        Args:
+            env: Number of the env.
+            result: What its `step` gave.
+            columns: The rows of this step, `[E, width]` each; as if all agents were in the game and none ended.
+
+        Returns:
+            Whether the episode is over.
+
+        Raises:
+            EnvFailure: If that makes no joint row.
+        """
+        if self.whole[env] and self._write_plain(result, columns["new_obs"][env], columns["rewards"][env]):
+            return False
+        row = {name: column[env] for name, column in columns.items()}
+        observations, rewards, terminateds, truncateds, _ = result
+        self._check_known(observations)
+        for name in ("new_obs", "rewards", "alive", "next_alive"):
+            row[name][:] = 0.0
+        all_terminated, all_truncated = terminateds.get("__all__", False), truncateds.get("__all__", False)
+        for i, slot in enumerate(self.layout.slots):
+            agent = slot.agent
+            # As `ReadableEndings` has it: who is marked as both was truncated.
+            truncated = bool(truncateds.get(agent, False) or all_truncated)
+            terminated = bool(terminateds.get(agent, False) or all_terminated) and not truncated
+            if self.alive[env, i]:
+                self.alive[env, i] = not (terminated or truncated)
+                self._ended[env, i] = terminated or truncated
+                row["alive"][i], row["next_alive"][i], row["terminateds"][i] = True, not terminated, terminated
+                row["rewards"][i] = _reward(rewards, agent)
+            elif agent in observations and not (terminated or truncated):
+                if self._ended[env, i]:
+                    raise EnvFailure(f"Agent {agent!r} is observed after its end", "An agent that has ended must stay away.")
+                self.alive[env, i] = self._seen[env, i] = True
+                row["next_alive"][i] = True
+            else:
+                continue
+            row["new_obs"][slot.obs] = _observation(observations, slot)
+        self.whole[env] = bool(self.alive[env].all())
+        return bool(all_terminated or all_truncated)
+
+    def advance(self, columns: dict[str, np.ndarray]) -> dict[int, EnvFailure]:
+        """Goes on to the next step after all envs have written their rows.
+
+        Args:
+            columns: As in `write`.
+
+        Returns:
+            Envs with a number in their rows that is not finite, and what is wrong with it.
+        """
+        self.lengths += 1
+        self._returns += columns["rewards"]
+        self._agent_steps += columns["alive"]
+        self.obs[:] = columns["new_obs"]
+        failed = {}
+        if not (is_finite(self.obs) and is_finite(self._returns)):
+            for env, (obs, rewards) in enumerate(zip(columns["new_obs"], columns["rewards"], strict=True)):
+                try:
+                    self._check_finite(obs, rewards)
+                except EnvFailure as failure:
+                    failed[env] = failure
+        if not all(self.whole):
+            self.obs[~self.alive[:, self._agent_of_obs]] = 0.0
+        return failed
+
+    def finished(self, env: int) -> FinishedEpisode:
+        """Summary of an env's episode, which is over."""
+        seen = [i for i in range(len(self._agents)) if self._seen[env, i]]
+        return FinishedEpisode(
+            length=int(self.lengths[env]),
+            returns={self._agents[i]: float(self._returns[env, i]) for i in seen},
+            agent_steps={self._agents[i]: int(self._agent_steps[env, i]) for i in seen},
+            seconds=float(self._seconds[env] + time.perf_counter() - self._since[env]),
+        )
+
+    def _write_plain(self, result: tuple, new_obs: np.ndarray, reward: np.ndarray) -> bool:
+        """Writes a step in which all agents were and stay in the game; False if it may be another."""
+        observations, rewards, terminateds, truncateds, _ = result
+        if len(observations) != len(self._agents) or True in terminateds.values() or True in truncateds.values():
+            return False
+        try:
+            arrays = self._pick(observations)
+            if [*map(len, arrays)] != self._widths:
+                return False
+            np.concatenate(arrays, out=new_obs)
+            reward[:] = self._pick(rewards)
+        except (KeyError, TypeError, ValueError):
+            return False
+        return True
+
+    def _check_known(self, observations: Mapping[str, Any]) -> None:
+        for agent in observations:
+            if agent not in self.layout:
+                raise EnvFailure(f"Agent {agent!r} is none of {self._agents}", "Add it to the env's `possible_agents`.")
+
+    def _check_finite(self, obs: np.ndarray, rewards: np.ndarray | None = None) -> None:
+        for i, slot in enumerate(self.layout.slots):
+            values = {"observation": obs[slot.obs], "reward": np.zeros(1) if rewards is None else rewards[i : i + 1]}
+            for what, numbers in values.items():
+                bad = numbers[~np.isfinite(numbers)]
+                if len(bad):
+                    mend = "Mend the environment, or wrap it so that its observations and rewards are finite."
+                    raise EnvFailure(f"The {what} of agent {slot.agent!r} is {bad[0]}", mend)
+
+
+def _observation(observations: Mapping[str, Any], slot: AgentSlot) -> np.ndarray:
+    if slot.agent not in observations:
+        raise EnvFailure(
+            f"Agent {slot.agent!r} has no observation, though it is in the game,",
+            "Every agent in the game observes and acts at every step, or there are no joint transitions: convert a turn-based "
+            "game to a parallel one (PettingZoo: `aec_to_parallel`). An agent that is truncated needs its last observation.",
+        )
+    obs = np.asarray(observations[slot.agent])
+    width = slot.obs.stop - slot.obs.start
+    if obs.shape != (width,):
+        raise EnvFailure(
+            f"The observation of agent {slot.agent!r} has shape {obs.shape} and not {(width,)}",
+            "Let the env observe what its `observation_spaces` say.",
+        )
+    return obs
+
+
+def _reward(rewards: Mapping[str, Any], agent: str) -> float:
+    try:
+        return float(rewards[agent])
+    except (KeyError, TypeError, ValueError):
+        raise EnvFailure(
+            f"The reward of agent {agent!r} is {rewards.get(agent, 'missing')!r}", "Every agent that acts gets a number."
+        ) from None
+
+
+def is_finite(array: np.ndarray) -> bool:
+    """Whether there is neither NaN nor infinity in a float array."""
+    # The sum of squares tells it at a third of the price, unless it overflows.
+    flat = array.ravel()
+    return math.isfinite(np.dot(flat, flat)) or bool(np.isfinite(flat).all())

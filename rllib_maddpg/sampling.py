@@ -1,0 +1,233 @@
+"""The columnar loop: steps several environments side by side and writes joint rows where they belong."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from rllib_maddpg.games import EnvFailure, FinishedEpisode, Games, is_finite
+from rllib_maddpg.layout import JointLayout
+from rllib_maddpg.replay.blocks import RowBlocks
+from rllib_maddpg.replay.rollout import JointRollout
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Sample:
+    """What a call of `JointSampler.sample` brought.
+
+    Attributes:
+        rollout: The joint rows, env by env, those of an env in order of time.
+        episodes: Finished episodes; only as many as were asked for.
+        num_episodes: All that finished, also those that did so beside the last one asked for.
+        env_steps: All env steps, also those whose rows were not asked for.
+        agent_steps: Number of observations that followed them, by agent.
+        num_failures: Steps and resets that failed.
+        rounds: Number of times that all envs were stepped.
+        env_seconds: Time spent in the envs.
+        actor_seconds: Time spent choosing actions.
+    """
+
+    rollout: JointRollout | None = None
+    episodes: list[FinishedEpisode] = field(default_factory=list)
+    num_episodes: int = 0
+    env_steps: int = 0
+    agent_steps: dict[str, int] = field(default_factory=dict)
+    num_failures: int = 0
+    rounds: int = 0
+    env_seconds: float = 0.0
+    actor_seconds: float = 0.0
+
+
+class JointSampler:
+    """Steps E envs, and goes on with their episodes from one call to the next.
+
+    A round steps every env once. An env whose episode is over is reset at the start of the next round, in which it then
+    steps like the others, so that blocks of rows stay dense.
+    """
+
+    def __init__(
+        self,
+        layout: JointLayout,
+        envs: list[Any],
+        remake_env: Callable[[int], None],
+        max_failures: int = 0,
+        worker_index: int = 0,
+    ):
+        """
+        Args:
+            layout: Order of agents in a row.
+            envs: E `MultiAgentEnv`s, whose ends `ReadableEndings` has brought into one form.
+            remake_env: Puts a new env into this list; called with the number of one that failed.
+            max_failures: Failures in a row after which an env is still made anew. A call without any ends the row.
+            worker_index: Number of the env runner, for messages.
+        """
+        self.layout, self.envs = layout, envs
+        self.max_failures, self.worker_index = max_failures, worker_index
+        self._remake_env = remake_env
+        self._groups = layout.action_groups()
+        self._games = Games(layout, len(envs))
+        self._due_reset = list(range(len(envs)))
+        self._broken: set[int] = set()
+        self._failures_in_a_row = 0
+
+    def sample(
+        self,
+        act: Callable[[np.ndarray], np.ndarray],
+        num_timesteps: int | None = None,
+        num_episodes: int | None = None,
+        force_reset: bool = False,
+    ) -> Sample:
+        """Samples at least `num_timesteps` env steps or exactly `num_episodes` whole episodes.
+
+        Args:
+            act: Joint observations `[E, obs_dim]` -> action codes `[E, action_dim]`; may say anything for agents that are
+                not in the game, whose observations are zeros.
+            num_timesteps: Env steps of all envs together.
+            num_episodes: Instead of `num_timesteps`: all envs are reset first, and what belongs to no finished episode
+                is dropped.
+            force_reset: Start with new episodes.
+
+        Returns:
+            The rows and what the metrics need. `rollout.error` says why there are fewer rows than asked for.
+        """
+        num_envs = len(self.envs)
+        if force_reset or num_episodes is not None:
+            self._due_reset = list(range(num_envs))
+        blocks = RowBlocks(self.layout, num_envs, 64 if num_timesteps is None else max(1, math.ceil(num_timesteps / num_envs)))
+        sample, error = Sample(), ""
+        ends = np.zeros(num_envs, int)  # per env the row at which its last finished episode ends
+        self._games.resume_clock()
+        while not error and (
+            len(sample.episodes) < num_episodes if num_timesteps is None else sample.env_steps < num_timesteps
+        ):
+            error = self._reset(sample)
+            if error:
+                break
+            started = time.perf_counter()
+            codes = self._games.mask(act(self._games.obs))
+            sample.actor_seconds += time.perf_counter() - started
+            error = self._diverged(codes)
+            if error:
+                break
+            if sample.rounds == blocks.steps:
+                blocks.grow()
+            over, failed = self._step(codes, blocks, sample)
+            for e in over:
+                sample.num_episodes += 1
+                if num_episodes is None or len(sample.episodes) < num_episodes:
+                    sample.episodes.append(self._games.finished(e))
+                    ends[e] = sample.rounds
+            self._due_reset += over
+            for e, failure in failed.items():
+                error = self._fail(e, failure, sample) or error
+        self._games.pause_clock()
+        if not sample.num_failures:
+            self._failures_in_a_row = 0
+        if num_episodes is not None:
+            self._due_reset = list(range(num_envs))
+        sample.agent_steps = blocks.agent_steps(sample.rounds)
+        keep = None if num_episodes is None else np.arange(sample.rounds) < ends[:, None]
+        sample.rollout = blocks.rollout(sample.rounds, keep)
+        sample.rollout.error = error
+        return sample
+
+    def _step(self, codes: np.ndarray, blocks: RowBlocks, sample: Sample) -> tuple[list[int], dict[int, Exception]]:
+        """One round. Returns the envs whose episode is over, and those that failed and so have no row in it."""
+        games, t = self._games, sample.rounds
+        columns = {name: block[:, t] for name, block in blocks.columns.items()}
+        columns["obs"][:], columns["actions"][:] = games.obs, codes
+        actions = self._env_actions(codes)
+        started = time.perf_counter()
+        over, failed = [], {}
+        for e, env in enumerate(self.envs):
+            try:
+                if games.write(e, env.step(actions[e]), columns):
+                    over.append(e)
+            except Exception as error:
+                failed[e] = error
+        sample.env_seconds += time.perf_counter() - started
+        failed = {**games.advance(columns), **failed}
+        if failed:
+            over = [e for e in over if e not in failed]
+            blocks.filled[list(failed), t] = False
+        sample.rounds += 1
+        sample.env_steps += len(self.envs) - len(failed)
+        return over, failed
+
+    def _env_actions(self, codes: np.ndarray) -> list[dict[str, Any]]:
+        """Per env the actions of the agents in the game, as it takes them."""
+        parts = []
+        for group in self._groups:
+            actions = group.codec.to_env(group.part(codes).reshape(-1, group.codec.dim))
+            parts.append(actions.reshape(len(codes), len(group.agents), *actions.shape[1:]))
+        rows = parts[0] if len(parts) == 1 else [chain(*row) for row in zip(*parts, strict=True)]
+        dicts = [dict(zip(self.layout.agents, row, strict=True)) for row in rows]
+        for e, whole in enumerate(self._games.whole):
+            if not whole:
+                dicts[e] = {agent: dicts[e][agent] for agent in self._games.living(e)}
+        return dicts
+
+    # ------------------------------------------------------------------------------------------ resets and failures
+
+    def _reset(self, sample: Sample) -> str:
+        """Resets the envs that need it; those that failed are made anew first. Returns an error, or nothing."""
+        while self._due_reset:
+            e = self._due_reset[0]
+            try:
+                if e in self._broken:
+                    self._remake_env(e)
+                    self._broken.discard(e)
+                self._games.lengths[e] = 0
+                self._games.begin(e, self.envs[e].reset()[0])
+            except Exception as failure:
+                error = self._fail(e, failure, sample)
+                if error:
+                    return error
+            else:
+                self._due_reset.remove(e)
+        return ""
+
+    def _fail(self, env: int, failure: Exception, sample: Sample) -> str:
+        """Notes a failure. Returns an error if the env may not be made anew."""
+        sample.num_failures += 1
+        self._failures_in_a_row += 1
+        self._broken.add(env)
+        if env not in self._due_reset:
+            self._due_reset.append(env)
+        known = isinstance(failure, EnvFailure)
+        what = failure.what if known else f"{type(failure).__name__}: {failure}"
+        mend = failure.mend if known else "Mend the environment; its log has the traceback."
+        message = (
+            f"{what} at step {self._games.lengths[env]} of the episode in env {env} of env runner {self.worker_index}. {mend}"
+        )
+        trace = None if known else failure
+        if self._failures_in_a_row <= self.max_failures:
+            counted = f"{self._failures_in_a_row} of at most {self.max_failures} failures in a row"
+            logger.warning("%s The env is made anew (%s).", message, counted, exc_info=trace)
+            return ""
+        if trace:
+            logger.error("%s", message, exc_info=trace)
+        if self.max_failures:
+            key = "num_consecutive_env_runner_failures_tolerance"
+            return f"{message} It failed more often in a row than `{key}`={self.max_failures} allows."
+        return f"{message} If the fault may pass, set `restart_failed_sub_environments` in `.fault_tolerance()`."
+
+    def _diverged(self, codes: np.ndarray) -> str:
+        """An error if an actor has gone astray, which is no fault of the envs."""
+        if is_finite(codes):
+            return ""
+        env, column = np.argwhere(~np.isfinite(codes))[0]
+        agent = next(s.agent for s in self.layout.slots if s.actions.start <= column < s.actions.stop)
+        return (
+            f"The action of agent {agent!r} is {codes[env, column]} in env {env} of env runner {self.worker_index}: its actor "
+            "has diverged. Lower `actor_lr` and `critic_lr`, or set `grad_clip`."
+        )
