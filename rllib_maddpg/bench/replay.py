@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 
 from rllib_maddpg.bench import stock
@@ -46,7 +45,7 @@ def milliseconds_to_draw(algo: MADDPG, rows: int, seconds: float) -> float:
     """From the buffer to the tensors that the loss sees, on the Learner's device."""
 
     def call() -> int:
-        stock.to_tensors(algo, TrainingData(batch=algo.replay_buffer.sample(rows)))
+        algo.learner_group._learner._to_device(algo.replay_buffer.sample(rows))
         return 1
 
     return 1e3 * seconds_per_unit(call, seconds)

@@ -18,12 +18,11 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import gymnasium as gym
 
+from rllib_maddpg.actors import JointActors
 from rllib_maddpg.envs import ParallelPettingZoo
 from rllib_maddpg.maddpg import MADDPG
 
@@ -65,9 +64,8 @@ def hooks(algo: MADDPG) -> list[tuple[str, Any, str]]:
     runner = algo.env_runner_group.local_env_runner
     found = [(ENV, _innermost(env), call) for env in runner.env.envs for call in ("step", "reset")]
     found += [(FORWARD, module.unwrapped().actor, "forward") for module in runner.module.values()]
-    if find_spec("rllib_maddpg.actors"):
-        # A class, since runners make these anew whenever weights change.
-        found.append((FORWARD, import_module("rllib_maddpg.actors").JointActors, "__call__"))
+    # A class, since runners make these anew whenever weights change.
+    found.append((FORWARD, JointActors, "__call__"))
     return [*found, (UPDATE, algo.learner_group._learner, "_update")]
 
 

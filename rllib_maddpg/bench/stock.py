@@ -65,9 +65,5 @@ def draw(algo: Algorithm) -> Any:
         beta=None,
         sample_episodes=True,
     )
-    return to_tensors(algo, TrainingData(episodes=episodes))
-
-
-def to_tensors(algo: Algorithm, data: TrainingData) -> Any:
-    """What RLlib's Learner does with rows or episodes before a loss sees them; the same for both algorithms."""
-    return algo.learner_group._learner._make_batch_if_necessary(data)
+    # What RLlib's Learner does with episodes before a loss sees them.
+    return algo.learner_group._learner._make_batch_if_necessary(TrainingData(episodes=episodes))
