@@ -108,6 +108,41 @@ def test_dead_agents_get_no_action_and_give_no_results():
     assert results[4] == {"b": {"time": 2}}
 
 
+def test_agents_that_join_or_leave_without_a_flag():
+    class Changing(Scripted):
+        """Agents in the game after each step, whatever their flags say."""
+
+        rosters = [["c", "a"], ["c", "a"], ["a", "b"], ["a", "b"], []]
+
+        def reset(self, seed=None, options=None):
+            super().reset()
+            self.agents = self.rosters[0]
+            return {a: np.zeros(2) for a in self.agents}, {}
+
+        def step(self, actions):
+            result = super().step(actions)
+            self.agents = self.rosters[self.time]
+            for agent in self.agents:
+                result[0][agent] = np.full(2, self.time)
+            return result
+
+    env = ParallelPettingZoo(Changing(dict.fromkeys("abc", (9, "truncated"))))
+    assert list(env.reset()[0]) == env.agents == ["a", "c"]
+    nobody = {"a": False, "c": False, "__all__": False}
+    assert env.step({"a": 0, "c": 0})[2:4] == (nobody, nobody)
+    observations, _, *flags, _ = env.step({"a": 0, "c": 0})
+    assert list(observations) == ["a", "b", "c"]
+    assert flags == [nobody | {"b": False}] * 2
+    assert env.agents == ["a", "b"]
+    observations, _, *flags, _ = env.step({"a": 0, "b": 0, "c": 0})
+    assert sorted(env.env.actions) == list(observations) == ["a", "b"]
+    assert flags == [{"a": False, "b": False, "__all__": False}] * 2
+    *_, terminateds, truncateds, _ = env.step({"a": 0, "b": 0})
+    assert terminateds == {"a": False, "b": False, "__all__": False}
+    assert truncateds == {"a": True, "b": True, "__all__": True}
+    assert env.agents == []
+
+
 def test_agents_are_sorted_everywhere_and_the_dicts_of_the_env_stay_as_they_are():
     inner = Scripted({"wolf_10": (2, "truncated"), "ape": (2, "truncated"), "wolf_2": (2, "truncated")})
     env = ParallelPettingZoo(inner)

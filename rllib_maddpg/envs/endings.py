@@ -1,22 +1,51 @@
 """Brings the ways in which environments report the end of an agent into one form."""
 
+from collections.abc import Collection, Hashable, Iterable
 from typing import Any
 
 import gymnasium as gym
 
 
+def nobody_ends(terminateds: dict, truncateds: dict) -> bool:
+    """Whether no flag is set, as in nearly all steps."""
+    return not any(terminateds.values()) and not any(truncateds.values())
+
+
+def flags_of_nobody(living: Iterable[Hashable]) -> tuple[dict, dict]:
+    """Returns what `settle_flags` does if nobody ends."""
+    flags = dict.fromkeys(living, False)
+    flags["__all__"] = False
+    return flags, flags.copy()
+
+
+def settle_flags(living: Collection[Hashable], terminateds: dict, truncateds: dict) -> tuple[dict, dict]:
+    """Returns terminateds and truncateds of the agents that were living up to this step, and `__all__`; all bools.
+
+    - An agent that terminates is not called truncated as well.
+    - If `__all__` is given, each agent that ends with it has a flag of its own.
+    - If nobody lives on exactly one `__all__` is set: in terminateds if one of them terminates, else in truncateds.
+    """
+    terminated = {agent for agent in living if terminateds.get(agent)}
+    truncated = {agent for agent in living if truncateds.get(agent)} - terminated
+    if terminateds.get("__all__"):
+        terminated |= set(living) - truncated
+    elif truncateds.get("__all__"):
+        truncated |= set(living) - terminated
+    over = len(terminated) + len(truncated) == len(living)
+    return (
+        {**{agent: agent in terminated for agent in living}, "__all__": over and bool(terminated)},
+        {**{agent: agent in truncated for agent in living}, "__all__": over and not terminated},
+    )
+
+
 class ReadableEndings(gym.Wrapper):
-    """Makes an agent's end readable from RLlib's episodes.
+    """Makes an agent's end readable from RLlib's episodes, also where a user's own `MultiAgentEnv` reports it otherwise.
 
     It terminated if and only if its episode is terminated and not truncated. RLlib marks all agents that end in a step with
     that step's `__all__` flags, too. So one that terminates while the env says `truncateds["__all__"]` would come out as both,
     just as one that was cut off by a time limit does (RLlib also calls an episode terminated when all agents were truncated).
-    Here:
-
-    - an agent that terminates is not called truncated as well;
-    - if the episode ends, each agent that ends with it has a flag of its own, and `__all__` is set in terminateds if one
-      of them terminates, else in truncateds;
-    - an agent that terminates without a last observation has its previous one again.
+    Here the flags are those of `settle_flags`, and an agent that terminates without a last observation has its previous one
+    again.
     """
 
     def reset(self, **kwargs: Any) -> tuple[dict, dict]:
@@ -26,16 +55,11 @@ class ReadableEndings(gym.Wrapper):
 
     def step(self, action: dict) -> tuple[dict, dict, dict, dict, dict]:
         observations, rewards, terminateds, truncateds, infos = self.env.step(action)
-        living = self._last.keys() | observations.keys()
-        all_terminated, all_truncated = terminateds.get("__all__", False), truncateds.get("__all__", False)
-        terminated = {a for a in living if terminateds.get(a)}
-        truncated = {a for a in living if truncateds.get(a)} - terminated
-        if all_terminated or all_truncated:
-            rest = living - terminated - truncated
-            terminated, truncated = (terminated | rest, truncated) if all_terminated else (terminated, truncated | rest)
-        over = not living - terminated - truncated
-        observations = {**{a: self._last[a] for a in terminated if a in self._last}, **observations}
-        terminateds = {**{a: a in terminated for a in living}, "__all__": over and bool(terminated)}
-        truncateds = {**{a: a in truncated for a in living}, "__all__": over and not terminated}
-        self._last = {a: obs for a, obs in {**self._last, **observations}.items() if a not in terminated | truncated}
+        last = self._last
+        last.update(observations)
+        if last and nobody_ends(terminateds, truncateds):
+            return observations, rewards, *flags_of_nobody(last), infos
+        terminateds, truncateds = settle_flags(last, terminateds, truncateds)
+        observations = {**{agent: obs for agent, obs in last.items() if terminateds[agent]}, **observations}
+        self._last = {agent: obs for agent, obs in last.items() if not (terminateds[agent] or truncateds[agent])}
         return observations, rewards, terminateds, truncateds, infos

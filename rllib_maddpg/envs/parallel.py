@@ -7,6 +7,7 @@ import gymnasium as gym
 from pettingzoo import ParallelEnv
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
+from rllib_maddpg.envs.endings import flags_of_nobody, nobody_ends, settle_flags
 from rllib_maddpg.envs.errors import EnvError
 
 
@@ -46,7 +47,8 @@ class ParallelPettingZoo(MultiAgentEnv):
         self.metadata = dict(getattr(env, "metadata", None) or {})
         self.render_mode = getattr(env, "render_mode", None)
 
-        self._seen: set[Hashable] = set()  # agents that have been in this episode
+        self._env_agents: list[Hashable] = []  # the env's own list, as it was after the last step
+        self._ended: set[Hashable] = set()  # agents of this episode that are out of it already
 
     @property
     def unwrapped_env(self) -> Any:
@@ -57,7 +59,8 @@ class ParallelPettingZoo(MultiAgentEnv):
         """Starts an episode. Returns agent -> observation and agent -> info, in sorted order."""
         observations, infos = self.env.reset(seed=seed, options=options)
         self.agents = sorted(self.env.agents, key=str)
-        self._seen = set(self.agents)
+        self._env_agents = list(self.env.agents)
+        self._ended = set()
         return self._pick(observations, self.agents), self._pick(infos or {}, self.agents)
 
     def step(self, action_dict: dict) -> tuple[dict, dict, dict, dict, dict]:
@@ -70,27 +73,29 @@ class ParallelPettingZoo(MultiAgentEnv):
             this step with that flag, too, so an agent's own end can be read back: it terminated if and only if its episode
             is terminated and not truncated.
         """
-        actions = {agent: action_dict[agent] for agent in self.agents if agent in action_dict}
-        observations, rewards, terminateds, truncateds, infos = self.env.step(actions)
-
-        acting = set(self.agents).union(self.env.agents).difference(self._ended)
-        present = [agent for agent in self.possible_agents if agent in acting]
-        self._seen.update(present)
-        terminated_now = {agent: bool(terminateds[agent]) for agent in present if agent in terminateds}
-        truncated_now = {a: bool(truncateds[a]) and not terminated_now.get(a) for a in present if a in truncateds}
-
-        # Flags count beside `env.agents`: not every env takes its finished agents out of that list.
-        alive = set(self.env.agents).intersection(present)
-        self.agents = [a for a in present if a in alive and not (terminated_now.get(a) or truncated_now.get(a))]
-        is_over = not self.agents
-        terminated_now["__all__"] = is_over and any(terminated_now.values())
-        truncated_now["__all__"] = is_over and not terminated_now["__all__"]
+        agents = self.agents
+        observations, rewards, terminateds, truncateds, infos = self.env.step(self._pick(action_dict, agents))
+        env_agents = self.env.agents
+        if agents and env_agents == self._env_agents and nobody_ends(terminateds, truncateds):
+            terminateds, truncateds = flags_of_nobody(agents)
+        else:
+            self._env_agents = list(env_agents)
+            acting = set(agents).union(env_agents).difference(self._ended)
+            agents = [agent for agent in self.possible_agents if agent in acting]
+            terminateds, truncateds = self._pick(terminateds, agents), self._pick(truncateds, agents)
+            # Flags count beside `env.agents`: not every env takes its finished agents out of that list.
+            alive = acting.intersection(env_agents)
+            self.agents = [a for a in agents if a in alive and not (terminateds.get(a) or truncateds.get(a))]
+            self._ended.update(acting.difference(self.agents))
+            if not self.agents:  # also where the last ones have left the env's list without a flag
+                (terminateds if any(terminateds.values()) else truncateds)["__all__"] = True
+            terminateds, truncateds = settle_flags(agents, terminateds, truncateds)
         return (
-            self._pick(observations, present),
-            self._pick(rewards, present),
-            terminated_now,
-            truncated_now,
-            self._pick(infos, present),
+            self._pick(observations, agents),
+            self._pick(rewards, agents),
+            terminateds,
+            truncateds,
+            self._pick(infos, agents),
         )
 
     def render(self) -> Any:
@@ -101,11 +106,8 @@ class ParallelPettingZoo(MultiAgentEnv):
         """Closes the env."""
         self.env.close()
 
-    @property
-    def _ended(self) -> set[Hashable]:
-        """Agents of this episode that are out of it already."""
-        return self._seen.difference(self.agents)
-
     @staticmethod
     def _pick(values: dict, agents: list) -> dict:
+        if list(values) == agents:  # quicker, and common
+            return dict(values)
         return {agent: values[agent] for agent in agents if agent in values}

@@ -17,16 +17,23 @@ from rllib_maddpg.envs.single_agent import SingleAgentGame
 from rllib_maddpg.envs.sources import ConfigSource, Source, source_of_callable
 from rllib_maddpg.envs.wrappers import WRAPPERS_KEY, apply_wrappers
 
+DIRECT_STEPPING_KEY = "direct_stepping"
+
 
 @dataclass(frozen=True)
 class EnvCreator:
     """Makes the env: `creator(env_config) -> MultiAgentEnv`. Fit for `ray.tune.register_env`, and for cloudpickle.
 
-    `env_config` is a dict (or RLlib's `EnvContext`). Its key "wrappers" names SuperSuit wrappers (`apply_wrappers` says
-    how); all other keys go to the env.
+    `env_config` is a dict (or RLlib's `EnvContext`). Two keys are taken out of it, all others go to the env:
+
+    - "wrappers" names SuperSuit wrappers; `apply_wrappers` says how.
+    - "direct_stepping": False has an mpe2 scenario stepped turn by turn, as its `parallel_env` does it. By default (True) all
+      agents step at once, with the same results in half of the time or less; below wrappers it is always turn by turn. Only
+      mpe2 scenarios have this key.
 
     Raises:
-        EnvError: On a keyword that the env does not take, wrappers that do not fit, or an env that cannot be adapted.
+        EnvError: On a keyword that the env does not take, wrappers that do not fit, a "direct_stepping" that is no bool or has
+            nothing to say here, or an env that cannot be adapted.
     """
 
     source: Source
@@ -35,7 +42,12 @@ class EnvCreator:
         # A copy of the same type: a user's creator may read `worker_index` off RLlib's `EnvContext`.
         config = {} if env_config is None else copy.copy(env_config)
         wrappers = config.pop(WRAPPERS_KEY, None)
-        return _adapt(self.source(config), self.source.name, [] if wrappers is None else wrappers)
+        direct_stepping = None  # not given
+        if DIRECT_STEPPING_KEY in config:
+            direct_stepping = config.pop(DIRECT_STEPPING_KEY)
+            if not isinstance(direct_stepping, bool):
+                raise EnvError(f'env_config["{DIRECT_STEPPING_KEY}"]={direct_stepping!r} is no bool. Give True or False.')
+        return _adapt(self.source(config), self.source.name, [] if wrappers is None else wrappers, direct_stepping)
 
 
 def resolve_env(env: str | type | Callable[..., Any]) -> EnvCreator:
@@ -65,7 +77,15 @@ def resolve_env(env: str | type | Callable[..., Any]) -> EnvCreator:
     return EnvCreator(source)
 
 
-def _adapt(env: Any, name: str, wrappers: Sequence) -> MultiAgentEnv:
+def _adapt(env: Any, name: str, wrappers: Sequence, direct_stepping: bool | None) -> MultiAgentEnv:
+    if isinstance(env, AECEnv):
+        env = _aec_to_parallel(env, name)
+    make_direct = _find_direct(env)
+    if direct_stepping is not None and make_direct is None:
+        raise EnvError(
+            f'env_config["{DIRECT_STEPPING_KEY}"]={direct_stepping!r}: env={name!r} is not a bare mpe2 scenario (or mpe2\'s '
+            "version is not known here), so there is only one way to step it. Take the key out."
+        )
     if isinstance(env, gym.Env) and isinstance(env.unwrapped, MultiAgentEnv):
         if wrappers:
             raise EnvError(
@@ -73,10 +93,10 @@ def _adapt(env: Any, name: str, wrappers: Sequence) -> MultiAgentEnv:
                 "wrap. Take the key out, or let the creator return the PettingZoo env itself."
             )
         return env
-    if isinstance(env, AECEnv):
-        env = _aec_to_parallel(env, name)
     if wrappers and isinstance(env, ParallelEnv | gym.Env):
         env = apply_wrappers(env, wrappers)
+    elif make_direct is not None and direct_stepping is not False:
+        env = make_direct(env)
     if isinstance(env, ParallelEnv):
         return ParallelPettingZoo(env)
     if isinstance(env, gym.Env):
@@ -85,6 +105,15 @@ def _adapt(env: Any, name: str, wrappers: Sequence) -> MultiAgentEnv:
         f"env={name!r} makes a {type(env).__name__}. It must make an RLlib MultiAgentEnv, a PettingZoo ParallelEnv, "
         "a parallelizable PettingZoo AECEnv or a gymnasium Env."
     )
+
+
+def _find_direct(env: Any) -> Callable[[ParallelEnv], ParallelEnv] | None:
+    """Returns what makes `env` step without turns; None if it has none, or if nothing is known that does."""
+    if not (isinstance(env, ParallelEnv) and type(env.unwrapped).__module__.startswith("mpe2.")):
+        return None
+    from rllib_maddpg.envs import mpe  # needs mpe2, which is optional
+
+    return mpe.DirectMPE if mpe.can_step_directly(env) else None
 
 
 def _aec_to_parallel(env: AECEnv, name: str) -> ParallelEnv:

@@ -1,0 +1,105 @@
+"""mpe2's scenarios stepped without their turn order, number for number as `parallel_env` steps them.
+
+mpe2 plays by turns (AEC): `parallel_env` hands each agent's action through three wrappers, observes every agent twice in a
+step, and the world moves after the last turn. That takes half of its time. Scenarios' own code (observations, rewards) is
+called as it is.
+
+Import this module only where mpe2 is installed.
+"""
+
+import mpe2
+import numpy as np
+from mpe2._mpe_utils.simple_env import SimpleEnv
+from pettingzoo import ParallelEnv
+from pettingzoo.utils import wrappers
+from pettingzoo.utils.conversions import aec_to_parallel_wrapper
+from pettingzoo.utils.wrappers import BaseParallelWrapper
+
+from rllib_maddpg.envs.mpe_world import is_stock, make_quick
+
+# What these do in a step is repeated here; other versions may do something else, and are stepped in turns.
+_KNOWN_VERSIONS = ("1.1.0", "1.1.1")
+
+
+def can_step_directly(env: ParallelEnv) -> bool:
+    """Whether `env` is what the `parallel_env` of an mpe2 scenario returns, with nothing added."""
+    if mpe2.__version__ not in _KNOWN_VERSIONS or type(env) is not aec_to_parallel_wrapper:
+        return False
+    raw = env.unwrapped
+    if not (isinstance(raw, SimpleEnv) and type(raw).__module__.startswith("mpe2.")):
+        return False
+    bounds = wrappers.ClipOutOfBoundsWrapper if raw.continuous_actions else wrappers.AssertOutOfBoundsWrapper
+    order = env.aec_env
+    is_bare = type(order) is wrappers.OrderEnforcingWrapper and type(order.env) is bounds and order.env.env is raw
+    return is_bare and is_stock(raw, SimpleEnv, "step", "reset", "observe")
+
+
+class DirectMPE(BaseParallelWrapper):
+    """Steps all agents of an mpe2 scenario at once; everything but `step` is the parallel env's.
+
+    Args:
+        env: An env for which `can_step_directly` holds. It is still right to step it itself.
+
+    Attributes:
+        agents: As in `env`: all agents while an episode runs, none after it, missing before the first reset.
+    """
+
+    def __init__(self, env: ParallelEnv) -> None:
+        super().__init__(env)
+        self._raw: SimpleEnv = env.unwrapped
+        make_quick(self._raw)
+
+    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        """Starts an episode. Returns agent -> observation and agent -> info."""
+        result = self.env.reset(seed=seed, options=options)
+        self.agents = self.env.agents
+        return result
+
+    def step(self, actions: dict) -> tuple[dict, dict, dict, dict, dict]:
+        """Steps the world once.
+
+        Returns:
+            observations, rewards, terminations, truncations, infos, each by agent; empty if the episode is over.
+        """
+        raw = self._raw
+        if not self._can_skip_turns(actions):
+            result = self.env.step(actions)
+            self.agents = self.env.agents
+            return result
+
+        agents = raw.agents
+        raw.current_actions = [actions[agent] for agent in agents]
+        raw._execute_world_step()
+        raw.steps += 1
+        truncated = raw.steps >= raw.max_cycles
+        terminated = not truncated and bool(raw.scenario.is_terminal(raw.world))
+        result = (
+            {agent: raw.observe(agent) for agent in agents},
+            {agent: 0 + reward for agent, reward in raw.rewards.items()},  # summed up over the turns: never -0.0
+            dict.fromkeys(agents, terminated),
+            dict.fromkeys(agents, truncated),
+            dict(raw.infos),
+        )
+        self.agents = self.env.agents = agents
+        if terminated or truncated:
+            for of_agents in (agents, raw.rewards, raw._cumulative_rewards, raw.terminations, raw.truncations, raw.infos):
+                of_agents.clear()
+        return result
+
+    def _can_skip_turns(self, actions: dict) -> bool:
+        """Whether no turn would do more than keep its action: refuse or clip it, or draw a window; or be out of order."""
+        raw = self._raw
+        agents = raw.agents  # none after an episode; before the first reset nobody is selected
+        if not agents or raw.render_mode == "human" or getattr(raw, "agent_selection", None) != agents[0]:
+            return False
+        for agent in agents:
+            action, space = actions.get(agent), raw.action_spaces[agent]
+            if raw.continuous_actions:
+                if type(action) is not np.ndarray or action.dtype != np.float32 or action.shape != space.shape:
+                    return False
+                for number in action.tolist():
+                    if not 0.0 <= number <= 1.0:  # nan is not, either
+                        return False
+            elif type(action) not in (int, np.int64) or not 0 <= action < space.n:
+                return False
+        return True
