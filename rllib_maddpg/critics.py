@@ -5,7 +5,7 @@ is taken apart into a sum over blocks of its input,
 
     W [x, a_1 ... a_N, id_i] + b  =  W_xa [x, a_1 ... a_N]  +  W_id[:, i]  +  b,
 
-with one wide product W_xa [x, a] for the critics of all modules and all agents, and for the actor loss
+with one product W_xa [x, a] for the critics of all agents of a module, and for the actor loss
 
     W_xa [x, a_1 ... mu_i ... a_N]  =  W_xa [x, a_1 ... a_N]  +  W_i (mu_i - a_i),
 
@@ -20,12 +20,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.networks import MLP
-from rllib_maddpg.stacking import SingleNetwork, StackedMLP
+from rllib_maddpg.stacking import SingleNetwork, StackedMLP, stacked_linear
 
 
 class StackedCritics:
@@ -40,6 +39,8 @@ class StackedCritics:
         own = [[layout.obs_dim + c for s in group for c in range(s.actions.start, s.actions.stop)] for group in slots]
         self._own_columns = torch.tensor(own, device=self.mlp.parameters[0].device)
 
+    is_stacked = True
+
     @property
     def parameters(self) -> list[Tensor]:
         """As in `StackedMLP`."""
@@ -49,13 +50,9 @@ class StackedCritics:
         """As in `StackedMLP`."""
         return self.mlp.is_tied()
 
-    def gradients_of(self, k: int, gradients: Sequence[Tensor]) -> list[Tensor]:
-        """As in `StackedMLP`."""
-        return self.mlp.gradients_of(k, gradients)
-
     def q_values(self, inputs: Tensor) -> Tensor:
         """Q_i(x, a) of each agent i: `[G, n, B]`."""
-        return self.mlp.after_first_layer(self._first_layer(inputs)).squeeze(-1)
+        return self._q_values(self._first_layer(inputs))
 
     def q_values_with_own(self, inputs: Tensor, own: Tensor) -> Tensor:
         """Q_i(x, a) with a_i replaced, to be differentiated by it: `[G, n, B]`.
@@ -66,24 +63,26 @@ class StackedCritics:
         """
         modules = len(self._own_columns)
         with torch.no_grad():
-            first = self._first_layer(inputs)
+            first = self._first_layer(inputs).unflatten(1, (self._agents, -1))
             weight = self.mlp.parameters[0]
             at = self._own_columns.unsqueeze(1).expand(-1, weight.shape[1], -1)
             own_weight = weight.gather(2, at).view(modules, -1, self._agents, self._code_dim).permute(0, 2, 3, 1)
             old = inputs[:, self._own_columns.flatten()].t().view(modules, self._agents, self._code_dim, -1).transpose(2, 3)
         first = first + torch.matmul(own - old, own_weight)
-        return self.mlp.after_first_layer(first, detach=True).squeeze(-1)
+        return self._q_values(first.flatten(1, 2), detach=True)
+
+    def _q_values(self, first: Tensor, detach: bool = False) -> Tensor:
+        q = self.mlp.after_first_layer(first, detach=detach)
+        return q.view(len(q), self._agents, -1)
 
     def _first_layer(self, inputs: Tensor) -> Tensor:
-        """`[G, n, B, width]` before the activation."""
+        """`[G, n * B, width]` before the activation."""
         weight, bias = self.mlp.parameters[:2]
-        modules, width, columns = weight.shape
-        if columns == self._shared_inputs:
-            first = F.linear(inputs, weight.flatten(0, 1), bias.flatten())
-            return first.view(-1, modules, width).transpose(0, 1).unsqueeze(1)
-        shared, agent_id = weight.split([self._shared_inputs, columns - self._shared_inputs], -1)
-        first = F.linear(inputs, shared.flatten(0, 1), bias.flatten()).view(-1, modules, width).transpose(0, 1)
-        return first.unsqueeze(1) + agent_id.transpose(1, 2).unsqueeze(2)
+        if weight.shape[2] == self._shared_inputs:
+            return stacked_linear(inputs.unsqueeze(0), weight, bias)
+        shared, agent_id = weight.split([self._shared_inputs, weight.shape[2] - self._shared_inputs], -1)
+        first = stacked_linear(inputs.unsqueeze(0), shared, bias)
+        return (first.unsqueeze(1) + agent_id.transpose(1, 2).unsqueeze(2)).flatten(1, 2)
 
 
 class SingleCritic(SingleNetwork):

@@ -103,6 +103,7 @@ class JointLayout:
         self.modules = tuple(dict.fromkeys(s.module for s in slots))
         self.obs_dim = obs_at
         self.action_dim = action_at
+        self._slots_of = {m: tuple(s for s in slots if s.module == m) for m in self.modules}
         self._index = {agent: i for i, agent in enumerate(self.agents)}
 
     def __len__(self) -> int:
@@ -117,7 +118,7 @@ class JointLayout:
 
     def slots_of(self, module: str) -> tuple[AgentSlot, ...]:
         """The agents of a module, in order; they lie side by side in the joint row."""
-        return tuple(s for s in self.slots if s.module == module)
+        return self._slots_of[module]
 
     def obs_dim_of(self, module: str) -> int:
         """Width of the observation of each agent of a module."""

@@ -31,6 +31,7 @@ from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.module_groups import ModuleGroup, group_modules
 from rllib_maddpg.rl_module import MADDPGTorchRLModule
+from rllib_maddpg.stacking import SingleNetwork
 
 ACTOR, CRITIC = "actor", "critic"
 
@@ -70,7 +71,6 @@ class MADDPGTorchLearner(TorchLearner):
             minibatches: Per module the joint rows that it learns from; one and the same batch unless
                 `minibatch_per_module`.
         """
-        counts = self._counts(minibatches)
         result = {}
         for group in self._trained_groups():
             config, joint = self._configs[group.modules[0]], minibatches[group.modules[0]]
@@ -79,7 +79,7 @@ class MADDPGTorchLearner(TorchLearner):
                 next_q = group.target_critic.q_values(self._next_inputs(joint))
                 target = losses.td_target(reward, terminated, config.gamma, next_q)
             q = group.critic.q_values(joint.inputs)
-            count = torch.stack([counts[m] for m in group.modules])
+            count = self._count(group, joint)
             loss = losses.critic_loss(q, target, alive, count, config.critic_loss, config.huber_delta)
             result.update(zip(group.modules, loss, strict=True))
             self._note_critics(group, q, target, alive)
@@ -91,7 +91,6 @@ class MADDPGTorchLearner(TorchLearner):
         The others' actions are those of the row (`others_actions="replay"`, the paper) or of their current actors
         ("current"); in neither case does a gradient reach another agent's actor.
         """
-        counts = self._counts(minibatches)
         noise = {joint: self._gumbel_noise(joint) for joint in dict.fromkeys(minibatches.values())}
         result = {}
         for group in self._trained_groups():
@@ -103,8 +102,8 @@ class MADDPGTorchLearner(TorchLearner):
             if config.others_actions == "current":
                 inputs = self._current_inputs(joint, gumbel)
             q = group.critic.q_values_with_own(inputs, mu)
-            alive, count = joint.stack(group.modules, "alive"), torch.stack([counts[m] for m in group.modules])
-            loss = losses.actor_loss(q, output, alive, count, config.actor_output_reg)
+            alive = joint.stack(group.modules, "alive")
+            loss = losses.actor_loss(q, output, alive, self._count(group, joint), config.actor_output_reg)
             result.update(zip(group.modules, loss, strict=True))
             self._note_actors(group, output, alive)
         return {m: result[m] for m in self._trained}
@@ -141,18 +140,22 @@ class MADDPGTorchLearner(TorchLearner):
         """Gradients, their sum over Learners, clipping, Adam. False: not finite, so nothing was changed."""
         if not module_losses:
             return True
-        gradients = self._gradients(name, module_losses)
+        networks = {group: getattr(group, name) for group in self._trained_groups()}
+        stacked = [p for network in networks.values() for p in network.parameters]
+        gradients = torch.autograd.grad(sum(module_losses.values()), stacked, allow_unused=True, materialize_grads=True)
         # The losses go along: they are logged, and all Learners must agree on whether they are finite.
-        flat = [gradient for own in gradients.values() for gradient in own]
-        *flat, totals = self._sum_over_learners([*flat, torch.stack(list(module_losses.values())).detach()])
-        norms, flat = {}, iter(flat)
-        for module_id in gradients:
-            params = self._optimizer_params(module_id, name)
-            for param in params:
-                param.grad = next(flat)
-            config = self._configs[module_id]
-            norms[module_id] = losses.clip_gradients([p.grad for p in params], config.grad_clip, config.grad_clip_by)
-        norm = torch.stack(list(norms.values()))
+        *gradients, totals = self._sum_over_learners([*gradients, torch.stack(list(module_losses.values())).detach()])
+        norms, gradients = {}, iter(gradients)
+        for group, network in networks.items():
+            config = self._configs[group.modules[0]]
+            own = [g if network.is_stacked else g.unsqueeze(0) for _, g in zip(network.parameters, gradients, strict=False)]
+            norm = losses.clip_gradients(own, config.grad_clip, config.grad_clip_by)
+            for k, module_id in enumerate(group.modules):
+                if module_id in module_losses:
+                    norms[module_id] = norm[k]
+                    for param, gradient in zip(self._optimizer_params(module_id, name), own, strict=True):
+                        param.grad = gradient[k]
+        norm = torch.stack([norms[m] for m in module_losses])
         if not torch.isfinite(torch.cat([norm, totals])).all():
             self._on_not_finite(name, dict(zip(module_losses, totals, strict=True)), norms, batch)
             return False
@@ -161,30 +164,20 @@ class MADDPGTorchLearner(TorchLearner):
         self._note(module_losses, **{f"{name}_loss": totals, f"{name}_gradients_norm": norm})
         return True
 
-    def _gradients(self, name: str, module_losses: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-        """Per module the gradient of its actor or critic, in the order of the network's parameters."""
-        groups = self._trained_groups()
-        networks = [getattr(group, name) for group in groups]
-        stacked = [p for network in networks for p in network.parameters]
-        total = sum(module_losses.values())
-        flat = iter(torch.autograd.grad(total, stacked, allow_unused=True, materialize_grads=True))
-        result = {}
-        for group, network in zip(groups, networks, strict=True):
-            # Contiguous, because fused Adam reads them in the order of memory, whatever their strides.
-            parts = [next(flat).contiguous() for _ in network.parameters]
-            result.update({m: network.gradients_of(k, parts) for k, m in enumerate(group.modules)})
-        return {m: result[m] for m in module_losses}
-
     def _update_targets(self) -> None:
         """theta' <- tau theta + (1 - tau) theta' of the trained modules, every `target_network_update_freq` env steps."""
         freq, now = self.config.target_network_update_freq, self._env_steps
         if now - self._last_target_update < freq:
             return
         self._last_target_update = now
-        for module_id in self._trained:
-            for source, target in self._networks(module_id).get_target_network_pairs():
-                tau = self._configs[module_id].tau
-                losses.polyak_update(list(target.parameters()), list(source.parameters()), tau)
+        for group in self._trained_groups():
+            tau = self._configs[group.modules[0]].tau
+            pairs = [(group.target_actor, group.actor), (group.target_critic, group.critic)]
+            if not set(group.modules) <= set(self._trained):
+                networks = [self._networks(m) for m in group.modules if m in self._trained]
+                pairs = [(SingleNetwork(t), SingleNetwork(s)) for m in networks for s, t in m.get_target_network_pairs()]
+            for target, source in pairs:
+                losses.polyak_update(target.parameters, source.parameters, tau)
 
     # ------------------------------------------------------------------------------------------ rows and noise
 
@@ -199,12 +192,14 @@ class MADDPGTorchLearner(TorchLearner):
             return dict.fromkeys(modules, batch)
         return {module_id: batch.rows(slice(d, None, len(modules))) for d, module_id in enumerate(modules)}
 
-    def _counts(self, minibatches: Mapping[str, JointBatch]) -> dict[str, Tensor]:
-        """Number of living agent rows of each module over all Learners, at least 1."""
-        counts = torch.stack([joint.modules[m]["alive"].sum() for m, joint in minibatches.items()])
-        if self._world > 1:
-            dist.all_reduce(counts)
-        return dict(zip(minibatches, counts.clamp(min=1.0), strict=True))
+    def _count(self, group: ModuleGroup, joint: JointBatch) -> Tensor:
+        """Number of living agent rows of each module over all Learners, at least 1, `[G]`."""
+        if (group, joint) not in self._counts:
+            count = joint.stack(group.modules, "alive").sum((1, 2))
+            if self._world > 1:
+                dist.all_reduce(count)
+            self._counts[group, joint] = count.clamp(min=1.0)
+        return self._counts[group, joint]
 
     def _gumbel_noise(self, joint: JointBatch) -> dict[str, Tensor]:
         """Gumbel noise `[B, n, code_dim]` for each module with categorical actions.
@@ -245,7 +240,9 @@ class MADDPGTorchLearner(TorchLearner):
         self._last_target_update = 0
         self._trained: list[str] = list(self.layout.modules)
         self._groups: list[ModuleGroup] = []
+        # What several modules need of the rows of an update.
         self._next_inputs_of: dict[JointBatch, Tensor] = {}
+        self._counts: dict[tuple[ModuleGroup, JointBatch], Tensor] = {}
         # Metrics of the last update, and what was trained since they were reported.
         self._reports = True
         self._noted: dict[tuple[str, str], Tensor] = {}
@@ -413,6 +410,7 @@ class MADDPGTorchLearner(TorchLearner):
     def _tie(self) -> None:
         """Makes the groups, or makes them anew where somebody has changed a module's networks."""
         self._next_inputs_of.clear()
+        self._counts.clear()
         if self._groups and all(group.is_tied() for group in self._groups):
             return
         networks = {m: self._networks(m) for m in self.layout.modules}

@@ -55,25 +55,24 @@ def polyak_update(targets: Sequence[Tensor], sources: Sequence[Tensor], tau: flo
 
 @torch.no_grad()
 def clip_gradients(grads: Sequence[Tensor], clip: float | None, by: str) -> Tensor:
-    """Clips the gradients of one network in place and returns their norm before clipping (scalar).
+    """Clips the gradients of G networks in place, each network by itself, and returns their norms before clipping, `[G]`.
 
     Args:
-        grads: Gradients of one actor or one critic.
+        grads: Gradients of G actors or critics of one shape, each `[G, ...]`.
         clip: Largest norm (or value); None: no clipping.
-        by: "global_norm" (all tensors together), "norm" (each tensor by itself) or "value" (each element).
+        by: "global_norm" (all tensors of a network together), "norm" (each tensor by itself) or "value" (each element).
     """
-    grads = list(grads)
-    norms = torch._foreach_norm(grads)
-    total = torch.linalg.vector_norm(torch.stack(norms))
+    norms = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in grads]
+    total = torch.linalg.vector_norm(torch.stack(norms), dim=0)
     if clip is None:
         return total
     if by == "value":
         torch._foreach_clamp_min_(grads, -clip)
         torch._foreach_clamp_max_(grads, clip)
-    elif by == "norm":
-        torch._foreach_mul_(grads, [(clip / (n + 1e-6)).clamp(max=1.0) for n in norms])
-    else:
-        torch._foreach_mul_(grads, (clip / (total + 1e-6)).clamp(max=1.0))
+        return total
+    for grad, norm in zip(grads, norms, strict=True):
+        scale = (clip / ((norm if by == "norm" else total) + 1e-6)).clamp(max=1.0)
+        grad.mul_(scale.view(-1, *[1] * (grad.dim() - 1)))
     return total
 
 
