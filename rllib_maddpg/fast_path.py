@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,8 @@ def _reasons(runner: MADDPGEnvRunner) -> Iterator[str]:
         if module.is_stateful():
             yield f"module {module_id!r} has a state"
     for name in RUNNER_PARTS:
-        if getattr(type(runner), name) is not getattr(MultiAgentEnvRunner, name):
+        # Ray wraps every method of a remote runner.
+        if inspect.unwrap(getattr(type(runner), name)) is not getattr(MultiAgentEnvRunner, name):
             yield f"env runner class {type(runner).__name__} overrides `{name}`"
     if type(runner.env.unwrapped) is not SyncVectorMultiAgentEnv:
         yield f"the vector env is a {type(runner.env.unwrapped).__name__}"
