@@ -191,6 +191,15 @@ def test_failures_in_a_row_are_counted_and_a_good_fragment_ends_the_row():
     assert len(again) == 2 and again.error
 
 
+def test_all_envs_fail_in_one_round():
+    runner = make(restart=True, fault=nan_observation, always=True)
+    rollout = runner.sample(num_timesteps=12)[0]
+    # Two good rounds, one lost, two good ones.
+    assert rollout.error == "" and len(rollout) == 12 and len(MADE) == 6
+    assert runner.metrics.peek("num_env_step_failures") == 3
+    assert list(starts_of(rollout.columns)) == [0, 2, 4, 6, 8, 10]
+
+
 def test_a_reset_that_fails_and_an_env_that_cannot_be_made(monkeypatch):
     runner = make(restart=True, at_reset=True)
     rollout = runner.sample(num_timesteps=90)[0]
