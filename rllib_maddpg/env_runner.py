@@ -98,7 +98,6 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
             self.env, self.num_envs, self._needs_initial_reset = vector, size, needs_reset
             self.config.num_envs_per_env_runner = size
         envs[number] = SeededEpisodes(ReadableEndings(fresh), self._seed_of_episode(number), envs[number].next_episode)
-        self._explored_episode[number] = -1
 
     @override(MultiAgentEnvRunner)
     def _sample(

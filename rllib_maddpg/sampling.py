@@ -127,8 +127,8 @@ class JointSampler:
                     sample.episodes.append(self._games.finished(e))
                     ends[e] = sample.rounds
             self._due_reset += over
-            for e, failure in failed.items():
-                error = self._fail(e, failure, sample) or error
+            errors = [self._fail(e, failed[e], sample) for e in sorted(failed)]
+            error = next(filter(None, errors), "")
         self._games.pause_clock()
         if not sample.num_failures:
             self._failures_in_a_row = 0

@@ -60,6 +60,7 @@ def ledger_config():
         ("seed", "x", "a whole number >= 0, or None"),
         ("_torch_lr_scheduler_classes", [object], "unset"),
         ("add_default_connectors_to_module_to_env_pipeline", False, "True"),
+        ("env_runner_fast_path", "no", "True or False"),
     ],
 )
 def test_values_that_are_not_allowed(key, value, allowed):

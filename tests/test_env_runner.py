@@ -82,6 +82,34 @@ def test_agent_and_env_steps_count_the_living(fast):
     assert rollout.agent_steps() == 2 * (3 + 3 + 1)
 
 
+class Uneven(LedgerEnv):
+    """Env number e has episodes of 3 + e steps."""
+
+    def reset(self, **kwargs):
+        self.script = dict.fromkeys("abc", (0, 3 + self.number, "truncated"))
+        return super().reset(**kwargs)
+
+
+def test_whole_episodes_and_new_starts(fast):
+    runner = make_runner(Uneven, {"script": TIME_LIMIT}, 3, fast=fast)
+    runner.sample(num_timesteps=6)
+
+    def steps_of(rollout):
+        """(env, episode, step) of each row, as agent a observes them."""
+        at = runner.layout.slots[0].obs.start
+        return sorted(map(tuple, np.rint(100 * rollout.columns["obs"][:, at : at + 3]).astype(int)))
+
+    # Everyone starts anew; when env 0 ends its second episode, the others are within theirs, whose rows are dropped.
+    whole = [(0, 1, 3), (0, 2, 3), (1, 1, 4), (2, 1, 5)]
+    rows = steps_of(runner.sample(num_episodes=4)[0])
+    assert rows == [(e, k, t) for e, k, length in whole for t in range(length)]
+    # And anew after that, without being asked.
+    begun = {(e, env.unwrapped.episode) for e, env in enumerate(runner.env.envs)}
+    assert steps_of(runner.sample(num_timesteps=3)[0]) == sorted((e, k + 1, 0) for e, k in begun)
+    assert steps_of(runner.sample(num_timesteps=3)[0]) == sorted((e, k + 1, 1) for e, k in begun)
+    assert steps_of(runner.sample(num_timesteps=3, force_reset=True)[0]) == sorted((e, k + 2, 0) for e, k in begun)
+
+
 def test_mpe_truncates_and_never_terminates(fast):
     runner = make_runner("simple_spread", {"continuous_actions": True}, num_envs=2, fast=fast)
     columns = runner.sample(num_timesteps=200)[0].columns

@@ -54,6 +54,14 @@ def test_an_envs_noise_does_not_depend_on_the_others():
     np.testing.assert_array_equal(one, two)
 
 
+def test_an_episodes_noise_does_not_depend_on_the_one_before():
+    second, alone = make(), make()
+    run(second, 5)
+    for exploration in (second, alone):
+        exploration.begin_episode(0, np.random.default_rng(9))
+    np.testing.assert_array_equal(run(second, 40), run(alone, 40))
+
+
 def test_schedules_move_with_every_env_step():
     exploration = make(noise_scale=[[0, 1.0], [100, 0.0]])
     run(exploration, 1, t0=25)

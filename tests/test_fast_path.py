@@ -14,6 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from runners import make_runner, rows_of
 
+import rllib_maddpg.games
 from rllib_maddpg import MADDPGTorchRLModule
 from rllib_maddpg.env_runner import MADDPGEnvRunner
 from rllib_maddpg.fast_path import reason_for_stock_path
@@ -167,6 +168,23 @@ def test_same_metrics(game, calls):
     if calls == STEPS:
         assert columnar["num_env_steps_sampled_lifetime"] >= 200
         assert columnar["num_episodes_lifetime"] > 5 and columnar["episode_duration_sec_mean"] > 0
+
+
+def test_an_episodes_time_is_that_of_its_samples_only(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(rllib_maddpg.games.time, "perf_counter", lambda: now[0])
+
+    class Slow(LedgerEnv):
+        def step(self, actions):
+            now[0] += 1.0
+            return super().step(actions)
+
+    runner = make_runner(Slow, {"script": MIXED_END}, num_envs=2)
+    for _ in range(4):
+        runner.sample(num_timesteps=3)
+        now[0] += 1000.0
+    # Five rounds of two envs, over three calls.
+    assert runner.get_metrics()["episode_duration_sec_mean"].peek() == 10
 
 
 def test_the_prometheus_counters_go_on():
