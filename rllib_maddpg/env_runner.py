@@ -13,7 +13,7 @@ from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.utils.annotations import override
 
 from rllib_maddpg.actors import JointActors
-from rllib_maddpg.envs import ReadableEndings, SeededEpisodes, resolve_env
+from rllib_maddpg.envs import ParallelPettingZoo, ReadableEndings, SeededEpisodes, resolve_env
 from rllib_maddpg.exploration import JointExploration, greedy
 from rllib_maddpg.fast_path import reason_for_stock_path
 from rllib_maddpg.layout import JointLayout
@@ -72,7 +72,7 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         first_episodes = self.episode_numbers or [0] * self.config.num_envs_per_env_runner
         super().make_env()
         for e, env in enumerate(self.env.envs):
-            self.env.envs[e] = SeededEpisodes(ReadableEndings(env), self._seed_of_episode(e), first_episodes[e])
+            self.env.envs[e] = self._wrapped(env, e, first_episodes[e])
         self._explored_episode = [-1] * self.num_envs
 
     def _seed_of_episode(self, env: int) -> Callable[[int], int]:
@@ -97,7 +97,13 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         finally:
             self.env, self.num_envs, self._needs_initial_reset = vector, size, needs_reset
             self.config.num_envs_per_env_runner = size
-        envs[number] = SeededEpisodes(ReadableEndings(fresh), self._seed_of_episode(number), envs[number].next_episode)
+        envs[number] = self._wrapped(fresh, number, envs[number].next_episode)
+
+    def _wrapped(self, env: Any, number: int, first_episode: int) -> SeededEpisodes:
+        # Our adapter for PettingZoo reports endings in that form already.
+        if not isinstance(env.unwrapped, ParallelPettingZoo):
+            env = ReadableEndings(env)
+        return SeededEpisodes(env, self._seed_of_episode(number), first_episode)
 
     @override(MultiAgentEnvRunner)
     def _sample(
@@ -147,11 +153,10 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         if number <= self._weights_seq_no:
             return
         self._weights_seq_no = number
-        at = 0
-        for module_id in self.layout.modules:
-            for tensor in self.module[module_id].unwrapped().actor_state():
-                tensor.copy_(torch.tensor(vector[at : at + tensor.numel()]).view_as(tensor))
-                at += tensor.numel()
+        mine = [t for m in self.layout.modules for t in self.module[m].unwrapped().actor_state()]
+        # A copy, because arrays from Ray are read-only, which torch does not know.
+        new = torch.from_numpy(vector.copy()).split([t.numel() for t in mine])
+        torch._foreach_copy_(mine, [n.view_as(t) for n, t in zip(new, mine, strict=True)])
 
     def _is_fast(self) -> bool:
         if self._stock_reason is None:

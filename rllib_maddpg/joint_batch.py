@@ -11,7 +11,8 @@ from torch import Tensor
 
 from rllib_maddpg.layout import JointLayout
 
-# Every column of a joint row, with what it holds per agent: an observation, an action code, or one number.
+# Every column of a joint row in order, with what it holds per agent: an observation, an action code, or one number. The first
+# two lie side by side, because they are what critics see.
 COLUMNS: dict[str, str] = {
     "obs": "obs",
     "actions": "actions",
@@ -23,54 +24,66 @@ COLUMNS: dict[str, str] = {
 }
 
 
+def column_width(layout: JointLayout, column: str) -> int:
+    """Number of values that a column takes in one joint row."""
+    return {"obs": layout.obs_dim, "actions": layout.action_dim, "agents": len(layout)}[COLUMNS[column]]
+
+
+def split_columns(layout: JointLayout, rows: Tensor) -> dict[str, Tensor]:
+    """The columns of whole rows `[B, row_width]`, as views `[B, width]`."""
+    widths = [column_width(layout, name) for name in COLUMNS]
+    return dict(zip(COLUMNS, rows.split(widths, -1), strict=True))
+
+
 class JointBatch:
     """B joint rows; agents in layout order.
 
     Attributes:
         layout: Order of agents in a row.
-        columns: Per column of `COLUMNS` a float tensor: obs, new_obs `[B, obs_dim of all agents]`, actions `[B, code_dim of all
-            agents]`, rewards, terminateds, alive, next_alive `[B, N]`.
+        joint_rows: All columns side by side in the order of `COLUMNS`, `[B, row_width]`: one tensor to draw, to send and to
+            move to a device.
     """
 
-    def __init__(self, layout: JointLayout | None, columns: Mapping[str, Tensor]):
+    def __init__(self, layout: JointLayout | None, joint_rows: Tensor):
         self.layout = layout
-        self.columns = dict(columns)
+        self.joint_rows = joint_rows
         self._stacked: dict[tuple, Tensor] = {}
 
     @classmethod
     def from_modules(cls, layout: JointLayout, modules: Mapping[str, Mapping[str, Any]]) -> JointBatch:
         """Joins columns that are split by module: `[B, n, dim]` or `[B, n]` for the n agents of each module."""
-        columns = {
-            name: torch.cat([torch.as_tensor(modules[m][name]).flatten(1) for m in layout.modules], -1) for name in COLUMNS
-        }
-        return cls(layout, columns)
+        parts = [torch.as_tensor(modules[m][name]).flatten(1) for name in COLUMNS for m in layout.modules]
+        return cls(layout, torch.cat(parts, -1))
 
     def __len__(self) -> int:
-        return len(self.columns["rewards"])
+        return len(self.joint_rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Rows travel to remote Learners as arrays, which Ray sends without a copy, and without the layout, which they have.
-        return {"layout": None, "columns": {name: values.cpu().numpy() for name, values in self.columns.items()}}
+        # Rows travel to remote Learners as an array, which Ray sends without a copy, and without the layout, which they have.
+        return {"layout": None, "joint_rows": self.joint_rows.cpu().numpy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Ray's arrays are read-only, which torch does not know.
-        self.__init__(None, {name: torch.tensor(values) for name, values in state["columns"].items()})
+        self.__init__(None, torch.tensor(state["joint_rows"]))
 
     def to(self, device: torch.device, layout: JointLayout) -> JointBatch:
         """The same rows on a device."""
-        return JointBatch(layout, {name: values.to(device) for name, values in self.columns.items()})
+        return JointBatch(layout, self.joint_rows.to(device))
 
     def rows(self, rows: slice) -> JointBatch:
         """Some of the rows, as views."""
-        return JointBatch(self.layout, {name: values[rows] for name, values in self.columns.items()})
+        return JointBatch(self.layout, self.joint_rows[rows])
 
     def shards(self, num_shards: int, rows: int) -> list[JointBatch]:
         """Parts for several Learners: of each `num_shards * rows` rows in turn shard k gets the k-th `rows`."""
-        parts = {name: values.unflatten(0, (-1, num_shards, rows)) for name, values in self.columns.items()}
-        return [
-            JointBatch(self.layout, {name: values[:, k].flatten(0, 1) for name, values in parts.items()})
-            for k in range(num_shards)
-        ]
+        parts = self.joint_rows.unflatten(0, (-1, num_shards, rows))
+        return [JointBatch(self.layout, parts[:, k].flatten(0, 1)) for k in range(num_shards)]
+
+    @cached_property
+    def columns(self) -> dict[str, Tensor]:
+        """Per column of `COLUMNS` a view: obs, new_obs `[B, obs_dim of all agents]`, actions `[B, code_dim of all agents]`,
+        rewards, terminateds, alive, next_alive `[B, N]`."""
+        return split_columns(self.layout, self.joint_rows)
 
     @cached_property
     def modules(self) -> dict[str, dict[str, Tensor]]:
@@ -91,7 +104,7 @@ class JointBatch:
     @cached_property
     def inputs(self) -> Tensor:
         """What critics see of the rows: (x, a_1 ... a_N), `[B, obs_dim + code_dim of all agents]`."""
-        return torch.cat([self.columns["obs"], self.columns["actions"]], -1)
+        return self.joint_rows[:, : self.layout.obs_dim + self.layout.action_dim]
 
     @cached_property
     def next_obs(self) -> Tensor:

@@ -88,7 +88,12 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
     def actor_state(self) -> list[Tensor]:
         """All tensors that an env runner's copy of this module has, to read or write; the same here and there."""
         hidden = () if self.inference_only else self.get_non_inference_attributes()
-        return [t for name, t in self.state_dict(keep_vars=False).items() if name.split(".")[0] not in hidden]
+        own = [*self._parameters.items(), *self._buffers.items()]
+        tensors = [t.detach() for name, t in own if t is not None and name not in hidden]
+        for name, network in self.named_children():
+            if name not in hidden:
+                tensors += network.state_dict().values()
+        return tensors
 
     @override(TorchRLModule)
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

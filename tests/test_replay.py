@@ -66,7 +66,7 @@ def test_a_batch_has_one_row_for_each_env_step_in_every_module():
     for column in ("rewards", "terminateds", "alive", "next_alive"):
         assert shapes["m"][column] == (16, 2) and shapes["n"][column] == (16, 1)
     assert all(v.dtype == torch.float32 for m in "mn" for v in batch[m].values())
-    np.testing.assert_array_equal(np.floor(batch["m"]["obs"][:, 0, 0]), np.floor(batch["n"]["rewards"][:, 0]))
+    assert torch.equal(batch["m"]["obs"][:, 0, 0].floor(), batch["n"]["rewards"][:, 0].floor())
     # Agent c of module m is the second in the layout: columns 2 and 3 of x.
     np.testing.assert_allclose(batch["m"]["obs"][:, 1, 0] - batch["m"]["obs"][:, 0, 0], 0.02, atol=1e-5)
 

@@ -49,6 +49,7 @@ class ParallelPettingZoo(MultiAgentEnv):
 
         self._env_agents: list[Hashable] = []  # the env's own list, as it was after the last step
         self._ended: set[Hashable] = set()  # agents of this episode that are out of it already
+        self._last: dict[Hashable, Any] = {}  # the last observations
 
     @property
     def unwrapped_env(self) -> Any:
@@ -61,6 +62,7 @@ class ParallelPettingZoo(MultiAgentEnv):
         self.agents = sorted(self.env.agents, key=str)
         self._env_agents = list(self.env.agents)
         self._ended = set()
+        self._last = observations
         return self._pick(observations, self.agents), self._pick(infos or {}, self.agents)
 
     def step(self, action_dict: dict) -> tuple[dict, dict, dict, dict, dict]:
@@ -71,7 +73,7 @@ class ParallelPettingZoo(MultiAgentEnv):
             not called truncated as well. At the episode's end (no agent left) exactly one `__all__` is True: that of
             terminateds if an agent terminates in this last step, else that of truncateds. RLlib marks every agent that ends in
             this step with that flag, too, so an agent's own end can be read back: it terminated if and only if its episode
-            is terminated and not truncated.
+            is terminated and not truncated. One that terminates without a last observation has its previous one again.
         """
         agents = self.agents
         observations, rewards, terminateds, truncateds, infos = self.env.step(self._pick(action_dict, agents))
@@ -90,6 +92,8 @@ class ParallelPettingZoo(MultiAgentEnv):
             if not self.agents:  # also where the last ones have left the env's list without a flag
                 (terminateds if any(terminateds.values()) else truncateds)["__all__"] = True
             terminateds, truncateds = settle_flags(agents, terminateds, truncateds)
+            observations = {**{a: self._last[a] for a in agents if terminateds[a] and a in self._last}, **observations}
+        self._last = observations
         return (
             self._pick(observations, agents),
             self._pick(rewards, agents),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from rllib_maddpg.joint_batch import COLUMNS, column_width
 from rllib_maddpg.layout import JointLayout
-from rllib_maddpg.replay.rollout import COLUMNS, JointRollout, column_width
+from rllib_maddpg.replay.rollout import JointRollout
 
 
 class RowBlocks:

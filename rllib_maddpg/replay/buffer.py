@@ -12,9 +12,9 @@ import torch
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
 
-from rllib_maddpg.joint_batch import COLUMNS, JointBatch
+from rllib_maddpg.joint_batch import COLUMNS, JointBatch, column_width, split_columns
 from rllib_maddpg.layout import JointLayout
-from rllib_maddpg.replay.rollout import JointRollout, column_width
+from rllib_maddpg.replay.rollout import JointRollout
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +45,11 @@ class JointReplayBuffer(Checkpointable):
         self.device = torch.device(device)
         check_memory(self.capacity, self.bytes_per_row, device)
         logger.info("Replay buffer: %d rows, up to %.1f MiB", self.capacity, self.capacity * self.bytes_per_row / 2**20)
-        self._columns = {name: self._zeros(column_width(layout, name)) for name in COLUMNS}
-
-    def _zeros(self, width: int) -> torch.Tensor:
-        if self.device.type != "cpu":
-            return torch.zeros(self.capacity, width, device=self.device)
+        shape = self.capacity, self.bytes_per_row // 4
         # np.zeros takes memory only as rows are written, so a large capacity costs nothing in a short run.
-        return torch.from_numpy(np.zeros((self.capacity, width), np.float32))
+        on_cpu = self.device.type == "cpu"
+        self._rows = torch.from_numpy(np.zeros(shape, np.float32)) if on_cpu else torch.zeros(shape, device=self.device)
+        self._columns = split_columns(layout, self._rows)
 
     def __len__(self) -> int:
         """Rows held now."""
@@ -72,7 +70,8 @@ class JointReplayBuffer(Checkpointable):
         for name, column in self._columns.items():
             new = torch.from_numpy(rollout.columns[name][skip:])
             column[at : at + first] = new[:first]
-            column[: len(new) - first] = new[first:]
+            if first < len(new):
+                column[: len(new) - first] = new[first:]
         self._next = int((self._next + rows) % self.capacity)
         self._size = min(self.capacity, self._size + rows)
         self.num_rows_added += rows
@@ -87,7 +86,7 @@ class JointReplayBuffer(Checkpointable):
             raise ValueError("The replay buffer is empty: sample from the environment before you train.")
         # Drawn on the CPU, so that every device gives the same rows.
         at = torch.from_numpy(self._rng.integers(0, self._size, num_rows)).to(self.device)
-        return JointBatch(self.layout, {name: column.index_select(0, at) for name, column in self._columns.items()})
+        return JointBatch(self.layout, self._rows.index_select(0, at))
 
     @override(Checkpointable)
     def get_state(

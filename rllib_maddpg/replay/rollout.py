@@ -6,13 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rllib_maddpg.joint_batch import COLUMNS
+from rllib_maddpg.joint_batch import COLUMNS, column_width
 from rllib_maddpg.layout import JointLayout
-
-
-def column_width(layout: JointLayout, column: str) -> int:
-    """Number of float32 values that a column takes in one joint row."""
-    return {"obs": layout.obs_dim, "actions": layout.action_dim, "agents": len(layout)}[COLUMNS[column]]
 
 
 @dataclass
