@@ -11,6 +11,7 @@ from torch import nn
 
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.networks import MLP
+from rllib_maddpg.stacking import StackedMLP, is_plain_mlp, shape_of
 
 # Each may overwrite its argument.
 NUMPY_ACTIVATIONS: dict[type[nn.Module], Callable[[np.ndarray], np.ndarray]] = {
@@ -26,7 +27,8 @@ NUMPY_ACTIVATIONS: dict[type[nn.Module], Callable[[np.ndarray], np.ndarray]] = {
 class JointActors:
     """Head outputs of all agents from their joint observation.
 
-    Holds a copy of the actors' weights: make it anew when these have changed.
+    MLPs of one shape lie in one array per layer, of which their parameters are views: new weights need no copy here, as long as
+    they are written into the networks and these stay what they are (`is_current`).
     """
 
     def __init__(self, layout: JointLayout, actors: Mapping[str, nn.Module]):
@@ -36,20 +38,26 @@ class JointActors:
             actors: Per module id its network, `[..., obs_dim]` -> `[..., head output]`.
         """
         self.action_dim = layout.action_dim
-        parts = []
-        for module in layout.modules:
-            slots = layout.slots_of(module)
-            parts.append((layers_of(actors[module]), actors[module], slots))
+        self._actors = dict(actors)
         # Neighbours of one shape become one batched product. Their agents lie side by side in the joint row.
         self._forwards = []
-        for shape, group in groupby(parts, key=lambda part: part[0] and (len(part[2]), _shape(part[0]))):
-            group = list(group)
-            for run in [group] if shape else [[part] for part in group]:
-                obs = slice(run[0][2][0].obs.start, run[-1][2][-1].obs.stop)
-                actions = slice(run[0][2][0].actions.start, run[-1][2][-1].actions.stop)
-                agents = len(run[0][2])
-                forward = StackedMLPs([layers for layers, _, _ in run], agents) if shape else TorchActor(run[0][1], agents)
-                self._forwards.append((forward, obs, actions))
+        for key, group in groupby(layout.modules, key=lambda m: self._key(m, len(layout.slots_of(m)))):
+            networks = {m: actors[m] for m in group}
+            slots = [slot for m in networks for slot in layout.slots_of(m)]
+            agents = len(slots) // len(networks)
+            numpy_can = not isinstance(key, str)
+            forward = StackedMLPs(list(networks.values()), agents) if numpy_can else TorchActor(actors[key], agents)
+            obs = slice(slots[0].obs.start, slots[-1].obs.stop)
+            self._forwards.append((forward, obs, slice(slots[0].actions.start, slots[-1].actions.stop)))
+
+    def _key(self, module: str, agents: int) -> tuple | str:
+        actor = self._actors[module]
+        return (agents, *shape_of(actor)) if numpy_can_compute(actor) else module
+
+    def is_current(self, actors: Mapping[str, nn.Module]) -> bool:
+        """Whether these still are the actors, and nobody has given them new storage."""
+        same = all(actors[m] is actor for m, actor in self._actors.items())
+        return same and all(forward.is_current() for forward, _, _ in self._forwards)
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Joint observations `[E, obs_dim]` float32 -> head outputs `[E, action_dim]` float32."""
@@ -64,32 +72,32 @@ class JointActors:
 class StackedMLPs:
     """M MLPs of one shape, each for n agents, as products of arrays `[M, E * n, width]`."""
 
-    def __init__(self, mlps: list[list[nn.Module]], agents: int):
+    def __init__(self, mlps: list[MLP], agents: int):
         """
         Args:
-            mlps: `layers_of` each of the M networks.
+            mlps: The networks; their parameters become views of one tensor per layer.
             agents: Number of agents, n, that each network serves.
         """
         self._size, self._agents = len(mlps), agents
-        self._layers: list[tuple[np.ndarray, np.ndarray] | Callable] = []
-        for layers in zip(*mlps, strict=True):
-            if isinstance(layers[0], nn.Linear):
-                weights = np.stack([layer.weight.detach().numpy().T for layer in layers])
-                biases = np.stack([layer.bias.detach().numpy()[None] for layer in layers])
-                self._layers.append((weights, biases))
-            else:
-                self._layers.append(NUMPY_ACTIVATIONS[type(layers[0])])
+        self._stack = StackedMLP(mlps)
+        self._activation = NUMPY_ACTIVATIONS[type(mlps[0].activation)]
+        arrays = [p.detach().numpy() for p in self._stack.parameters]
+        self._layers = [(w.swapaxes(1, 2), b[:, None]) for w, b in zip(arrays[::2], arrays[1::2], strict=True)]
+
+    def is_current(self) -> bool:
+        """Whether the networks' parameters still are views of these arrays."""
+        return self._stack.is_tied()
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """`[E, M * n * obs_dim]` -> `[E, M * n * output_dim]`."""
         envs, m, n = len(obs), self._size, self._agents
         x = obs.reshape(envs, m, n, -1).swapaxes(0, 1).reshape(m, envs * n, -1)
-        for layer in self._layers:
-            if isinstance(layer, tuple):
-                x = np.matmul(x, layer[0])
-                x += layer[1]
-            else:
-                x = layer(x)
+        for weights, biases in self._layers[:-1]:
+            x = np.matmul(x, weights)
+            x += biases
+            x = self._activation(x)
+        weights, biases = self._layers[-1]
+        x = np.matmul(x, weights) + biases
         return x.reshape(m, envs, n, -1).swapaxes(0, 1).reshape(envs, -1)
 
 
@@ -100,6 +108,10 @@ class TorchActor:
         self._actor, self._agents = actor, agents
         self._device = next((p.device for p in actor.parameters()), torch.device("cpu"))
 
+    def is_current(self) -> bool:
+        """True: it calls the network itself."""
+        return True
+
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """`[E, n * obs_dim]` -> `[E, n * output_dim]`."""
         with torch.no_grad():
@@ -107,15 +119,8 @@ class TorchActor:
             return self._actor(batch.to(self._device)).cpu().numpy().reshape(len(obs), -1)
 
 
-def layers_of(actor: nn.Module) -> list[nn.Module] | None:
-    """The layers of an `MLP` that NumPy can compute; None for any other network."""
-    # Exact types, because a subclass may compute something else.
-    if type(actor) is not MLP or actor._forward_hooks or actor._forward_pre_hooks:
-        return None
-    layers = list(actor.layers)
-    known = all(type(layer) is nn.Linear or type(layer) in NUMPY_ACTIVATIONS for layer in layers)
-    return layers if known and actor.layers[-1].weight.device.type == "cpu" else None
-
-
-def _shape(layers: list[nn.Module]) -> tuple:
-    return tuple((layer.in_features, layer.out_features) if isinstance(layer, nn.Linear) else type(layer) for layer in layers)
+def numpy_can_compute(actor: nn.Module) -> bool:
+    """Whether the actor is an `MLP` on the CPU of activations that NumPy has."""
+    if not is_plain_mlp(actor) or actor._forward_hooks or actor._forward_pre_hooks:
+        return False
+    return type(actor.activation) in NUMPY_ACTIVATIONS and actor.linears[0].weight.device.type == "cpu"

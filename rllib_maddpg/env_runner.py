@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         self._random_actions = False
         self.sampling_error = ""  # of the last call of `sample`
         self._sampler: JointSampler | None = None
+        self._actors: JointActors | None = None
         self._stock_reason: str | None = None  # of the slow path; None: not asked yet, "": none
         if self.env is not None and self.layout is not None:
             self.exploration = self._make_exploration()
@@ -142,21 +143,37 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
     def sample_fragment(
         self, weights: tuple[int, np.ndarray] | None, want_metrics: bool
     ) -> tuple[list[JointRollout], dict[str, Any] | None]:
-        """Takes the weights, if there are any, samples a fragment, and adds the metrics, if wanted."""
+        """Takes the weights, if there are any, samples a fragment, and adds the metrics, if wanted.
+
+        Args:
+            weights: `MADDPGTorchLearner.get_actor_weights()`.
+            want_metrics: Whether to return the metrics since the last time, too.
+        """
         if weights is not None:
-            self.set_weights(weights)
+            number, vector = weights
+            self.set_weights(number, self.split_weights(vector))
         return self.sample(), self.get_metrics() if want_metrics else None
 
-    def set_weights(self, weights: tuple[int, np.ndarray]) -> None:
-        """Takes over actors from `MADDPGTorchLearner.get_actor_weights()`, if they are newer than the present ones."""
-        number, vector = weights
-        if number <= self._weights_seq_no:
-            return
-        self._weights_seq_no = number
-        mine = [t for m in self.layout.modules for t in self.module[m].unwrapped().actor_state()]
+    @torch.no_grad()
+    def set_weights(self, number: int, tensors: Sequence[torch.Tensor]) -> None:
+        """Takes over the state of all actors, module by module in layout order, if it is newer than the present one.
+
+        Args:
+            number: RLlib's number of these weights.
+            tensors: `actor_state()` of all modules, of any shape.
+        """
+        if number > self._weights_seq_no:
+            self._weights_seq_no = number
+            mine = self._weights()
+            torch._foreach_copy_(mine, [new.view_as(old) for old, new in zip(mine, tensors, strict=True)])
+
+    def split_weights(self, vector: np.ndarray) -> Sequence[torch.Tensor]:
+        """The vector of `get_actor_weights()` as `set_weights` takes it."""
         # A copy, because arrays from Ray are read-only, which torch does not know.
-        new = torch.from_numpy(vector.copy()).split([t.numel() for t in mine])
-        torch._foreach_copy_(mine, [n.view_as(t) for n, t in zip(new, mine, strict=True)])
+        return torch.from_numpy(vector.copy()).split([t.numel() for t in self._weights()])
+
+    def _weights(self) -> list[torch.Tensor]:
+        return [t for m in self.layout.modules for t in self.module[m].unwrapped().actor_state()]
 
     def _is_fast(self) -> bool:
         if self._stock_reason is None:
@@ -183,8 +200,10 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
             self._sampler = JointSampler(
                 self.layout, self.env.envs, self._make_sub_env_anew, self._failures_allowed(), self.worker_index or 0
             )
-        # Made anew each time, because the weights may have changed.
-        actors = JointActors(self.layout, {m: module.unwrapped().actor for m, module in self.module.items()})
+        networks = {m: module.unwrapped().actor for m, module in self.module.items()}
+        if self._actors is None or not self._actors.is_current(networks):
+            self._actors = JointActors(self.layout, networks)
+        actors = self._actors
         everyone = list(range(self.num_envs))
 
         def act(obs: np.ndarray) -> np.ndarray:

@@ -366,11 +366,15 @@ class MADDPGTorchLearner(TorchLearner):
             "MADDPG's critics need the rows of all modules: override `compute_critic_losses` or `compute_actor_losses`."
         )
 
+    @torch.no_grad()
     def get_actor_weights(self) -> tuple[int, np.ndarray]:
-        """What env runners need: the number of these weights, and the state of all actors as one vector."""
-        tensors = [t.flatten() for m in self.layout.modules for t in self._networks(m).actor_state()]
+        """What remote env runners need: the number of these weights, and the state of all actors as one vector."""
         # One transfer from the device.
-        return self._weights_seq_no, torch.cat(tensors).cpu().numpy()
+        return self._weights_seq_no, torch.cat([t.flatten() for t in self.actor_state()]).cpu().numpy()
+
+    def actor_state(self) -> list[Tensor]:
+        """All tensors that env runners have, module by module in layout order."""
+        return [t for m in self.layout.modules for t in self._networks(m).actor_state()]
 
     @override(Learner)
     def get_state(

@@ -110,10 +110,7 @@ class MADDPG(Algorithm):
         if updates:
             self._update(updates)
             with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-                self._new_weights = self._actor_weights()
-                # The local runner also is where `get_module()` looks.
-                if self.env_runner is not None:
-                    self.env_runner.set_weights(self._new_weights)
+                self._sync_weights()
         self._report_sampling(collected)
 
     def _store(self, rollouts: list[JointRollout]) -> None:
@@ -172,10 +169,20 @@ class MADDPG(Algorithm):
         shards = batch.shards(self.config.num_learners, rows)
         return {"batch_refs": [ray.put(shard) for shard in shards]}
 
-    def _actor_weights(self) -> tuple[int, np.ndarray]:
-        if self.learner_group.is_local:
-            return self.learner_group._learner.get_actor_weights()
-        return next(iter(self.learner_group.foreach_learner(lambda learner: learner.get_actor_weights()))).get()
+    def _sync_weights(self) -> None:
+        """Gives the new actors to the local env runner, which also is where `get_module()` looks; the others get them with
+        what they are asked for next."""
+        runner, learners = self.env_runner, self.learner_group
+        if self.config.num_env_runners or not learners.is_local:
+            results = learners.foreach_learner(lambda learner: learner.get_actor_weights())
+            self._new_weights = next(iter(results)).get()
+        if runner is None:
+            return
+        if learners.is_local:
+            runner.set_weights(learners._learner._weights_seq_no, learners._learner.actor_state())
+        else:
+            number, vector = self._new_weights
+            runner.set_weights(number, runner.split_weights(vector))
 
     # ------------------------------------------------------------------------------------------ reporting
 

@@ -43,6 +43,7 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         self.module_id: str = self.model_config["module_id"]
         self.codec = self.layout.codec_of(self.module_id)
         self.num_agents = len(self.layout.slots_of(self.module_id))
+        self._actor_state: list[Tensor] | None = None
         self.actor = self.build_actor(self.layout.obs_dim_of(self.module_id), self.codec.dim)
         if not self.inference_only:
             agent_id_dim = self.num_agents if self.num_agents > 1 else 0
@@ -86,14 +87,12 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         return critic(torch.cat(parts, -1)).squeeze(-1)
 
     def actor_state(self) -> list[Tensor]:
-        """All tensors that an env runner's copy of this module has, to read or write; the same here and there."""
-        hidden = () if self.inference_only else self.get_non_inference_attributes()
-        own = [*self._parameters.items(), *self._buffers.items()]
-        tensors = [t.detach() for name, t in own if t is not None and name not in hidden]
-        for name, network in self.named_children():
-            if name not in hidden:
-                tensors += network.state_dict().values()
-        return tensors
+        """All parameters and buffers that an env runner's copy of this module has; in the same order here and there."""
+        if self._actor_state is None:
+            hidden = () if self.inference_only else self.get_non_inference_attributes()
+            state = self.state_dict(keep_vars=True)
+            self._actor_state = [t for name, t in state.items() if name.split(".")[0] not in hidden]
+        return self._actor_state
 
     @override(TorchRLModule)
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

@@ -106,6 +106,7 @@ class SingleNetwork:
 
 def is_plain_mlp(network: nn.Module) -> bool:
     """Whether the network computes what `MLP` computes, so that it may be stacked."""
+    # The exact type, because a subclass may compute something else.
     return type(network) is MLP
 
 

@@ -65,13 +65,11 @@ class JointReplayBuffer(Checkpointable):
         rows = len(rollout)
         skip = max(0, rows - self.capacity)
         at = (self._next + skip) % self.capacity
+        new = torch.from_numpy(np.concatenate([rollout.columns[name][skip:] for name in COLUMNS], axis=1))
         # In two pieces where the ring's end is reached.
-        first = min(rows - skip, self.capacity - at)
-        for name, column in self._columns.items():
-            new = torch.from_numpy(rollout.columns[name][skip:])
-            column[at : at + first] = new[:first]
-            if first < len(new):
-                column[: len(new) - first] = new[first:]
+        first = min(len(new), self.capacity - at)
+        self._rows[at : at + first] = new[:first]
+        self._rows[: len(new) - first] = new[first:]
         self._next = int((self._next + rows) % self.capacity)
         self._size = min(self.capacity, self._size + rows)
         self.num_rows_added += rows
