@@ -228,7 +228,7 @@ def local_ray(actors: int) -> Iterator[None]:
 
 
 def _train(algo: MADDPG, plan: _Plan, observer: Observer) -> RunSummary:
-    env_steps = algo._env_steps_sampled()
+    env_steps = algo._env_steps
     if env_steps >= plan.total:
         raise ValueError(
             f"{plan.checkpoint} has {env_steps:,} env steps already. Give the total to train to, such as "
@@ -286,7 +286,7 @@ def _loop(
             save()
     except Exception as error:
         summary.error = error
-        summary.env_steps = max(summary.env_steps, algo._env_steps_sampled())
+        summary.env_steps = max(summary.env_steps, algo._env_steps)
         # The error of the training is the one to show, not one that may follow from it.
         with contextlib.suppress(Exception):
             if saved_at < summary.env_steps:
