@@ -443,3 +443,22 @@ def test_metrics_of_a_case_worked_by_hand():
         # float32
         assert {name: metrics[name] for name in values} == pytest.approx(values, rel=1e-5, abs=1e-6)
         assert ("action_entropy" in metrics) == (m == "m1")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Compiled.
+
+
+@pytest.mark.slow
+def test_compiled_update_is_the_eager_one():
+    """RLlib's `torch_compile_learner`, traced through autograd. Compilers may fuse, so to 1e-5 and not to the bit."""
+    game = small_game()
+    compiled = {"torch_compile_learner": True, "torch_compile_learner_what_to_compile": "complete_update"}
+    compiled["torch_compile_learner_dynamo_backend"] = "aot_eager"
+    one, two = build(config_of(game), game), build(config_of(game).framework(**compiled), game)
+    assert two._torch_compile_complete_update
+    for k in range(4):
+        for learner in (one, two):
+            learner.update(batch=multi_agent_batch(game, game.batch(16, k)), timesteps=env_steps(k))
+        ours, expected = weights_of(two), weights_of(one)
+        assert max(float((ours[key] - expected[key]).abs().max()) for key in expected) < 1e-5
