@@ -20,11 +20,12 @@ class EnvFailure(Exception):
     Attributes:
         what: The agent and what is wrong with it, to be followed by where it happened.
         mend: What to do about it.
+        is_turn: Whether a turn-based game looks like this, too.
     """
 
-    def __init__(self, what: str, mend: str):
+    def __init__(self, what: str, mend: str, is_turn: bool = False):
         super().__init__(what)
-        self.what, self.mend = what, mend
+        self.what, self.mend, self.is_turn = what, mend, is_turn
 
 
 @dataclass
@@ -216,6 +217,7 @@ def _observation(observations: Mapping[str, Any], slot: AgentSlot) -> np.ndarray
             f"Agent {slot.agent!r} has no observation, though it is in the game,",
             "Every agent in the game observes and acts at every step, or there are no joint transitions: convert a turn-based "
             "game to a parallel one (PettingZoo: `aec_to_parallel`). An agent that is truncated needs its last observation.",
+            is_turn=True,
         )
     obs = np.asarray(observations[slot.agent])
     width = slot.obs.stop - slot.obs.start

@@ -6,7 +6,7 @@ import re
 import gymnasium as gym
 import numpy as np
 import pytest
-from ledger_env import MIXED_END, TIME_LIMIT, LedgerEnv
+from ledger_env import MIXED_END, TIME_LIMIT, LedgerEnv, TurnsEnv
 from runners import make_runner
 
 from rllib_maddpg import MADDPGConfig
@@ -198,6 +198,14 @@ def test_all_envs_fail_in_one_round():
     assert rollout.error == "" and len(rollout) == 12 and len(MADE) == 6
     assert runner.metrics.peek("num_env_step_failures") == 3
     assert list(starts_of(rollout.columns)) == [0, 2, 4, 6, 8, 10]
+
+
+def test_a_turn_based_game_is_told_from_a_passing_fault():
+    """The same agent missing at the same step twice running is the game's rule: 100 new envs would not change it."""
+    runner = make_runner(TurnsEnv, {"script": TIME_LIMIT}, worker_index=1)
+    rollout = runner.sample(num_timesteps=40)[0]
+    assert rollout.error.startswith("Agent 'a' has no observation, though it is in the game, at step 2 of the episode in env 0")
+    assert rollout.error.endswith("It is so in every episode.") and len(rollout) == 2
 
 
 def test_a_reset_that_fails_and_an_env_that_cannot_be_made(monkeypatch):
