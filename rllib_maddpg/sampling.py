@@ -150,15 +150,22 @@ class JointSampler:
         columns = {name: block[:, t] for name, block in blocks.columns.items()}
         columns["obs"][:], columns["actions"][:] = games.obs, codes
         actions = self._env_actions(codes)
+        results, over, failed = [], [], {}
         started = time.perf_counter()
-        over, failed = [], {}
-        for e, env in enumerate(self.envs):
+        for env, action in zip(self.envs, actions, strict=True):
             try:
-                if games.write(e, env.step(actions[e]), columns):
-                    over.append(e)
+                results.append(env.step(action))
             except Exception as error:
-                failed[e] = error
+                failed[len(results)] = error
+                results.append(None)
         sample.env_seconds += time.perf_counter() - started
+        if failed or not games.write_plain(results, columns):
+            for e, result in enumerate(results):
+                try:
+                    if e not in failed and games.write(e, result, columns):
+                        over.append(e)
+                except Exception as error:
+                    failed[e] = error
         failed = {**games.advance(columns), **failed}
         if failed:
             over = [e for e in over if e not in failed]

@@ -49,6 +49,11 @@ def missing_reward(result):
     del result[1]["agent_0"]
 
 
+def two_rewards(result):
+    for agent in result[1]:
+        result[1][agent] = np.zeros(2)
+
+
 def stranger(result):
     result[0]["agent_7"] = result[0]["agent_0"]
 
@@ -62,6 +67,7 @@ FAULTS = {
     two_dimensional: r"The observation of agent 'agent_1' has shape \(18, 1\) and not \(18,\) at",
     missing_agent: "Agent 'agent_0' has no observation, though it is in the game, at",
     missing_reward: "The reward of agent 'agent_0' is 'missing' at",
+    two_rewards: r"The reward of agent 'agent_0' is array\(\[0., 0.\]\) at",
     stranger: "Agent 'agent_7' is none of .* at",
 }
 
@@ -298,3 +304,11 @@ def test_a_remote_runner_with_a_faulty_env(restart, rows):
             assert len(algo.replay_buffer) == 2 * 9
     finally:
         algo.stop()
+
+
+@pytest.mark.parametrize("result", [None, (1, 2), ({}, {}, None, None, {}), (None,) * 5], ids=str)
+def test_a_step_that_gives_something_else(result, monkeypatch):
+    runner = make()
+    monkeypatch.setattr(runner.env.envs[2], "step", lambda action: result)
+    rollout = runner.sample(num_timesteps=9)[0]
+    assert "Error" in rollout.error and "at step 1 of the episode in env 2" in rollout.error and len(rollout) == 2
