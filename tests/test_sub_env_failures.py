@@ -167,6 +167,11 @@ def test_a_failed_env_alone_is_made_anew(fault, worker_index, caplog):
     assert runner.metrics.peek("num_episodes_lifetime") == 3 + 2 + 3
 
 
+def test_rewards_that_are_no_numbers_in_the_only_env():
+    rollout = make(num_envs=1, fault=two_rewards, always=True).sample(num_timesteps=9)[0]
+    assert rollout.error.startswith("The reward of agent 'agent_0' is array([0., 0.]) at step 3") and len(rollout) == 2
+
+
 def test_sampling_goes_on_after_a_failure_in_the_next_call():
     runner = make(restart=True, fault=raises)
     fragments = [runner.sample(num_timesteps=3)[0] for _ in range(30)]
