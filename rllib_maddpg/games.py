@@ -20,11 +20,12 @@ class EnvFailure(Exception):
     Attributes:
         what: The agent and what is wrong with it, to be followed by where it happened.
         mend: What to do about it.
+        is_turn: Whether a turn-based game looks like this, too.
     """
 
-    def __init__(self, what: str, mend: str):
+    def __init__(self, what: str, mend: str, is_turn: bool = False):
         super().__init__(what)
-        self.what, self.mend = what, mend
+        self.what, self.mend, self.is_turn = what, mend, is_turn
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Games:
         self._agents, n = layout.agents, len(layout)
         self._pick = itemgetter(*layout.agents) if n > 1 else lambda values: (values[layout.agents[0]],)
         self._widths = [slot.obs.stop - slot.obs.start for slot in layout.slots]
+        self._all_widths = self._widths * num_envs
         # Per column the agent that it belongs to.
         self._agent_of_obs = np.repeat(np.arange(n), self._widths)
         self._agent_of_action = np.repeat(np.arange(n), [slot.codec.dim for slot in layout.slots])
@@ -103,13 +105,41 @@ class Games:
         self.whole[env] = bool(self.alive[env].all())
         self._check_finite(self.obs[env])
 
+    def write_plain(self, results: list[tuple], columns: dict[str, np.ndarray]) -> bool:
+        """Writes a step in which in every env all agents were and stay in the game, as in nearly all.
+
+        Args:
+            results: What the `step` of each env gave.
+            columns: The rows of this step, `[E, width]` each; as if all agents were in the game and none ended.
+
+        Returns:
+            Whether it was such a step; if not, call `write` for each env.
+        """
+        if not all(self.whole):
+            return False
+        arrays, numbers = [], []
+        try:
+            for observations, rewards, terminateds, truncateds, _ in results:
+                if True in terminateds.values() or True in truncateds.values() or len(observations) != len(self._agents):
+                    return False
+                arrays += self._pick(observations)
+                numbers += self._pick(rewards)
+            if [*map(len, arrays)] != self._all_widths:
+                return False
+            np.concatenate(arrays, out=self.obs.reshape(-1))
+            columns["rewards"][:] = np.array(numbers, float).reshape(columns["rewards"].shape)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return False
+        columns["new_obs"][:] = self.obs
+        return True
+
     def write(self, env: int, result: tuple, columns: dict[str, np.ndarray]) -> bool:
-        """Writes what a step gave and takes note of who comes and goes.
+        """Writes what a step of one env gave, and takes note of who comes and goes.
 
         Args:
             env: Number of the env.
             result: What its `step` gave.
-            columns: The rows of this step, `[E, width]` each; as if all agents were in the game and none ended.
+            columns: As in `write_plain`.
 
         Returns:
             Whether the episode is over.
@@ -117,8 +147,6 @@ class Games:
         Raises:
             EnvFailure: If that makes no joint row.
         """
-        if self.whole[env] and self._write_plain(result, columns["new_obs"][env], columns["rewards"][env]):
-            return False
         row = {name: column[env] for name, column in columns.items()}
         observations, rewards, terminateds, truncateds, _ = result
         self._check_known(observations)
@@ -144,13 +172,14 @@ class Games:
                 continue
             row["new_obs"][slot.obs] = _observation(observations, slot)
         self.whole[env] = bool(self.alive[env].all())
+        self.obs[env] = row["new_obs"]
         return bool(all_terminated or all_truncated)
 
     def advance(self, columns: dict[str, np.ndarray]) -> dict[int, EnvFailure]:
         """Goes on to the next step after all envs have written their rows.
 
         Args:
-            columns: As in `write`.
+            columns: As in `write_plain`.
 
         Returns:
             Envs with a number in their rows that is not finite, and what is wrong with it.
@@ -158,7 +187,6 @@ class Games:
         self.lengths += 1
         self._returns += columns["rewards"]
         self._agent_steps += columns["alive"]
-        self.obs[:] = columns["new_obs"]
         failed = {}
         if not (is_finite(self.obs) and is_finite(self._returns)):
             for env, (obs, rewards) in enumerate(zip(columns["new_obs"], columns["rewards"], strict=True)):
@@ -179,21 +207,6 @@ class Games:
             agent_steps={self._agents[i]: int(self._agent_steps[env, i]) for i in seen},
             seconds=float(self._seconds[env] + time.perf_counter() - self._since[env]),
         )
-
-    def _write_plain(self, result: tuple, new_obs: np.ndarray, reward: np.ndarray) -> bool:
-        """Writes a step in which all agents were and stay in the game; False if it may be another."""
-        observations, rewards, terminateds, truncateds, _ = result
-        if len(observations) != len(self._agents) or True in terminateds.values() or True in truncateds.values():
-            return False
-        try:
-            arrays = self._pick(observations)
-            if [*map(len, arrays)] != self._widths:
-                return False
-            np.concatenate(arrays, out=new_obs)
-            reward[:] = self._pick(rewards)
-        except (KeyError, TypeError, ValueError):
-            return False
-        return True
 
     def _check_known(self, observations: Mapping[str, Any]) -> None:
         for agent in observations:
@@ -216,6 +229,7 @@ def _observation(observations: Mapping[str, Any], slot: AgentSlot) -> np.ndarray
             f"Agent {slot.agent!r} has no observation, though it is in the game,",
             "Every agent in the game observes and acts at every step, or there are no joint transitions: convert a turn-based "
             "game to a parallel one (PettingZoo: `aec_to_parallel`). An agent that is truncated needs its last observation.",
+            is_turn=True,
         )
     obs = np.asarray(observations[slot.agent])
     width = slot.obs.stop - slot.obs.start

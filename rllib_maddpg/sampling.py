@@ -67,7 +67,8 @@ class JointSampler:
             layout: Order of agents in a row.
             envs: E `MultiAgentEnv`s, whose ends `ReadableEndings` has brought into one form.
             remake_env: Puts a new env into this list; called with the number of one that failed.
-            max_failures: Failures in a row after which an env is still made anew. A call without any ends the row.
+            max_failures: Failures in a row after which an env is still made anew. A call without any ends the row. An env that
+                misses the same agent at the same step twice running is turn-based, which no new env would change.
             worker_index: Number of the env runner, for messages.
         """
         self.layout, self.envs = layout, envs
@@ -78,6 +79,8 @@ class JointSampler:
         self._due_reset = list(range(len(envs)))
         self._broken: set[int] = set()
         self._failures_in_a_row = 0
+        # By env the agent and step at which it last was like a turn-based game, since it last finished an episode.
+        self._turns: dict[int, tuple] = {}
 
     def sample(
         self,
@@ -123,6 +126,7 @@ class JointSampler:
             over, failed = self._step(codes, blocks, sample)
             for e in over:
                 sample.num_episodes += 1
+                self._turns.pop(e, None)
                 if num_episodes is None or len(sample.episodes) < num_episodes:
                     sample.episodes.append(self._games.finished(e))
                     ends[e] = sample.rounds
@@ -146,15 +150,22 @@ class JointSampler:
         columns = {name: block[:, t] for name, block in blocks.columns.items()}
         columns["obs"][:], columns["actions"][:] = games.obs, codes
         actions = self._env_actions(codes)
+        results, over, failed = [], [], {}
         started = time.perf_counter()
-        over, failed = [], {}
-        for e, env in enumerate(self.envs):
+        for env, action in zip(self.envs, actions, strict=True):
             try:
-                if games.write(e, env.step(actions[e]), columns):
-                    over.append(e)
+                results.append(env.step(action))
             except Exception as error:
-                failed[e] = error
+                failed[len(results)] = error
+                results.append(None)
         sample.env_seconds += time.perf_counter() - started
+        if failed or not games.write_plain(results, columns):
+            for e, result in enumerate(results):
+                try:
+                    if e not in failed and games.write(e, result, columns):
+                        over.append(e)
+                except Exception as error:
+                    failed[e] = error
         failed = {**games.advance(columns), **failed}
         if failed:
             over = [e for e in over if e not in failed]
@@ -209,6 +220,11 @@ class JointSampler:
         message = (
             f"{what} at step {self._games.lengths[env]} of the episode in env {env} of env runner {self.worker_index}. {mend}"
         )
+        if known and failure.is_turn:
+            turn = failure.what, int(self._games.lengths[env])
+            if self._turns.get(env) == turn:
+                return f"{message} It is so in every episode."
+            self._turns[env] = turn
         trace = None if known else failure
         if self._failures_in_a_row <= self.max_failures:
             counted = f"{self._failures_in_a_row} of at most {self.max_failures} failures in a row"

@@ -8,6 +8,7 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 MIXED_END = {"a": (0, 5, "truncated"), "b": (0, 3, "terminated"), "c": (0, 5, "terminated")}
 TIME_LIMIT = {"a": (0, 4, "truncated"), "b": (0, 4, "truncated"), "c": (0, 4, "truncated")}
 LATE_JOINER = {"a": (0, 6, "truncated"), "b": (0, 2, "truncated"), "c": (3, 6, "truncated")}
+FULL_HOUSE = {"a": (0, 5, "truncated"), "b": (0, 5, "truncated"), "c": (2, 5, "truncated")}
 ALL_TERMINATE = {"a": (0, 3, "terminated"), "b": (0, 3, "terminated"), "c": (0, 1, "terminated")}
 
 # Each env of this process, in the order of creation.
@@ -83,7 +84,8 @@ class LedgerEnv(MultiAgentEnv):
                     # What is stored then is the observation before.
                     self.rows[-1][a] = (*self.rows[-1][a][:3], self.rows[-1][a][0], True)
                     del obs[a]
-        return obs, rewards, terminateds, truncateds, {}
+        # Who joins has done nothing yet, but may be given a reward.
+        return obs, rewards | dict.fromkeys(joined, 0.0), terminateds, truncateds, {}
 
 
 class TurnsEnv(LedgerEnv):

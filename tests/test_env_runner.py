@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from ledger_env import ALL_TERMINATE, LATE_JOINER, LEDGERS, MIXED_END, TIME_LIMIT, LedgerEnv, TurnsEnv
+from ledger_env import ALL_TERMINATE, FULL_HOUSE, LATE_JOINER, LEDGERS, MIXED_END, TIME_LIMIT, LedgerEnv, TurnsEnv
 from ray.rllib.connectors.env_to_module import MeanStdFilter
 from runners import make_runner, rows_of
 
@@ -26,7 +26,7 @@ def expected_code(slot, action):
     return np.concatenate([np.eye(2)[action[0]], np.eye(4)[action[1]]])
 
 
-@pytest.mark.parametrize("script", [MIXED_END, TIME_LIMIT, LATE_JOINER, ALL_TERMINATE])
+@pytest.mark.parametrize("script", [MIXED_END, TIME_LIMIT, LATE_JOINER, FULL_HOUSE, ALL_TERMINATE])
 @pytest.mark.parametrize(
     ("num_envs", "fragment", "style"),
     [

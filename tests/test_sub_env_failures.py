@@ -6,7 +6,7 @@ import re
 import gymnasium as gym
 import numpy as np
 import pytest
-from ledger_env import MIXED_END, TIME_LIMIT, LedgerEnv
+from ledger_env import MIXED_END, TIME_LIMIT, LedgerEnv, TurnsEnv
 from runners import make_runner
 
 from rllib_maddpg import MADDPGConfig
@@ -49,6 +49,11 @@ def missing_reward(result):
     del result[1]["agent_0"]
 
 
+def two_rewards(result):
+    for agent in result[1]:
+        result[1][agent] = np.zeros(2)
+
+
 def stranger(result):
     result[0]["agent_7"] = result[0]["agent_0"]
 
@@ -62,6 +67,7 @@ FAULTS = {
     two_dimensional: r"The observation of agent 'agent_1' has shape \(18, 1\) and not \(18,\) at",
     missing_agent: "Agent 'agent_0' has no observation, though it is in the game, at",
     missing_reward: "The reward of agent 'agent_0' is 'missing' at",
+    two_rewards: r"The reward of agent 'agent_0' is array\(\[0., 0.\]\) at",
     stranger: "Agent 'agent_7' is none of .* at",
 }
 
@@ -161,6 +167,11 @@ def test_a_failed_env_alone_is_made_anew(fault, worker_index, caplog):
     assert runner.metrics.peek("num_episodes_lifetime") == 3 + 2 + 3
 
 
+def test_rewards_that_are_no_numbers_in_the_only_env():
+    rollout = make(num_envs=1, fault=two_rewards, always=True).sample(num_timesteps=9)[0]
+    assert rollout.error.startswith("The reward of agent 'agent_0' is array([0., 0.]) at step 3") and len(rollout) == 2
+
+
 def test_sampling_goes_on_after_a_failure_in_the_next_call():
     runner = make(restart=True, fault=raises)
     fragments = [runner.sample(num_timesteps=3)[0] for _ in range(30)]
@@ -198,6 +209,14 @@ def test_all_envs_fail_in_one_round():
     assert rollout.error == "" and len(rollout) == 12 and len(MADE) == 6
     assert runner.metrics.peek("num_env_step_failures") == 3
     assert list(starts_of(rollout.columns)) == [0, 2, 4, 6, 8, 10]
+
+
+def test_a_turn_based_game_is_told_from_a_passing_fault():
+    """The same agent missing at the same step twice running is the game's rule: 100 new envs would not change it."""
+    runner = make_runner(TurnsEnv, {"script": TIME_LIMIT}, worker_index=1)
+    rollout = runner.sample(num_timesteps=40)[0]
+    assert rollout.error.startswith("Agent 'a' has no observation, though it is in the game, at step 2 of the episode in env 0")
+    assert rollout.error.endswith("It is so in every episode.") and len(rollout) == 2
 
 
 def test_a_reset_that_fails_and_an_env_that_cannot_be_made(monkeypatch):
@@ -290,3 +309,11 @@ def test_a_remote_runner_with_a_faulty_env(restart, rows):
             assert len(algo.replay_buffer) == 2 * 9
     finally:
         algo.stop()
+
+
+@pytest.mark.parametrize("result", [None, (1, 2), ({}, {}, None, None, {}), (None,) * 5], ids=str)
+def test_a_step_that_gives_something_else(result, monkeypatch):
+    runner = make()
+    monkeypatch.setattr(runner.env.envs[2], "step", lambda action: result)
+    rollout = runner.sample(num_timesteps=9)[0]
+    assert "Error" in rollout.error and "at step 1 of the episode in env 2" in rollout.error and len(rollout) == 2
