@@ -1,0 +1,295 @@
+"""What MADDPG needs of an RLlib Learner, whatever its losses: joint rows, groups of modules, gradients of several Learners."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from ray.rllib.core.learner.learner import Learner
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.policy.sample_batch import MultiAgentBatch
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import (
+    ALL_MODULES,
+    MODULE_TRAIN_BATCH_SIZE_MEAN,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_ENV_STEPS_TRAINED,
+    NUM_ENV_STEPS_TRAINED_LIFETIME,
+    NUM_MODULE_STEPS_TRAINED,
+    NUM_MODULE_STEPS_TRAINED_LIFETIME,
+    WEIGHTS_SEQ_NO,
+)
+from torch import Tensor
+
+from rllib_maddpg import losses
+from rllib_maddpg.checks import PER_MODULE_KEYS
+from rllib_maddpg.joint_batch import JointBatch
+from rllib_maddpg.layout import JointLayout
+from rllib_maddpg.module_groups import ModuleGroup, group_modules
+from rllib_maddpg.rl_module import MADDPGTorchRLModule
+
+
+class JointTorchLearner(TorchLearner):
+    """A Learner whose losses need the rows of all modules at once.
+
+    - It takes `JointBatch`es, and as many updates in one call as `minibatch_size` makes of a batch.
+    - Modules that are alike are computed as one (`ModuleGroup`).
+    - Several Learners add up their gradients, without DDP, so that their update is that of one Learner on all rows.
+    - Metrics are taken of the last update before a report only, and leave the device in one transfer.
+    """
+
+    # ------------------------------------------------------------------------------------------ setting up
+
+    @override(TorchLearner)
+    def build(self) -> None:
+        super().build()
+        self._configs = {m: self.config.get_config_for_module(m) for m in self.module.keys()}  # noqa: SIM118
+        self.layout: JointLayout = self._networks(next(iter(self._configs))).layout
+        self._env_steps = 0
+        self._trained: list[str] = list(self.layout.modules)
+        self._groups: list[ModuleGroup] = []
+        # Metrics of the last update, and what was trained since they were reported.
+        self._reports = True
+        self._noted: dict[tuple[str, str], Tensor] = {}
+        self._rows_trained = 0
+        seed = self.config.seed if self.config.seed is not None else int(np.random.SeedSequence().entropy % 2**62)
+        # On the device, because NCCL knows no other tensors.
+        seed = torch.tensor([seed], device=self._device)
+        distributed = self.config.num_learners > 1
+        self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+        if distributed:
+            self._start_alike(seed)
+        # Every Learner's generator draws the same numbers.
+        self._rng = torch.Generator().manual_seed(int(seed))
+
+    def _start_alike(self, seed: Tensor) -> None:
+        """Takes seed and initial weights from the first Learner."""
+        dist.broadcast(seed, 0)
+        for module_id in sorted(self._configs):
+            for tensor in self._networks(module_id).state_dict().values():
+                dist.broadcast(tensor, 0)
+
+    @override(TorchLearner)
+    def _make_modules_ddp_if_necessary(self) -> None:
+        """No DDP: its hooks see one backward pass per forward pass, and this update has two; the Learners would drift apart."""
+
+    @override(Learner)
+    def should_module_be_updated(self, module_id: str, multi_agent_batch: Any = None) -> bool:
+        """True: RLlib would drop the rows of frozen modules from the batch, which all critics need."""
+        return True
+
+    def _is_trained(self, module_id: str, batch: JointBatch) -> bool:
+        """Whether the module is one of `policies_to_train`."""
+        return super().should_module_be_updated(module_id, batch)
+
+    # ------------------------------------------------------------------------------------------ updates
+
+    @override(Learner)
+    def update(
+        self,
+        batch: JointBatch | MultiAgentBatch | None = None,
+        *,
+        batch_refs: list | None = None,
+        training_data: TrainingData | None = None,
+        timesteps: Mapping[str, Any] | None = None,
+        minibatch_size: int | None = None,
+        _no_metrics_reduce: bool = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """One update of all modules, or one after the other on parts of the batch.
+
+        Args:
+            batch: Joint rows; or per module their columns `[B, n, dim]`, `[B, n]`.
+            batch_refs: A Ray reference to one such batch instead.
+            training_data: Either of these, as `LearnerGroup.update` wraps it.
+            timesteps: `{"num_env_steps_sampled_lifetime": env steps}`, for schedules and target updates.
+            minibatch_size: Rows of each update; None: all at once.
+            _no_metrics_reduce: True: metrics are kept back until an update that reports them, which costs less.
+
+        Returns:
+            Metrics, or none if they are kept back.
+
+        Raises:
+            ValueError: For NaN or infinity in rows, losses or gradients.
+        """
+        data = training_data or TrainingData(batch=batch, batch_refs=batch_refs)
+        data.validate()
+        data.solve_refs()
+        self.before_gradient_based_update(timesteps=dict(timesteps or {}))
+        self._weights_seq_no += 1
+        rows = self._to_device(data.batch)
+        step = minibatch_size or len(rows)
+        for start in range(0, len(rows), step):
+            minibatch = rows.rows(slice(start, start + step)) if step < len(rows) else rows
+            # RLlib shows the metrics of the last update only, so no other needs any.
+            self._reports = not _no_metrics_reduce and start + step >= len(rows)
+            self._update(minibatch)
+            self._rows_trained += len(minibatch)
+        self.after_gradient_based_update(timesteps=dict(timesteps or {}))
+        if _no_metrics_reduce:
+            return {}
+        self._log_metrics_of_updates(step)
+        return self.metrics.reduce()
+
+    def _to_device(self, batch: JointBatch | MultiAgentBatch) -> JointBatch:
+        if isinstance(batch, MultiAgentBatch):
+            batch = JointBatch.from_modules(self.layout, batch.policy_batches)
+        return batch.to(self._device, self.layout)
+
+    @override(Learner)
+    def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        super().before_gradient_based_update(timesteps=timesteps)
+        self._env_steps = int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, self._env_steps))
+
+    # ------------------------------------------------------------------------------------------ gradients
+
+    def _step(self, name: str, module_losses: Mapping[str, Tensor], batch: JointBatch) -> bool:
+        """Gradients, their sum over Learners, clipping, Adam. False: not finite, so nothing was changed."""
+        if not module_losses:
+            return True
+        networks = {group: getattr(group, name) for group in self._trained_groups()}
+        stacked = [p for network in networks.values() for p in network.parameters]
+        gradients = torch.autograd.grad(sum(module_losses.values()), stacked, allow_unused=True, materialize_grads=True)
+        # Fused Adam reads them in the order of memory, whatever their strides.
+        gradients = [gradient.contiguous() for gradient in gradients]
+        # The losses go along: they are logged, and all Learners must agree on whether they are finite.
+        *gradients, totals = self._sum_over_learners([*gradients, torch.stack(list(module_losses.values())).detach()])
+        norms, gradients = {}, iter(gradients)
+        for group, network in networks.items():
+            config = self._configs[group.modules[0]]
+            own = [g if network.is_stacked else g.unsqueeze(0) for _, g in zip(network.parameters, gradients, strict=False)]
+            norm = losses.clip_gradients(own, config.grad_clip, config.grad_clip_by)
+            for k, module_id in enumerate(group.modules):
+                if module_id in module_losses:
+                    norms[module_id] = norm[k]
+                    for param, gradient in zip(self._optimizer_params(module_id, name), own, strict=True):
+                        param.grad = gradient[k]
+        norm = torch.stack([norms[m] for m in module_losses])
+        if not torch.isfinite(torch.cat([norm, totals])).all():
+            self._on_not_finite(name, dict(zip(module_losses, totals, strict=True)), norms, batch)
+            return False
+        for module_id in module_losses:
+            self.get_optimizer(module_id, name).step()
+        self._note(module_losses, **{f"{name}_loss": totals, f"{name}_gradients_norm": norm})
+        return True
+
+    def _sum_over_learners(self, tensors: Collection[Tensor]) -> list[Tensor]:
+        if self._world == 1:
+            return list(tensors)
+        flat = torch.cat([t.flatten() for t in tensors])
+        dist.all_reduce(flat)
+        parts = flat.split([t.numel() for t in tensors])
+        return [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]
+
+    # ------------------------------------------------------------------------------------------ modules and their groups
+
+    def _networks(self, module_id: str) -> MADDPGTorchRLModule:
+        return self.module[module_id].unwrapped()
+
+    def _optimizer_params(self, module_id: str, name: str) -> list[Tensor]:
+        return self._optimizer_parameters[self.get_optimizer(module_id, name)]
+
+    def _trained_groups(self) -> list[ModuleGroup]:
+        return [group for group in self._groups if not set(self._trained).isdisjoint(group.modules)]
+
+    def _tie(self) -> None:
+        """Makes the groups, or makes them anew where somebody has changed a module's networks."""
+        if self._groups and all(group.is_tied() for group in self._groups):
+            return
+        networks = {m: self._networks(m) for m in self.layout.modules}
+        settings = {m: tuple(repr(getattr(c, key)) for key in PER_MODULE_KEYS) for m, c in self._configs.items()}
+        if self.config.minibatch_per_module:
+            settings = {m: m for m in networks}  # no two modules have the same rows
+        self._groups = group_modules(self.layout, networks, settings, stacked=self._may_stack())
+
+    def _may_stack(self) -> bool:
+        """Whether the losses depend on modules by their groups only; else each module must learn by its own parameters."""
+        return True
+
+    @torch.no_grad()
+    def get_actor_weights(self) -> tuple[int, np.ndarray]:
+        """What remote env runners need: the number of these weights, and the state of all actors as one vector."""
+        # One transfer from the device.
+        return self._weights_seq_no, torch.cat([t.flatten() for t in self.actor_state()]).cpu().numpy()
+
+    def actor_state(self) -> list[Tensor]:
+        """All tensors that env runners have, module by module in layout order."""
+        return [t for m in self.layout.modules for t in self._networks(m).actor_state()]
+
+    # ------------------------------------------------------------------------------------------ metrics and state
+
+    def _note(self, modules: Iterable[str], **values: Tensor) -> None:
+        """Keeps one number for each of the modules, `[G]`, for the metrics of this update."""
+        if self._reports:
+            for name, value in values.items():
+                self._noted.update({(m, name): v for m, v in zip(modules, value.detach().unbind(), strict=False)})
+
+    def _log_metrics_of_updates(self, batch_size: int) -> None:
+        """Gives RLlib the metrics of the last update, and the counts of all since the last report."""
+        log, rows = self.metrics.log_value, self._rows_trained
+        if self._noted:
+            # One transfer from the device for all metrics.
+            values = torch.stack([v.float() for v in self._noted.values()]).tolist()
+            self.metrics.log_dict(dict(zip(self._noted, values, strict=True)), window=1)
+        for module_id in self.layout.modules:
+            log((module_id, WEIGHTS_SEQ_NO), self._weights_seq_no, window=1)
+            log((module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), batch_size, reduce="mean")
+            for key in (module_id, ALL_MODULES):
+                log((key, NUM_MODULE_STEPS_TRAINED), rows, reduce="sum")
+                log((key, NUM_MODULE_STEPS_TRAINED_LIFETIME), rows, reduce="lifetime_sum", with_throughput=True)
+        log((ALL_MODULES, NUM_ENV_STEPS_TRAINED), rows, reduce="sum", with_throughput=True)
+        log((ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), rows, reduce="lifetime_sum", with_throughput=True)
+        self._noted.clear()
+        self._rows_trained = 0
+
+    @override(Learner)
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        state["gumbel_rng"] = self._rng.get_state().numpy()
+        return state
+
+    @override(Learner)
+    def set_state(self, state: dict[str, Any]) -> None:
+        # RLlib skips weights that are older than its own, but a checkpoint is restored whole. What comes out of it is new
+        # to the env runners, even if they have seen later updates.
+        before, self._weights_seq_no = self._weights_seq_no, 0
+        super().set_state(state)
+        self._weights_seq_no = max(before + 1, self._weights_seq_no)
+        if "gumbel_rng" in state:
+            self._rng.set_state(torch.from_numpy(state["gumbel_rng"].copy()))
+
+    def _on_not_finite(
+        self, name: str, module_losses: Mapping[str, Tensor], norms: Mapping[str, Tensor], batch: JointBatch
+    ) -> None:
+        """Raises, or counts the skipped update where `torch_skip_nan_gradients` is set."""
+        self._noted.clear()
+        if self.config.torch_skip_nan_gradients:
+            # All Learners skip alike; one counts.
+            for module_id in module_losses if self._rank == 0 else ():
+                self.metrics.log_value((module_id, "num_updates_skipped_lifetime"), 1, reduce="lifetime_sum")
+            return
+        bad = [f"column {c!r} of module {m!r}" for m, own in batch.modules.items() for c in own if not _is_finite(own[c])]
+        bad += [f"the {name} loss of module {m!r}" for m, loss in module_losses.items() if not _is_finite(loss)]
+        bad += [f"the {name} gradient of module {m!r}" for m, norm in norms.items() if not _is_finite(norm)]
+        done = "No actor and no target was changed; the critics made their step"
+        if name == "critic":
+            done = "This update was not made; the weights are those before it"
+        raise ValueError(
+            f"NaN or infinity in {bad[0]} (in all: {', '.join(bad)}). {done}. Look for "
+            "extreme rewards or a learning rate that is too high, set `grad_clip`, or set `torch_skip_nan_gradients=True` "
+            "to skip such updates and count them."
+        )
+
+
+def _is_finite(x: Any) -> bool:
+    return not isinstance(x, Tensor) or bool(torch.isfinite(x).all())
