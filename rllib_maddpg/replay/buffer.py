@@ -70,7 +70,8 @@ class JointReplayBuffer(Checkpointable):
         # In two pieces where the ring's end is reached.
         first = min(rows - skip, self.capacity - at)
         for name, column in self._columns.items():
-            new = torch.from_numpy(rollout.columns[name][skip:])
+            # Rows of remote runners come read-only, which torch does not know.
+            new = torch.from_numpy(np.require(rollout.columns[name][skip:], requirements="W"))
             column[at : at + first] = new[:first]
             column[: len(new) - first] = new[first:]
         self._next = int((self._next + rows) % self.capacity)
