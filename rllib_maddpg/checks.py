@@ -86,6 +86,9 @@ def check_resources(config: AlgorithmConfig) -> None:
     require(config, "num_envs_per_env_runner", _is_whole(config.num_envs_per_env_runner, 1), "a whole number > 0", "")
     interval = config.broadcast_interval
     require(config, "broadcast_interval", _is_whole(interval, 1), "a whole number > 0", "1: new weights in each round.")
+    timeout = config.sample_timeout_s
+    ok = timeout is None or (_is_number(timeout) and timeout > 0)
+    require(config, "sample_timeout_s", ok, "a number > 0, or None", "None: wait for fragments as long as it takes.")
     fast = config.env_runner_fast_path
     require(config, "env_runner_fast_path", isinstance(fast, bool), "True or False", "False: sample in RLlib's own loop.")
     require(config, "seed", config.seed is None or _is_whole(config.seed, 0), "a whole number >= 0, or None", "")

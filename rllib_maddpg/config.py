@@ -111,6 +111,7 @@ class MADDPGConfig(AlgorithmConfig):
         self.disable_env_checking = True  # RLlib's check refuses games of one step, such as matrix games
         self.min_sample_timesteps_per_iteration = 1000
         self.policy_mapping_fn: Callable = AgentMapping()
+        self._dont_auto_sync_env_runner_states = True  # `MADDPG.step` does it
 
     @override(AlgorithmConfig)
     def training(
@@ -226,6 +227,11 @@ class MADDPGConfig(AlgorithmConfig):
         """Rate or schedule of the "actor" or the "critic": its own, or `lr`."""
         own = getattr(self, f"{network}_lr")
         return self.lr if own is None else own
+
+    @property
+    def has_own_connectors(self) -> bool:
+        """Whether connectors of the user's, which may have a state, change observations or actions on the env runners."""
+        return self._env_to_module_connector is not None or self._module_to_env_connector is not None
 
     # ------------------------------------------------------------------------------------------ checks
 

@@ -35,7 +35,7 @@ from rllib_maddpg.config import MADDPGConfig
 from rllib_maddpg.env_runner import EPISODE_NUMBERS
 from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.layout import JointLayout
-from rllib_maddpg.replay import JointReplayBuffer, JointRollout
+from rllib_maddpg.replay import JointReplayBuffer
 
 REPLAY_BUFFER = "replay_buffer"
 STEPS_SINCE_UPDATE = "env_steps_since_update"
@@ -65,16 +65,16 @@ class MADDPG(Algorithm):
         self.replay_buffer = JointReplayBuffer(
             self.layout, capacity=buffer["capacity"], seed=self.config.seed, device=buffer["device"]
         )
-        self.collector = RolloutCollector(
-            self.env_runner_group, self.config.sample_mode, self.config.sample_timeout_s, self.config.broadcast_interval
-        )
+        self.collector = RolloutCollector(self.env_runner_group, self.config)
+        # RLlib's own would wait for a dead runner, and the others with it.
+        self.env_runner_group.probe_unhealthy_env_runners = self.collector.probe
         # New actors for the remote env runners.
         self._new_weights: tuple[int, np.ndarray] | None = None
         # Lifetime counts, and the env steps at which metrics were reported last.
         self._env_steps = 0
         self._num_updates = 0
         self._reported_at = 0
-        self._learner_reported_at = 0
+        self._iteration_began: tuple[int, int] | None = None  # number of the iteration, env steps at its start
         # Env steps sampled for which no update has been made yet.
         self._env_steps_since_update = 0.0
         # Per runner the numbers of its envs' next episodes, so that resumed and restarted runners do not repeat games.
@@ -101,10 +101,12 @@ class MADDPG(Algorithm):
             raise
 
     def _sample_store_update_sync(self) -> None:
+        if self._iteration_began is None or self._iteration_began[0] != self.iteration:
+            self._iteration_began = self.iteration, self._env_steps
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             collected = self.collector.collect(self._new_weights, want_metrics=self._report_is_near())
         with self.metrics.log_time((TIMERS, REPLAY_BUFFER_ADD_DATA_TIMER)):
-            self._store(collected.rollouts)
+            self._store(collected)
         self._new_weights = None
         updates = self._num_updates_due(sum(len(rollout) for rollout in collected.rollouts))
         if updates:
@@ -113,16 +115,22 @@ class MADDPG(Algorithm):
                 self._sync_weights()
         self._report_sampling(collected)
 
-    def _store(self, rollouts: list[JointRollout]) -> None:
-        for rollout in rollouts:
-            rollout.check_finite(self.layout)
-        for rollout in rollouts:
+    def _store(self, collected: Collected) -> None:
+        """Keeps all rows that are sound, and raises what went wrong with others."""
+        errors = [collected.error] if collected.error else []
+        for rollout in collected.rollouts:
+            try:
+                rollout.check_finite(self.layout)
+            except ValueError as error:
+                errors.append(error)
+                continue
             self.replay_buffer.add(rollout)
             self._env_steps += len(rollout)
             self._episode_numbers[rollout.worker_index] = rollout.episode_numbers
-        for rollout in rollouts:
             if rollout.error:
-                raise ValueError(rollout.error)
+                errors.append(ValueError(rollout.error))
+        if errors:
+            raise errors[0]
 
     def _num_updates_due(self, new_env_steps: int) -> int:
         """Whole updates owed for the env steps sampled since the last one; the rest is kept for next time.
@@ -159,7 +167,6 @@ class MADDPG(Algorithm):
             self._num_updates += now
         if report:
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
-            self._learner_reported_at = self._env_steps
 
     def _for_learners(self, batch: JointBatch, rows: int) -> dict[str, Any]:
         """The batch as `LearnerGroup.update` takes it; every Learner gets `rows` rows of each update."""
@@ -184,24 +191,33 @@ class MADDPG(Algorithm):
             number, vector = self._new_weights
             runner.set_weights(number, runner.split_weights(vector))
 
+    def _env_steps_sampled(self) -> int:
+        """Lifetime env steps, also of rows that no result has reported yet."""
+        return self._env_steps
+
     # ------------------------------------------------------------------------------------------ reporting
 
-    # Metrics are collected once for each result and not for each fragment: reducing them costs as much as an update.
+    # Metrics are collected towards the end of an iteration and not for each fragment: reducing them costs as much as an update.
 
     def _report_is_near(self) -> bool:
-        """Whether the fragments that are asked for now complete an iteration."""
-        config = self.config
-        runners = max(1, config.num_env_runners)
-        asked = runners * config.get_rollout_fragment_length() * config.num_envs_per_env_runner
-        if config.num_env_runners and config.sample_mode == "pipelined":
-            asked *= 2  # what is being sampled now comes first
-        return self._env_steps - self._reported_at + asked >= (config.min_sample_timesteps_per_iteration or 0)
+        """Whether the fragments that are asked for now may complete the iteration."""
+        pipelined = self.config.num_env_runners and self.config.sample_mode == "pipelined"
+        # What is being sampled now comes first.
+        return self._may_end_within(self._env_steps_per_round() * (2 if pipelined else 1))
 
     def _learner_report_is_due(self) -> bool:
+        """Whether the next update may come after the end of the iteration."""
         # An iteration may also be said to last so many trained rows.
-        by_training = self.config.min_train_timesteps_per_iteration
-        passed = self._env_steps - self._learner_reported_at
-        return bool(by_training) or passed >= (self.config.min_sample_timesteps_per_iteration or 0)
+        by_training = bool(self.config.min_train_timesteps_per_iteration)
+        return by_training or self._may_end_within(self._env_steps_per_round() + self.config.num_env_steps_per_update)
+
+    def _may_end_within(self, env_steps: float) -> bool:
+        began = self._iteration_began[1]
+        return self._env_steps - began + env_steps >= (self.config.min_sample_timesteps_per_iteration or 0)
+
+    def _env_steps_per_round(self) -> int:
+        config = self.config
+        return max(1, config.num_env_runners) * config.num_envs_per_env_runner * config.get_rollout_fragment_length()
 
     def _report_sampling(self, collected: Collected) -> None:
         if not collected.metrics:
@@ -255,13 +271,36 @@ class MADDPG(Algorithm):
         restored = super().restore_env_runners(env_runner_group)
         if restored and env_runner_group is self.env_runner_group:
             self.collector.forget(restored)
-            self._push_episode_numbers()
+            self._push_episode_numbers(restored)
         return restored
 
-    def _push_episode_numbers(self) -> None:
-        """Tells every runner which episodes it has already played."""
+    def _push_episode_numbers(self, runners: list[int] | None = None) -> None:
+        """Tells runners (None: all of them) which episodes they have already played."""
         state = {EPISODE_NUMBERS: self._episode_numbers}
-        self.env_runner_group.foreach_env_runner(lambda runner: runner.set_state(state))
+        self.env_runner_group.foreach_env_runner(
+            lambda runner: runner.set_state(state),
+            local_env_runner=runners is None,
+            remote_worker_ids=runners,
+            timeout_seconds=self.config.env_runner_restore_timeout_s,
+        )
+
+    @override(Algorithm)
+    def step(self) -> dict[str, Any]:
+        result = super().step()
+        if self.config.has_own_connectors:
+            self.env_runner_group.sync_env_runner_states(
+                config=self.config,
+                env_steps_sampled=self._env_steps,
+                env_to_module=self.env_to_module_connector,
+                module_to_env=self.module_to_env_connector,
+            )
+        else:
+            # RLlib would ask each runner for the state of its connectors, and wait for the slowest.
+            state = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self._env_steps}
+            self.collector.tell(state)
+            if self.env_runner is not None:
+                self.env_runner.set_state(state)
+        return result
 
     # ------------------------------------------------------------------------------------------ checkpoints
 
@@ -296,7 +335,7 @@ class MADDPG(Algorithm):
         self._env_steps_since_update = state.get(STEPS_SINCE_UPDATE, self._env_steps_since_update)
         if COUNTS in state:
             self._env_steps, self._num_updates = state[COUNTS]["env_steps"], state[COUNTS]["updates"]
-            self._reported_at = self._learner_reported_at = self._env_steps
+            self._reported_at, self._iteration_began = self._env_steps, None
         if EPISODE_NUMBERS in state:
             self._episode_numbers = dict(state[EPISODE_NUMBERS])
             self._push_episode_numbers()

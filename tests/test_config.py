@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from ledger_env import TIME_LIMIT, LedgerEnv
 from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -57,6 +58,12 @@ def ledger_config():
         ("num_learners", -1, "a whole number >= 0"),
         ("num_env_runners", -1, "a whole number >= 0"),
         ("num_envs_per_env_runner", 0, "a whole number > 0"),
+        ("sample_mode", "pipelnied", "one of ['pipelined', 'sync', 'async']"),
+        ("sample_mode", None, "one of ['pipelined', 'sync', 'async']"),
+        ("broadcast_interval", 0, "a whole number > 0"),
+        ("broadcast_interval", 1.5, "a whole number > 0"),
+        ("sample_timeout_s", 0, "a number > 0, or None"),
+        ("sample_timeout_s", "60", "a number > 0, or None"),
         ("seed", "x", "a whole number >= 0, or None"),
         ("_torch_lr_scheduler_classes", [object], "unset"),
         ("add_default_connectors_to_module_to_env_pipeline", False, "True"),
@@ -110,6 +117,49 @@ def test_batch_and_buffer():
         config_for().training(replay_buffer_config={"type": "MultiAgentEpisodeReplayBuffer"}).validate()
     with pytest.raises(ValueError, match=r"`replay_buffer_config`=.*alpha"):
         config_for().training(replay_buffer_config={"alpha": 0.6}).validate()
+
+
+def test_a_fragment_longer_than_the_buffer():
+    config = config_for().training(replay_buffer_config={"capacity": 1024})
+    config.env_runners(rollout_fragment_length=512, num_envs_per_env_runner=2).validate()
+    config.env_runners(rollout_fragment_length=513)
+    with pytest.raises(ValueError, match=r"`rollout_fragment_length`=513 .* so short that 1026 rows fit .* capacity of 1024"):
+        config.validate()
+    # Also where the length follows from the updates.
+    config.env_runners(rollout_fragment_length="auto").training(num_env_steps_per_update=2000)
+    with pytest.raises(ValueError, match=r"`rollout_fragment_length`='auto' .* so short that 2000 rows fit"):
+        config.validate()
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "learners", "text"),
+    [
+        ("gpu", 1, 0, "'cpu' or 'cuda'"),
+        (None, 1, 0, "'cpu' or 'cuda'"),
+        ("cuda:x", 1, 0, "'cpu' or 'cuda'"),
+        ("cuda", 0, 0, "a GPU that this process can use. torch sees 0 GPUs here. Set 'cpu'"),
+        ("cuda:1", 1, 0, "a GPU that this process can use. torch sees 1 GPUs here. Set 'cpu'"),
+        ("cuda", 1, 1, "'cpu' with remote Learners"),
+    ],
+)
+def test_devices_of_the_buffer(monkeypatch, device, gpus, learners, text):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    config = config_for().training(replay_buffer_config={"device": device}).learners(num_learners=learners)
+    with pytest.raises(ValueError) as error:
+        config.validate()
+    assert f"`replay_buffer_config['device']`={device!r} is not allowed" in str(error.value) and text in str(error.value)
+
+
+def test_a_capacity_that_the_gpu_cannot_hold(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**20, 2**30))
+    config = config_for().training(replay_buffer_config={"capacity": 100_000, "device": "cuda"})
+    with pytest.raises(
+        ValueError, match=r"`replay_buffer_config\['capacity'\]`=100000 rows .* device 'cuda' has 0.0 GiB .*Set a"
+    ):
+        config.validate()
 
 
 def test_a_capacity_beyond_memory_is_an_error_with_a_mend():
