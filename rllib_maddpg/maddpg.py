@@ -209,7 +209,11 @@ class MADDPG(Algorithm):
         """Whether the next update may come after the end of the iteration."""
         # An iteration may also be said to last so many trained rows.
         by_training = bool(self.config.min_train_timesteps_per_iteration)
-        return by_training or self._may_end_within(self._env_steps_per_round() + self.config.num_env_steps_per_update)
+        missing = self.config.num_env_steps_per_update - self._env_steps_since_update
+        rounds = math.ceil(missing / self._env_steps_per_round())
+        # Remote runners may bring less than they were asked for.
+        rounds += bool(self.config.num_env_runners)
+        return by_training or self._may_end_within(self._env_steps_per_round() * (rounds - 1))
 
     def _may_end_within(self, env_steps: float) -> bool:
         began = self._iteration_began[1]
