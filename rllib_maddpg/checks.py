@@ -255,9 +255,10 @@ def check_replay(config: AlgorithmConfig) -> None:
         capacity,
     )
 
-    fragment = config.get_rollout_fragment_length() * config.num_envs_per_env_runner
+    fragment = config.get_rollout_fragment_length()
+    rows = fragment * config.num_envs_per_env_runner
     mend = f"Lower it or `num_envs_per_env_runner`, or raise the capacity of {capacity} rows: else rows are lost unseen."
-    require(config, "rollout_fragment_length", fragment <= capacity, f"so short that {fragment} rows fit into the buffer", mend)
+    require(config, "rollout_fragment_length", rows <= capacity, f"so short that {rows} rows fit the buffer", mend, fragment)
     check_replay_device(config)
 
 
