@@ -216,14 +216,14 @@ def test_a_baseline_that_computes_something_else_is_noticed(learner, setting, va
 
 
 def test_growth_has_a_curve_for_each_size(ray_session):
-    curves = measure_growth(TINY, Sizes(agents=(2,), batches=(16,), envs=(1,), buffers=(50, 100)))
+    curves = measure_growth(TINY, Sizes(agents=(2,), batches=(16,), envs=(1,), buffers=(100, 200)))
     assert [(c["title"], c["x_name"], c["x"]) for c in curves] == [
         ("Sampling", "agents", [2]),
         ("Sampling", "envs", [1]),
         ("Update", "agents", [2]),
         ("Update", "rows a batch", [16]),
         ("Draw", "rows a batch", [16]),
-        ("Draw", "rows in buffer", [50, 100]),
+        ("Draw", "rows in buffer", [100, 200]),
     ]
     for curve in curves:
         for line in curve["lines"]:

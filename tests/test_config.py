@@ -127,7 +127,7 @@ def test_a_fragment_longer_than_the_buffer():
         config.validate()
     # Also where the length follows from the updates.
     config.env_runners(rollout_fragment_length="auto").training(num_env_steps_per_update=2000)
-    with pytest.raises(ValueError, match=r"`rollout_fragment_length`='auto' .* so short that 2000 rows fit"):
+    with pytest.raises(ValueError, match=r"`rollout_fragment_length`=1000 .* so short that 2000 rows fit"):
         config.validate()
 
 
