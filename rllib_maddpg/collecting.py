@@ -101,7 +101,7 @@ class RolloutCollector:
             self._results("tell", 0.0)
             self.group.foreach_env_runner_async("set_state", tag="tell", kwargs={"state": state})
 
-    def probe(self, timeout_seconds: float | None = None) -> list[int]:
+    def probe(self) -> list[int]:
         """Runners that died and are back; waits for nobody, so that they do not stop the others."""
         back = [runner for runner, _ in self._results("ping", 0.0, mark_healthy=True)]
         self._pinged.difference_update(self.group.healthy_env_runner_ids())

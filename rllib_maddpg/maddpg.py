@@ -67,7 +67,7 @@ class MADDPG(Algorithm):
         )
         self.collector = RolloutCollector(self.env_runner_group, self.config)
         # RLlib's own would wait for a dead runner, and the others with it.
-        self.env_runner_group.probe_unhealthy_env_runners = self.collector.probe
+        self.env_runner_group.probe_unhealthy_env_runners = lambda: self.collector.probe()
         # New actors for the remote env runners.
         self._new_weights: tuple[int, np.ndarray] | None = None
         # Lifetime counts, and the env steps at which metrics were reported last.

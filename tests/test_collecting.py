@@ -73,7 +73,6 @@ def anew(algo, **settings):
         setattr(config, key, value)
     algo.__dict__.pop("training_step", None)  # of `spy`
     algo.collector = RolloutCollector(algo.env_runner_group, config)
-    algo.env_runner_group.probe_unhealthy_env_runners = algo.collector.probe
     return algo.collector
 
 
