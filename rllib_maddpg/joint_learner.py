@@ -264,6 +264,10 @@ class JointTorchLearner(TorchLearner):
         # to the env runners, even if they have seen later updates.
         before, self._weights_seq_no = self._weights_seq_no, 0
         super().set_state(state)
+        # RLlib lets Adam go on in the very arrays of the state, which may be those of another Learner, too.
+        for optimizer in self._named_optimizers.values():
+            for own in optimizer.state.values():
+                own.update({name: value.clone() for name, value in own.items() if isinstance(value, Tensor)})
         self._weights_seq_no = max(before + 1, self._weights_seq_no)
         if "gumbel_rng" in state:
             self._rng.set_state(torch.from_numpy(state["gumbel_rng"].copy()))

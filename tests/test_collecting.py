@@ -386,15 +386,15 @@ def test_updates_in_one_call_or_of_two_learners_are_the_same(learned, per_module
     rows, updates = BATCH * (3 if per_module else 1), 6
     state = copy.deepcopy(algo.learner_group.get_state())
     for group in groups:
-        # A copy for each: RLlib's optimizers go on in the very arrays that they are given.
-        on_each(group, lambda learner: learner.set_state(copy.deepcopy(state["learner"])))
+        # The same object for all: none may go on in its arrays.
+        on_each(group, lambda learner: learner.set_state(state["learner"]))
         on_each(group, lambda learner: setattr(learner, "config", learner.config.copy(copy_frozen=False)))
         on_each(group, lambda learner: setattr(learner.config, "minibatch_per_module", per_module))
     batch = algo.replay_buffer.sample(2 * updates * rows)
     # The game's own numbers are small, and so are gradients: Adam would make a difference in their last digits a large one.
     generator = torch.Generator().manual_seed(1)
     for name in ("obs", "new_obs", "rewards"):
-        batch.columns[name] = torch.randn(batch.columns[name].shape, generator=generator)
+        batch.columns[name].copy_(torch.randn(batch.columns[name].shape, generator=generator))
     one_call, single_calls, two = groups
     steps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: algo._env_steps}
     one_call.update(batch=batch, timesteps=steps, minibatch_size=2 * rows)
@@ -419,12 +419,11 @@ def test_batches_travel_and_are_shared_out(learned):
     batch = learned[0].replay_buffer.sample(24)
     other = pickle.loads(pickle.dumps(batch))
     assert other.layout is None and len(other) == 24
-    for name, values in batch.columns.items():
-        assert torch.equal(values, other.columns[name]) and other.columns[name].data_ptr() != values.data_ptr()
+    assert torch.equal(batch.joint_rows, other.joint_rows) and other.joint_rows.data_ptr() != batch.joint_rows.data_ptr()
     # Of each update's 8 rows the first 4 are for the first Learner.
     numbers = torch.arange(24)
-    batch.columns = {name: numbers[:, None].expand(-1, 2) for name in batch.columns}
-    first, second = (shard.columns["rewards"][:, 0].tolist() for shard in batch.shards(2, 4))
+    batch.joint_rows[:] = numbers[:, None]
+    first, second = (shard.joint_rows[:, -1].tolist() for shard in batch.shards(2, 4))
     assert first == [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19]
     assert second == [4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23]
 
