@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import ray
 from ray.exceptions import ActorDiedError
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -40,8 +42,8 @@ class RolloutCollector:
     """Asks env runners for fragments and collects them.
 
     - `sync`: a round asks all runners with the newest weights and waits for them.
-    - `pipelined`: a round waits for the fragments that the round before has asked for and asks for the next ones at once, so
-      runners sample while the Learner updates. Weights lag by exactly one fragment.
+    - `pipelined`: a round asks for the next fragments and then waits for those that the round before has asked for, so runners
+      always have something to do. Weights lag by exactly one fragment.
     - `async`: a round takes what is there, one fragment at least, and asks those runners anew. New weights are sent
       every `broadcast_interval` rounds.
 
@@ -56,6 +58,8 @@ class RolloutCollector:
         self.broadcast_interval = config.broadcast_interval if config.sample_mode == "async" else 1
         self._asked: set[int] = set()  # runners that owe a fragment
         self._late: set[int] = set()  # of those the ones that nobody waits for
+        self._queued: set[int] = set()  # of those the ones that were asked for the next one already
+        self._turn: Counter[int] = Counter()  # fragments that a runner has returned
         self._pinged: set[int] = set()  # runners that died and were asked whether they are back
         self._dead: set[int] = set()  # runners that Ray will not restart
         self._newest: Any = None  # weights that wait for the next broadcast
@@ -78,15 +82,19 @@ class RolloutCollector:
         if weights is not None:
             self._newest = weights
         if self._newest is not None and self._rounds % self.broadcast_interval == 0:
-            self._weights, self._newest = ray.put(self._newest), None
+            self._weights, self._newest = self._packed(self._newest), None
         self._rounds += 1
         # Those that have nothing to do: all in `sync` mode, at the start, and runners that were away.
         self._ask(set(self.group.healthy_env_runner_ids()) - self._asked, want_metrics)
+        if self.config.sample_mode == "pipelined":
+            in_time = self._asked - self._late - self._queued
+            self._queued |= in_time
+            self._ask(in_time, want_metrics)
         timeout = self.config.sample_timeout_s
         results = self._wait_for_any(timeout) if self.config.sample_mode == "async" else self._wait_for_all(timeout)
         self._count_empty_rounds(results)
         results.sort(key=lambda result: result[0])
-        if self.config.sample_mode != "sync":
+        if self.config.sample_mode == "async":
             self._ask([runner for runner, _ in results], want_metrics)
         error, self._error = self._error, None
         return Collected(
@@ -94,6 +102,12 @@ class RolloutCollector:
             [metrics for _, (_, metrics) in results if metrics is not None],
             error,
         )
+
+    def _packed(self, weights: tuple[int, np.ndarray]) -> Any:
+        # Ray sends small arguments with the request itself, which is quicker for a few runners than an object of its own.
+        number, vector = weights
+        small = vector.nbytes < 90_000 and self.group.num_remote_env_runners() <= 8
+        return (number, vector) if small else ray.put((number, vector))
 
     def tell(self, state: dict[str, Any]) -> None:
         """Sets a state on all runners as soon as they have done what they were asked for; waits for nobody."""
@@ -116,6 +130,7 @@ class RolloutCollector:
         """Runners that were restarted owe nothing any more."""
         self._asked.difference_update(runners)
         self._late.difference_update(runners)
+        self._queued.difference_update(runners)
 
     @property
     def _manager(self) -> Any:
@@ -127,7 +142,7 @@ class RolloutCollector:
             self._asked.add(runner)
             self.group.foreach_env_runner_async(
                 "sample_fragment",
-                tag=_tag(runner),
+                tag=self._tag(runner, ahead=runner in self._queued),
                 kwargs={"weights": self._weights, "want_metrics": want_metrics},
                 remote_worker_ids=[runner],
             )
@@ -138,15 +153,18 @@ class RolloutCollector:
         if not in_time:
             # There is no use in coming back at once.
             return self._wait_for_any(timeout)
-        results = self._fetch(in_time, timeout) + self._fetch(self._late, 0.0)
-        for runner in sorted(self._asked - self._late):
+        late = set(self._late)
+        results = self._fetch(in_time, timeout)
+        missing = (in_time & self._asked) - {runner for runner, _ in results}
+        results += self._fetch(late, 0.0)
+        for runner in sorted(missing):
             logger.warning(
                 "Env runner %d has not returned its fragment after sample_timeout_s=%s s. Training goes on without it; its "
                 "rows are taken when they come.",
                 runner,
                 timeout,
             )
-        self._late = set(self._asked)
+        self._late |= missing
         return results
 
     def _wait_for_any(self, timeout: float | None) -> list[tuple[int, Any]]:
@@ -162,12 +180,21 @@ class RolloutCollector:
     def _fetch(self, runners: Collection[int], timeout: float | None) -> list[tuple[int, Any]]:
         if not runners:
             return []
-        results = self._results([_tag(runner) for runner in runners], timeout)
+        results = self._results([self._tag(runner) for runner in runners], timeout)
         # RLlib takes a runner that died out of service, with what it was asked for.
-        self._asked.intersection_update(self.group.healthy_env_runner_ids())
-        self._asked.difference_update(runner for runner, _ in results)
-        self._late.intersection_update(self._asked)
+        self.forget(self._asked.difference(self.group.healthy_env_runner_ids()))
+        for runner, _ in results:
+            self._turn[runner] += 1
+            self._late.discard(runner)
+            if runner in self._queued:
+                self._queued.discard(runner)  # it goes on with what was asked for ahead
+            else:
+                self._asked.discard(runner)
         return results
+
+    def _tag(self, runner: int, ahead: bool = False) -> str:
+        """Of the fragment that the runner owes first, or of the one after it; RLlib allows one request for each tag."""
+        return f"sample-{runner}-{(self._turn[runner] + ahead) % 2}"
 
     def _results(self, tags: str | list[str], timeout: float | None, mark_healthy: bool = False) -> list[tuple[int, Any]]:
         """What has come, by runner; errors are noted."""
@@ -207,7 +234,3 @@ class RolloutCollector:
                 f"{self.config.sample_timeout_s} s. Raise `sample_timeout_s`, shorten `rollout_fragment_length`, or mend the "
                 "environment; see also `fault_tolerance(num_consecutive_env_runner_failures_tolerance=...)`."
             )
-
-
-def _tag(runner: int) -> str:
-    return f"sample-{runner}"
