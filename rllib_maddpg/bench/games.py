@@ -39,7 +39,7 @@ def make_config(
         scenario: Of mpe2, with continuous actions.
         num_envs: Environments of the runner.
         batch: Joint rows of an update.
-        rows: Capacity of the replay buffer; None: one batch, but at least a fragment.
+        rows: Capacity of the replay buffer; None: one batch, but at least a fragment of all envs.
         device: "cpu" or "cuda", of the Learner.
         num_env_runners: Remote runners; 0: this process samples.
         env_config: More settings of the environment.
@@ -52,7 +52,7 @@ def make_config(
         .training(
             train_batch_size_per_learner=batch,
             num_steps_sampled_before_learning_starts=0,
-            replay_buffer_config={"capacity": max(batch, 1000) if rows is None else rows},
+            replay_buffer_config={"capacity": max(batch, 1000, FRAGMENT * num_envs) if rows is None else rows},
         )
         .debugging(seed=0)
     )
