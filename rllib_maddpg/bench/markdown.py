@@ -12,7 +12,7 @@ from rllib_maddpg.bench.text import claim_cells, growth_cells, machine_text, num
 PART_TITLES = {"sampling": "Sampling", "replay": "Replay buffer", "update": "Update", "train": "Training"}
 _HEAD = """# Benchmarks
 
-Made by one command, which measures everything below anew:
+What measures everything below anew:
 
 ```bash
 {command}
