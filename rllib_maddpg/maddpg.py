@@ -191,10 +191,6 @@ class MADDPG(Algorithm):
             number, vector = self._new_weights
             runner.set_weights(number, runner.split_weights(vector))
 
-    def _env_steps_sampled(self) -> int:
-        """Lifetime env steps, also of rows that no result has reported yet."""
-        return self._env_steps
-
     # ------------------------------------------------------------------------------------------ reporting
 
     # Metrics are collected towards the end of an iteration and not for each fragment: reducing them costs as much as an update.
