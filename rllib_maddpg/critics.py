@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.networks import MLP
-from rllib_maddpg.stacking import SingleNetwork, StackedMLP, stacked_linear
+from rllib_maddpg.stacking import SingleNetwork, StackedMLP, wide_linear
 
 
 class StackedCritics:
@@ -61,28 +61,28 @@ class StackedCritics:
             inputs: (x, a), no gradient goes there.
             own: New action a_i of each agent, `[G, n, B, code_dim]`.
         """
-        modules = len(self._own_columns)
+        modules, agents, code_dim = len(self._own_columns), self._agents, self._code_dim
         with torch.no_grad():
-            first = self._first_layer(inputs).unflatten(1, (self._agents, -1))
+            first = self._first_layer(inputs).flatten(0, 1) if agents > 1 else self._first_layer(inputs)
             weight = self.mlp.parameters[0]
             at = self._own_columns.unsqueeze(1).expand(-1, weight.shape[1], -1)
-            own_weight = weight.gather(2, at).view(modules, -1, self._agents, self._code_dim).permute(0, 2, 3, 1)
-            old = inputs[:, self._own_columns.flatten()].t().view(modules, self._agents, self._code_dim, -1).transpose(2, 3)
-        first = first + torch.matmul(own - old, own_weight)
-        return self._q_values(first.flatten(1, 2), detach=True)
+            own_weight = weight.gather(2, at).unflatten(2, (agents, code_dim)).permute(0, 2, 3, 1).flatten(0, 1)
+            old = inputs.index_select(1, self._own_columns.flatten()).view(len(inputs), -1, code_dim).transpose(0, 1)
+        first = torch.baddbmm(first, own.flatten(0, 1) - old, own_weight)
+        return self._q_values(first, detach=True).view(modules, agents, -1)
 
     def _q_values(self, first: Tensor, detach: bool = False) -> Tensor:
         q = self.mlp.after_first_layer(first, detach=detach)
         return q.view(len(q), self._agents, -1)
 
     def _first_layer(self, inputs: Tensor) -> Tensor:
-        """`[G, n * B, width]` before the activation."""
+        """Before the activation: `[G, B, width]` for one agent a module, else `[G, n, B, width]`."""
         weight, bias = self.mlp.parameters[:2]
         if weight.shape[2] == self._shared_inputs:
-            return stacked_linear(inputs.unsqueeze(0), weight, bias)
+            return wide_linear(inputs, weight, bias)
         shared, agent_id = weight.split([self._shared_inputs, weight.shape[2] - self._shared_inputs], -1)
-        first = stacked_linear(inputs.unsqueeze(0), shared, bias)
-        return (first.unsqueeze(1) + agent_id.transpose(1, 2).unsqueeze(2)).flatten(1, 2)
+        first = wide_linear(inputs, shared, bias)
+        return first.unsqueeze(1) + agent_id.transpose(1, 2).unsqueeze(2)
 
 
 class SingleCritic(SingleNetwork):

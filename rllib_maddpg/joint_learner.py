@@ -29,7 +29,8 @@ from rllib_maddpg import losses
 from rllib_maddpg.checks import PER_MODULE_KEYS
 from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.layout import JointLayout
-from rllib_maddpg.module_groups import ModuleGroup, group_modules
+from rllib_maddpg.group_optimizer import GroupOptimizer
+from rllib_maddpg.module_groups import ACTOR, CRITIC, NetworkGroup, group_networks
 from rllib_maddpg.rl_module import MADDPGTorchRLModule
 
 
@@ -37,7 +38,7 @@ class JointTorchLearner(TorchLearner):
     """A Learner whose losses need the rows of all modules at once.
 
     - It takes `JointBatch`es, and as many updates in one call as `minibatch_size` makes of a batch.
-    - Modules that are alike are computed as one (`ModuleGroup`).
+    - Modules that are alike are computed as one (`NetworkGroup`).
     - Several Learners add up their gradients, without DDP, so that their update is that of one Learner on all rows.
     - Metrics are taken of the last update before a report only, and leave the device in one transfer.
     """
@@ -51,11 +52,16 @@ class JointTorchLearner(TorchLearner):
         self.layout: JointLayout = self._networks(next(iter(self._configs))).layout
         self._env_steps = 0
         self._trained: list[str] = list(self.layout.modules)
-        self._groups: list[ModuleGroup] = []
+        self._groups: dict[str, list[NetworkGroup]] = {}
+        self._optimizers_of: dict[NetworkGroup, GroupOptimizer] = {}
         # Metrics of the last update, and what was trained since they were reported.
         self._reports = True
         self._noted: dict[tuple[str, str], Tensor] = {}
         self._rows_trained = 0
+        _keep_freed_memory()
+        # RLlib makes torch deterministic where there is a seed, and torch then fills all fresh memory with NaN, lest somebody
+        # reads it unwritten. It takes a tenth of an update.
+        torch.utils.deterministic.fill_uninitialized_memory = False
         seed = self.config.seed if self.config.seed is not None else int(np.random.SeedSequence().entropy % 2**62)
         # On the device, because NCCL knows no other tensors.
         seed = torch.tensor([seed], device=self._device)
@@ -151,29 +157,27 @@ class JointTorchLearner(TorchLearner):
         """Gradients, their sum over Learners, clipping, Adam. False: not finite, so nothing was changed."""
         if not module_losses:
             return True
-        networks = {group: getattr(group, name) for group in self._trained_groups()}
-        stacked = [p for network in networks.values() for p in network.parameters]
+        groups = self._trained_groups(name)
+        stacked = [p for group in groups for p in group.network.parameters]
         gradients = torch.autograd.grad(sum(module_losses.values()), stacked, allow_unused=True, materialize_grads=True)
         # Fused Adam reads them in the order of memory, whatever their strides.
         gradients = [gradient.contiguous() for gradient in gradients]
         # The losses go along: they are logged, and all Learners must agree on whether they are finite.
         *gradients, totals = self._sum_over_learners([*gradients, torch.stack(list(module_losses.values())).detach()])
-        norms, gradients = {}, iter(gradients)
-        for group, network in networks.items():
-            config = self._configs[group.modules[0]]
+        steps, norms, gradients = [], {}, iter(gradients)
+        for group in groups:
+            network, config = group.network, self._configs[group.modules[0]]
             own = [g if network.is_stacked else g.unsqueeze(0) for _, g in zip(network.parameters, gradients, strict=False)]
             norm = losses.clip_gradients(own, config.grad_clip, config.grad_clip_by)
-            for k, module_id in enumerate(group.modules):
-                if module_id in module_losses:
-                    norms[module_id] = norm[k]
-                    for param, gradient in zip(self._optimizer_params(module_id, name), own, strict=True):
-                        param.grad = gradient[k]
+            members = [k for k, module_id in enumerate(group.modules) if module_id in module_losses]
+            norms.update({group.modules[k]: norm[k] for k in members})
+            steps.append((self._optimizers_of[group], own, members))
         norm = torch.stack([norms[m] for m in module_losses])
         if not torch.isfinite(torch.cat([norm, totals])).all():
             self._on_not_finite(name, dict(zip(module_losses, totals, strict=True)), norms, batch)
             return False
-        for module_id in module_losses:
-            self.get_optimizer(module_id, name).step()
+        for optimizer, own, members in steps:
+            optimizer.step(own, members)
         self._note(module_losses, **{f"{name}_loss": totals, f"{name}_gradients_norm": norm})
         return True
 
@@ -190,21 +194,30 @@ class JointTorchLearner(TorchLearner):
     def _networks(self, module_id: str) -> MADDPGTorchRLModule:
         return self.module[module_id].unwrapped()
 
-    def _optimizer_params(self, module_id: str, name: str) -> list[Tensor]:
-        return self._optimizer_parameters[self.get_optimizer(module_id, name)]
-
-    def _trained_groups(self) -> list[ModuleGroup]:
-        return [group for group in self._groups if not set(self._trained).isdisjoint(group.modules)]
+    def _trained_groups(self, name: str) -> list[NetworkGroup]:
+        """The groups of actors, or of critics, in which somebody learns."""
+        return [group for group in self._groups[name] if not set(self._trained).isdisjoint(group.modules)]
 
     def _tie(self) -> None:
         """Makes the groups, or makes them anew where somebody has changed a module's networks."""
-        if self._groups and all(group.is_tied() for group in self._groups):
+        if self._groups and all(group.is_tied() for groups in self._groups.values() for group in groups):
             return
         networks = {m: self._networks(m) for m in self.layout.modules}
-        settings = {m: tuple(repr(getattr(c, key)) for key in PER_MODULE_KEYS) for m, c in self._configs.items()}
+        # Learning rates are no matter of the losses.
+        keys = [key for key in PER_MODULE_KEYS if not key.endswith("lr")]
+        settings = {m: tuple(repr(getattr(c, key)) for key in keys) for m, c in self._configs.items()}
         if self.config.minibatch_per_module:
             settings = {m: m for m in networks}  # no two modules have the same rows
-        self._groups = group_modules(self.layout, networks, settings, stacked=self._may_stack())
+        stacked = self._may_stack()
+        self._groups = {name: group_networks(name, self.layout, networks, settings, stacked) for name in (CRITIC, ACTOR)}
+        self._optimizers_of = {
+            group: GroupOptimizer(
+                [self.get_optimizer(m, name) for m in group.modules],
+                group.network.parameters if group.network.is_stacked else None,
+            )
+            for name, groups in self._groups.items()
+            for group in groups
+        }
 
     def _may_stack(self) -> bool:
         """Whether the losses depend on modules by their groups only; else each module must learn by its own parameters."""
@@ -268,6 +281,7 @@ class JointTorchLearner(TorchLearner):
         for optimizer in self._named_optimizers.values():
             for own in optimizer.state.values():
                 own.update({name: value.clone() for name, value in own.items() if isinstance(value, Tensor)})
+        self._groups = {}  # to be made anew with that state
         self._weights_seq_no = max(before + 1, self._weights_seq_no)
         if "gumbel_rng" in state:
             self._rng.set_state(torch.from_numpy(state["gumbel_rng"].copy()))
@@ -297,3 +311,12 @@ class JointTorchLearner(TorchLearner):
 
 def _is_finite(x: Any) -> bool:
     return not isinstance(x, Tensor) or bool(torch.isfinite(x).all())
+
+
+def _keep_freed_memory() -> None:
+    """Has the C library keep the memory of one update for the next, instead of giving it back and getting zeroed pages again.
+
+    glibc keeps twice as much free memory as the largest block (up to 32 MiB) that it has ever taken back. This one is never
+    written to, so it takes no memory. Elsewhere it does nothing.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)

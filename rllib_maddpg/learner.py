@@ -15,16 +15,14 @@ from torch import Tensor
 from rllib_maddpg import losses
 from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.joint_learner import JointTorchLearner
-from rllib_maddpg.module_groups import ModuleGroup
+from rllib_maddpg.module_groups import ACTOR, CRITIC, NetworkGroup
 from rllib_maddpg.stacking import SingleNetwork
-
-ACTOR, CRITIC = "actor", "critic"
 
 
 class MADDPGTorchLearner(JointTorchLearner):
     """Updates critics first, then actors, then targets, with one Adam for each actor and each critic.
 
-    Modules with equal networks and settings are computed as one (`ModuleGroup`): shapes below are for a group of G modules of
+    Modules with equal networks and settings are computed as one (`NetworkGroup`): shapes below are for a group of G modules of
     n agents each and B rows. Modules outside `policies_to_train` stay as they are; their actions still enter all critics.
 
     Override `compute_critic_losses` or `compute_actor_losses` to change a loss.
@@ -56,13 +54,13 @@ class MADDPGTorchLearner(JointTorchLearner):
                 `minibatch_per_module`.
         """
         result = {}
-        for group in self._trained_groups():
+        for group in self._trained_groups(CRITIC):
             config, joint = self._configs[group.modules[0]], minibatches[group.modules[0]]
             reward, terminated, alive = (joint.stack(group.modules, c) for c in ("rewards", "terminateds", "alive"))
             with torch.no_grad():
-                next_q = group.target_critic.q_values(self._next_inputs(joint))
+                next_q = group.target.q_values(self._next_inputs(joint))
                 target = losses.td_target(reward, terminated, config.gamma, next_q)
-            q = group.critic.q_values(joint.inputs)
+            q = group.network.q_values(joint.inputs)
             count = self._count(group, joint)
             loss = losses.critic_loss(q, target, alive, count, config.critic_loss, config.huber_delta)
             result.update(zip(group.modules, loss, strict=True))
@@ -76,20 +74,24 @@ class MADDPGTorchLearner(JointTorchLearner):
         ("current"); in neither case does a gradient reach another agent's actor.
         """
         noise = {joint: self._gumbel_noise(joint) for joint in dict.fromkeys(minibatches.values())}
-        result = {}
-        for group in self._trained_groups():
+        outputs, mu, q, result = {}, {}, {}, {}
+        for group in self._groups[ACTOR]:
             config, joint = self._configs[group.modules[0]], minibatches[group.modules[0]]
-            gumbel = noise[joint]
-            output = group.actor(joint.stack(group.modules, "obs"))
-            mu = group.codec.sample(output, self._stacked_noise(group, gumbel), config.gumbel_softmax_temperature)
-            inputs = joint.inputs
-            if config.others_actions == "current":
-                inputs = self._current_inputs(joint, gumbel)
-            q = group.critic.q_values_with_own(inputs, mu)
-            alive = joint.stack(group.modules, "alive")
-            loss = losses.actor_loss(q, output, alive, self._count(group, joint), config.actor_output_reg)
+            outputs[group] = group.network(joint.stack(group.modules, "obs"))
+            gumbel = self._stacked_noise(group, noise[joint])
+            code = group.codec.sample(outputs[group], gumbel, config.gumbel_softmax_temperature)
+            mu.update(zip(group.modules, code, strict=True))
+        for group in self._trained_groups(CRITIC):
+            config, joint = self._configs[group.modules[0]], minibatches[group.modules[0]]
+            inputs = self._current_inputs(joint, noise[joint]) if config.others_actions == "current" else joint.inputs
+            values = group.network.q_values_with_own(inputs, torch.stack([mu[m] for m in group.modules]))
+            q.update(zip(group.modules, values, strict=True))
+        for group in self._trained_groups(ACTOR):
+            config, joint = self._configs[group.modules[0]], minibatches[group.modules[0]]
+            values, alive = torch.stack([q[m] for m in group.modules]), joint.stack(group.modules, "alive")
+            loss = losses.actor_loss(values, outputs[group], alive, self._count(group, joint), config.actor_output_reg)
             result.update(zip(group.modules, loss, strict=True))
-            self._note_actors(group, output, alive)
+            self._note_actors(group, outputs[group], alive)
         return {m: result[m] for m in self._trained}
 
     @torch.no_grad()
@@ -97,8 +99,8 @@ class MADDPGTorchLearner(JointTorchLearner):
         """(x', mu'_1(o'_1) ... mu'_N(o'_N)) by the target actors; zeros for the dead."""
         if joint not in self._next_inputs_of:
             actions = {}
-            for group in self._groups:
-                output = group.target_actor(joint.stack(group.modules, "new_obs"))
+            for group in self._groups[ACTOR]:
+                output = group.target(joint.stack(group.modules, "new_obs"))
                 alive = joint.stack(group.modules, "next_alive").unsqueeze(-1)
                 actions.update(zip(group.modules, group.codec.greedy(output) * alive, strict=True))
             # The same for all critics that learn from these rows.
@@ -109,9 +111,9 @@ class MADDPGTorchLearner(JointTorchLearner):
     def _current_inputs(self, joint: JointBatch, gumbel: Mapping[str, Tensor]) -> Tensor:
         """(x, what the current actors do in x); zeros for the dead."""
         actions = {}
-        for group in self._groups:
+        for group in self._groups[ACTOR]:
             temperature = self._configs[group.modules[0]].gumbel_softmax_temperature
-            output = group.actor(joint.stack(group.modules, "obs"))
+            output = group.network(joint.stack(group.modules, "obs"))
             code = group.codec.sample(output, self._stacked_noise(group, gumbel), temperature)
             actions.update(zip(group.modules, code * joint.stack(group.modules, "alive").unsqueeze(-1), strict=True))
         return torch.cat([joint.columns["obs"], self._joint_actions(actions)], -1)
@@ -126,14 +128,15 @@ class MADDPGTorchLearner(JointTorchLearner):
         if now - self._last_target_update < freq:
             return
         self._last_target_update = now
-        for group in self._trained_groups():
-            tau = self._configs[group.modules[0]].tau
-            pairs = [(group.target_actor, group.actor), (group.target_critic, group.critic)]
+        for group in (*self._trained_groups(CRITIC), *self._trained_groups(ACTOR)):
+            pairs = [(group.target, group.network)]
             if not set(group.modules) <= set(self._trained):
                 networks = [self._networks(m) for m in group.modules if m in self._trained]
-                pairs = [(SingleNetwork(t), SingleNetwork(s)) for m in networks for s, t in m.get_target_network_pairs()]
+                pairs = [
+                    (SingleNetwork(getattr(m, f"target_{group.name}")), SingleNetwork(getattr(m, group.name))) for m in networks
+                ]
             for target, source in pairs:
-                losses.polyak_update(target.parameters, source.parameters, tau)
+                losses.polyak_update(target.parameters, source.parameters, self._configs[group.modules[0]].tau)
 
     # ------------------------------------------------------------------------------------------ rows and noise
 
@@ -148,14 +151,15 @@ class MADDPGTorchLearner(JointTorchLearner):
             return dict.fromkeys(modules, batch)
         return {module_id: batch.rows(slice(d, None, len(modules))) for d, module_id in enumerate(modules)}
 
-    def _count(self, group: ModuleGroup, joint: JointBatch) -> Tensor:
+    def _count(self, group: NetworkGroup, joint: JointBatch) -> Tensor:
         """Number of living agent rows of each module over all Learners, at least 1, `[G]`."""
-        if (group, joint) not in self._counts:
+        key = group.modules, joint
+        if key not in self._counts:
             count = joint.stack(group.modules, "alive").sum((1, 2))
             if self._world > 1:
                 dist.all_reduce(count)
-            self._counts[group, joint] = count.clamp(min=1.0)
-        return self._counts[group, joint]
+            self._counts[key] = count.clamp(min=1.0)
+        return self._counts[key]
 
     def _gumbel_noise(self, joint: JointBatch) -> dict[str, Tensor]:
         """Gumbel noise `[B, n, code_dim]` for each module with categorical actions.
@@ -173,7 +177,7 @@ class MADDPGTorchLearner(JointTorchLearner):
         return noise
 
     @staticmethod
-    def _stacked_noise(group: ModuleGroup, noise: Mapping[str, Tensor]) -> Tensor | None:
+    def _stacked_noise(group: NetworkGroup, noise: Mapping[str, Tensor]) -> Tensor | None:
         """`[G, n, B, code_dim]`; None for modules that draw none."""
         return torch.stack([noise[m].transpose(0, 1) for m in group.modules]) if group.codec.categorical else None
 
@@ -185,7 +189,7 @@ class MADDPGTorchLearner(JointTorchLearner):
         self._last_target_update = 0
         # What several modules need of the rows of an update.
         self._next_inputs_of: dict[JointBatch, Tensor] = {}
-        self._counts: dict[tuple[ModuleGroup, JointBatch], Tensor] = {}
+        self._counts: dict[tuple[tuple[str, ...], JointBatch], Tensor] = {}
 
     @override(TorchLearner)
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
@@ -231,7 +235,7 @@ class MADDPGTorchLearner(JointTorchLearner):
     # ------------------------------------------------------------------------------------------ metrics
 
     @torch.no_grad()
-    def _note_critics(self, group: ModuleGroup, q: Tensor, target: Tensor, alive: Tensor) -> None:
+    def _note_critics(self, group: NetworkGroup, q: Tensor, target: Tensor, alive: Tensor) -> None:
         if self._reports:
             living = alive.sum((1, 2)).clamp(min=1.0)
             mean, td_error = (q * alive).sum((1, 2)) / living, ((q - target).abs() * alive).sum((1, 2)) / living
@@ -239,7 +243,7 @@ class MADDPGTorchLearner(JointTorchLearner):
             self._note(group.modules, qf_mean=mean, qf_min=q.amin(1), qf_max=q.amax(1), td_error_mean=td_error)
 
     @torch.no_grad()
-    def _note_actors(self, group: ModuleGroup, output: Tensor, alive: Tensor) -> None:
+    def _note_actors(self, group: NetworkGroup, output: Tensor, alive: Tensor) -> None:
         if self._reports:
             living = alive.sum((1, 2)).clamp(min=1.0)
             metrics = group.codec.head_metrics(output)

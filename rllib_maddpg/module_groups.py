@@ -1,4 +1,4 @@
-"""Modules that are alike, computed as one. No Ray here."""
+"""Actors, or critics, of modules that are alike, computed as one. No Ray here."""
 
 from __future__ import annotations
 
@@ -9,46 +9,50 @@ from rllib_maddpg.critics import SingleCritic, StackedCritics
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.stacking import SingleNetwork, StackedMLP, is_plain_mlp, shape_of
 
+ACTOR, CRITIC = "actor", "critic"
 
-class ModuleGroup:
-    """G modules of n agents each, with equal networks, action spaces and settings.
+
+class NetworkGroup:
+    """The actors, or the critics, of G modules of n agents each, with equal networks and settings.
 
     Attributes:
-        modules: Their ids, in layout order.
-        codec: Action codec of all their agents.
-        actor, critic, target_actor, target_critic: The networks of all of them; see `stacking` and `critics`.
+        name: "actor" or "critic".
+        modules: Ids of the modules, in layout order.
+        codec: Action codec of their agents; in a group of critics that of the first one only.
+        network, target: All of them; see `stacking` for actors, `critics` for critics.
     """
 
-    def __init__(self, layout: JointLayout, networks: Mapping[str, Any], stacked: bool):
-        self.modules = tuple(networks)
+    def __init__(self, name: str, layout: JointLayout, networks: Mapping[str, Any], stacked: bool):
+        self.name, self.modules = name, tuple(networks)
         self.codec = layout.codec_of(self.modules[0])
-        self._members = [(m, m.actor, m.critic, m.target_actor, m.target_critic) for m in networks.values()]
-        every = list(networks.values())
+        self._modules = list(networks.values())
+        self._own, self._targets = self._networks()
+        self.network, self.target = (self._joined(layout, nets, stacked) for nets in (self._own, self._targets))
+
+    def _networks(self) -> tuple[list, list]:
+        return [getattr(m, self.name) for m in self._modules], [getattr(m, f"target_{self.name}") for m in self._modules]
+
+    def _joined(self, layout: JointLayout, networks: list, stacked: bool) -> Any:
+        if self.name == ACTOR:
+            return StackedMLP(networks) if stacked else SingleNetwork(networks[0])
         if stacked:
-            self.actor, self.target_actor = StackedMLP([m.actor for m in every]), StackedMLP([m.target_actor for m in every])
-            self.critic = StackedCritics(layout, self.modules, [m.critic for m in every])
-            self.target_critic = StackedCritics(layout, self.modules, [m.target_critic for m in every])
-        else:
-            module = every[0]
-            self.actor, self.target_actor = SingleNetwork(module.actor), SingleNetwork(module.target_actor)
-            self.critic = SingleCritic(layout, module, module.critic)
-            self.target_critic = SingleCritic(layout, module, module.target_critic)
+            return StackedCritics(layout, self.modules, networks)
+        return SingleCritic(layout, self._modules[0], networks[0])
 
     def is_tied(self) -> bool:
         """Whether the modules' networks still are those of this group."""
-        same = all(
-            m.actor is actor and m.critic is critic and m.target_actor is target_actor and m.target_critic is target_critic
-            for m, actor, critic, target_actor, target_critic in self._members
-        )
-        return same and all(net.is_tied() for net in (self.actor, self.critic, self.target_actor, self.target_critic))
+        own, targets = self._networks()
+        same = all(a is b for a, b in zip([*own, *targets], [*self._own, *self._targets], strict=True))
+        return same and self.network.is_tied() and self.target.is_tied()
 
 
-def group_modules(
-    layout: JointLayout, networks: Mapping[str, Any], settings: Mapping[str, Hashable], stacked: bool = True
-) -> list[ModuleGroup]:
-    """Puts all modules into as few groups as can be.
+def group_networks(
+    name: str, layout: JointLayout, networks: Mapping[str, Any], settings: Mapping[str, Hashable], stacked: bool = True
+) -> list[NetworkGroup]:
+    """Puts the actors, or the critics, of all modules into as few groups as can be.
 
     Args:
+        name: "actor" or "critic".
         layout: Its modules and agents.
         networks: Module id -> `MADDPGTorchRLModule`.
         settings: Module id -> what must be equal for two modules to be computed as one.
@@ -57,13 +61,10 @@ def group_modules(
     alike: dict[Hashable, dict[str, Any]] = {}
     for module_id in layout.modules:
         module = networks[module_id]
-        key = module_id
-        if stacked and _is_stackable(module):
-            shapes = shape_of(module.actor), shape_of(module.critic)
-            key = (module.num_agents, *shapes, module.codec.key(), settings[module_id])
+        key: Hashable = module_id
+        if stacked and is_plain_mlp(getattr(module, name)) and (name == ACTOR or module.has_plain_critic):
+            # Critics only ask where an agent's action lies and how wide it is, not what it means.
+            action = module.codec.key() if name == ACTOR else module.codec.dim
+            key = (module.num_agents, shape_of(getattr(module, name)), action, settings[module_id])
         alike.setdefault(key, {})[module_id] = module
-    return [ModuleGroup(layout, members, stacked=isinstance(key, tuple)) for key, members in alike.items()]
-
-
-def _is_stackable(module: Any) -> bool:
-    return module.has_plain_critic and all(is_plain_mlp(net) for net in (module.actor, module.critic))
+    return [NetworkGroup(name, layout, members, stacked=isinstance(key, tuple)) for key, members in alike.items()]

@@ -27,15 +27,63 @@ class _StackedLinear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad
         return (
-            torch.bmm(grad, weight) if need_x else None,
+            _times(grad, weight) if need_x else None,
             torch.bmm(grad.transpose(1, 2), x) if need_weight else None,
             grad.sum(1) if need_bias else None,
         )
 
 
+def _times(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix products of G pairs; a critic's last layer has one output, for which the product is slower than it should be."""
+    return a * b if a.shape[-1] == 1 else torch.bmm(a, b)
+
+
+class _WideLinear(torch.autograd.Function):
+    """x W^T + b of G layers on one and the same x, as one wide product, which takes a sixth less time than G narrow ones."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        groups, out, _ = weight.shape
+        ctx.save_for_backward(x)
+        ctx.groups = groups
+        # Of the shape [G, B, out], but in memory row by row. No view, because what follows may write into it.
+        y = torch.empty_strided((groups, len(x), out), (out, groups * out, 1), dtype=x.dtype, device=x.device)
+        torch.addmm(bias.flatten(), x, weight.reshape(groups * out, -1).t(), out=y.transpose(0, 1).view(len(x), -1))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
+        (x,) = ctx.saved_tensors
+        wide = grad.transpose(0, 1).reshape(len(x), -1)
+        return None, torch.mm(wide.t(), x).unflatten(0, (ctx.groups, -1)), wide.sum(0).view(ctx.groups, -1)
+
+
+class _OverwritingReLU(torch.autograd.Function):
+    """max(x, 0) in place, whose gradient overwrites the one that comes in: each pass over memory counts.
+
+    For values and gradients that nobody else holds, such as those between two `_StackedLinear`s.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        x.relu_()
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return torch.ops.aten.threshold_backward.grad_input(grad, *ctx.saved_tensors, 0, grad_input=grad)
+
+
 def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x `[G, R, in]` (or `[1, R, in]`, the same for all), weight `[G, out, in]`, bias `[G, out]` -> `[G, R, out]`."""
-    return _StackedLinear.apply(x.expand(len(weight), -1, -1), weight, bias)
+    """x `[G, R, in]`, weight `[G, out, in]`, bias `[G, out]` -> `[G, R, out]`."""
+    return _StackedLinear.apply(x, weight, bias)
+
+
+def wide_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x `[R, in]`, the same for all, weight `[G, out, in]`, bias `[G, out]` -> `[G, R, out]`; no gradient goes to x."""
+    return _WideLinear.apply(x, weight, bias)
 
 
 class StackedMLP:
@@ -53,7 +101,8 @@ class StackedMLP:
     is_stacked = True
 
     def __init__(self, mlps: Sequence[MLP]):
-        self.activation = mlps[0].activation
+        relu = isinstance(mlps[0].activation, nn.ReLU)
+        self.activation = _OverwritingReLU.apply if relu else mlps[0].activation
         self._first = [mlp.linears[0].weight for mlp in mlps]
         self.parameters: list[Tensor] = []
         for own in zip(*(mlp.parameters() for mlp in mlps), strict=True):
@@ -74,15 +123,20 @@ class StackedMLP:
         return self.after_first_layer(first).unflatten(1, x.shape[1:3])
 
     def after_first_layer(self, x: Tensor, detach: bool = False) -> Tensor:
-        """The rest of the network: `[G, R, width]`, before the activation -> `[G, R, out]`.
+        """The rest of the network.
 
         Args:
-            x: What the first layer gave; overwritten by an activation that works in place.
+            x: What the first layer gave, before the activation, which may overwrite it: `[G, R, width]`, or with the rows of
+                each network in more dimensions. No view, which autograd would have to copy before it is overwritten.
             detach: True: a gradient goes to `x` only.
+
+        Returns:
+            `[G, R, out]`.
         """
         later = [p.detach() for p in self.parameters[2:]] if detach else self.parameters[2:]
         for weight, bias in zip(later[::2], later[1::2], strict=True):
-            x = stacked_linear(self.activation(x), weight, bias)
+            x = self.activation(x)
+            x = stacked_linear(x.reshape(len(weight), -1, x.shape[-1]), weight, bias)
         return x
 
 
