@@ -44,13 +44,14 @@ class GroupOptimizer:
             gradients: Of each parameter, `[G, ...]`, contiguous.
             members: Numbers of the networks to step.
         """
+        for params, gradient in zip(zip(*self._params, strict=True), gradients, strict=True):
+            for param, own in zip(params, gradient.unbind(), strict=True):
+                param.grad = own
         if self._stacked is not None and len(members) == len(self._optimizers) and self._is_even and self._agree():
             self._step_all(gradients)
             return
         self._is_even = False
         for k in members:
-            for param, gradient in zip(self._params[k], gradients, strict=True):
-                param.grad = gradient[k]
             self._optimizers[k].step()
 
     @torch.no_grad()
@@ -74,7 +75,9 @@ class GroupOptimizer:
         self._steps[1:] = self._steps[0]
 
     def _agree(self) -> bool:
-        first, *others = [(o.param_groups[0]["lr"], o.param_groups[0]["betas"], o.param_groups[0]["eps"]) for o in self._optimizers]
+        first, *others = [
+            (o.param_groups[0]["lr"], o.param_groups[0]["betas"], o.param_groups[0]["eps"]) for o in self._optimizers
+        ]
         return all(other == first for other in others)
 
     def _tied(self, name: str) -> list[Tensor]:

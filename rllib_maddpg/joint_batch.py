@@ -97,8 +97,16 @@ class JointBatch:
         """The column of G modules of n agents each: `[G, n, B, dim]`, or `[G, n, B]` where there is one number per agent."""
         key = (modules, column)
         if key not in self._stacked:
-            parts = [self.layout.split(self.columns[column], m, COLUMNS[column]).transpose(0, 1) for m in modules]
-            self._stacked[key] = torch.stack(parts)
+            what = COLUMNS[column]
+            span = self.layout.span(modules, what)
+            if span is None:
+                parts = [self.layout.split(self.columns[column], m, what).transpose(0, 1) for m in modules]
+                self._stacked[key] = torch.stack(parts)
+            else:  # a view does it
+                agents = len(self.layout.slots_of(modules[0]))
+                width = () if what == "agents" else (-1,)
+                part = self.columns[column][:, span].unflatten(1, (len(modules), agents, *width))
+                self._stacked[key] = part.movedim(0, 2)
         return self._stacked[key]
 
     @cached_property

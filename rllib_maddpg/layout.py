@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -155,6 +155,16 @@ class JointLayout:
             return joint[:, first : first + len(slots)]
         part = joint[:, getattr(slots[0], what).start : getattr(slots[-1], what).stop]
         return part.reshape(len(joint), len(slots), -1)
+
+    def span(self, modules: Sequence[str], what: str) -> slice | None:
+        """Where some modules in layout order lie in a joint column, as in `split`; None unless they lie side by side."""
+        first, last = self.modules.index(modules[0]), self.modules.index(modules[-1])
+        if last - first + 1 != len(modules):
+            return None
+        start, stop = self.slots_of(modules[0])[0], self.slots_of(modules[-1])[-1]
+        if what == "agents":
+            return slice(self.index(start.agent), self.index(stop.agent) + 1)
+        return slice(getattr(start, what).start, getattr(stop, what).stop)
 
     def description(self) -> dict:
         """Plain data that two equal layouts share: agents, modules, spaces. Kept in checkpoints."""

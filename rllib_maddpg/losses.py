@@ -70,9 +70,9 @@ def clip_gradients(grads: Sequence[Tensor], clip: float | None, by: str) -> Tens
         torch._foreach_clamp_min_(grads, -clip)
         torch._foreach_clamp_max_(grads, clip)
         return total
-    for grad, norm in zip(grads, norms, strict=True):
-        scale = (clip / ((norm if by == "norm" else total) + 1e-6)).clamp(max=1.0)
-        grad.mul_(scale.view(-1, *[1] * (grad.dim() - 1)))
+    scales = [(clip / (norm + 1e-6)).clamp(max=1.0) for norm in (norms if by == "norm" else [total])]
+    for k, grad in enumerate(grads):
+        grad.mul_(scales[k if by == "norm" else 0].view(-1, *[1] * (grad.dim() - 1)))
     return total
 
 

@@ -30,7 +30,9 @@ class NetworkGroup:
         self.network, self.target = (self._joined(layout, nets, stacked) for nets in (self._own, self._targets))
 
     def _networks(self) -> tuple[list, list]:
-        return [getattr(m, self.name) for m in self._modules], [getattr(m, f"target_{self.name}") for m in self._modules]
+        # Each update asks, and torch's own way to a submodule is slow.
+        own, target = self.name, f"target_{self.name}"
+        return [m._modules[own] for m in self._modules], [m._modules[target] for m in self._modules]
 
     def _joined(self, layout: JointLayout, networks: list, stacked: bool) -> Any:
         if self.name == ACTOR:

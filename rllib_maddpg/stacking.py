@@ -58,22 +58,41 @@ class _WideLinear(torch.autograd.Function):
         return None, torch.mm(wide.t(), x).unflatten(0, (ctx.groups, -1)), wide.sum(0).view(ctx.groups, -1)
 
 
-class _OverwritingReLU(torch.autograd.Function):
-    """max(x, 0) in place, whose gradient overwrites the one that comes in: each pass over memory counts.
+class _ReLULayers(torch.autograd.Function):
+    """relu, linear, relu, linear ... of G networks: all layers after the first.
 
-    For values and gradients that nobody else holds, such as those between two `_StackedLinear`s.
+    Written out, because at these sizes calls and passes over memory take as long as the products: what lies between two layers
+    is overwritten by its activation, and so is its gradient.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.mark_dirty(x)
-        x.relu_()
-        ctx.save_for_backward(x)
-        return x
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        # Autograd is not told that x is overwritten: the layer that made it does not need it, and nobody else has it.
+        ctx.shape = x.shape
+        y, hidden = _relu_layers(x, parameters)
+        ctx.save_for_backward(*hidden, *parameters[::2])
+        return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return torch.ops.aten.threshold_backward.grad_input(grad, *ctx.saved_tensors, 0, grad_input=grad)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        layers = len(ctx.saved_tensors) // 2
+        gradients: list[Tensor | None] = [None] * (2 * layers)
+        for i in reversed(range(layers)):
+            hidden, weight = ctx.saved_tensors[i], ctx.saved_tensors[layers + i]
+            if ctx.needs_input_grad[1 + 2 * i]:
+                gradients[2 * i], gradients[2 * i + 1] = torch.bmm(grad.transpose(1, 2), hidden), grad.sum(1)
+            grad = _times(grad, weight)
+            torch.ops.aten.threshold_backward.grad_input(grad, hidden, 0, grad_input=grad)
+        return grad.view(ctx.shape), *gradients
+
+
+def _relu_layers(x: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Output, and what went into each linear layer."""
+    hidden = []
+    for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
+        hidden.append(x.relu_().reshape(len(weight), -1, x.shape[-1]))
+        x = torch.baddbmm(bias.unsqueeze(1), hidden[-1], weight.transpose(1, 2))
+    return x, hidden
 
 
 def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -101,8 +120,7 @@ class StackedMLP:
     is_stacked = True
 
     def __init__(self, mlps: Sequence[MLP]):
-        relu = isinstance(mlps[0].activation, nn.ReLU)
-        self.activation = _OverwritingReLU.apply if relu else mlps[0].activation
+        self.activation = mlps[0].activation
         self._first = [mlp.linears[0].weight for mlp in mlps]
         self.parameters: list[Tensor] = []
         for own in zip(*(mlp.parameters() for mlp in mlps), strict=True):
@@ -126,14 +144,16 @@ class StackedMLP:
         """The rest of the network.
 
         Args:
-            x: What the first layer gave, before the activation, which may overwrite it: `[G, R, width]`, or with the rows of
-                each network in more dimensions. No view, which autograd would have to copy before it is overwritten.
+            x: What the first layer gave, before the activation, which overwrites it: `[G, R, width]`, or with the rows of
+                each network in more dimensions.
             detach: True: a gradient goes to `x` only.
 
         Returns:
             `[G, R, out]`.
         """
         later = [p.detach() for p in self.parameters[2:]] if detach else self.parameters[2:]
+        if isinstance(self.activation, nn.ReLU) and later:
+            return _ReLULayers.apply(x, *later) if torch.is_grad_enabled() else _relu_layers(x, later)[0]
         for weight, bias in zip(later[::2], later[1::2], strict=True):
             x = self.activation(x)
             x = stacked_linear(x.reshape(len(weight), -1, x.shape[-1]), weight, bias)
