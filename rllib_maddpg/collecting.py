@@ -16,6 +16,7 @@ from ray.exceptions import ActorDiedError
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
+from rllib_maddpg.env_runner import sample_fragment
 from rllib_maddpg.replay import JointRollout
 
 logger = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ class RolloutCollector:
         for runner in sorted(runners):
             self._asked.add(runner)
             self.group.foreach_env_runner_async(
-                "sample_fragment",
+                sample_fragment,
                 tag=self._tag(runner, ahead=runner in self._queued),
                 kwargs={"weights": self._weights, "want_metrics": want_metrics},
                 remote_worker_ids=[runner],

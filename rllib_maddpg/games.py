@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rllib_maddpg.layout import AgentSlot, JointLayout
+from rllib_maddpg.replay.rollout import is_finite
 
 
 class EnvFailure(Exception):
@@ -248,10 +248,3 @@ def _reward(rewards: Mapping[str, Any], agent: str) -> float:
         raise EnvFailure(
             f"The reward of agent {agent!r} is {rewards.get(agent, 'missing')!r}", "Every agent that acts gets a number."
         ) from None
-
-
-def is_finite(array: np.ndarray) -> bool:
-    """Whether there is neither NaN nor infinity in a float array."""
-    # The sum of squares tells it at a third of the price, unless it overflows.
-    flat = array.ravel()
-    return math.isfinite(np.dot(flat, flat)) or bool(np.isfinite(flat).all())

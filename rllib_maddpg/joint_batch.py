@@ -29,10 +29,14 @@ def column_width(layout: JointLayout, column: str) -> int:
     return {"obs": layout.obs_dim, "actions": layout.action_dim, "agents": len(layout)}[COLUMNS[column]]
 
 
+def column_widths(layout: JointLayout) -> tuple[int, ...]:
+    """That of all columns, in order."""
+    return tuple(column_width(layout, name) for name in COLUMNS)
+
+
 def split_columns(layout: JointLayout, rows: Tensor) -> dict[str, Tensor]:
     """The columns of whole rows `[B, row_width]`, as views `[B, width]`."""
-    widths = [column_width(layout, name) for name in COLUMNS]
-    return dict(zip(COLUMNS, rows.split(widths, -1), strict=True))
+    return dict(zip(COLUMNS, rows.split(column_widths(layout), -1), strict=True))
 
 
 class JointBatch:

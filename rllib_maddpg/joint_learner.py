@@ -27,9 +27,9 @@ from torch import Tensor
 
 from rllib_maddpg import losses
 from rllib_maddpg.checks import PER_MODULE_KEYS
+from rllib_maddpg.group_optimizer import GroupOptimizer
 from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.layout import JointLayout
-from rllib_maddpg.group_optimizer import GroupOptimizer
 from rllib_maddpg.module_groups import ACTOR, CRITIC, NetworkGroup, group_networks
 from rllib_maddpg.rl_module import MADDPGTorchRLModule
 

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from gymnasium.wrappers import OrderEnforcing
 
-from rllib_maddpg.games import EnvFailure, FinishedEpisode, Games, is_finite
+from rllib_maddpg.games import EnvFailure, FinishedEpisode, Games
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.replay.blocks import RowBlocks
-from rllib_maddpg.replay.rollout import JointRollout
+from rllib_maddpg.replay.rollout import JointRollout, is_finite
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ class JointSampler:
         self._remake_env = remake_env
         self._groups = layout.action_groups()
         self._games = Games(layout, len(envs))
+        self._steps: list[Callable] = []
         self._due_reset = list(range(len(envs)))
         self._broken: set[int] = set()
         self._failures_in_a_row = 0
@@ -107,6 +110,7 @@ class JointSampler:
             self._due_reset = list(range(num_envs))
         blocks = RowBlocks(self.layout, num_envs, 64 if num_timesteps is None else max(1, math.ceil(num_timesteps / num_envs)))
         sample, error = Sample(), ""
+        self._steps = [plain_step(env) for env in self.envs]
         ends = np.zeros(num_envs, int)  # per env the row at which its last finished episode ends
         self._games.resume_clock()
         while not error and (
@@ -152,9 +156,9 @@ class JointSampler:
         actions = self._env_actions(codes)
         results, over, failed = [], [], {}
         started = time.perf_counter()
-        for env, action in zip(self.envs, actions, strict=True):
+        for step, action in zip(self._steps, actions, strict=True):
             try:
-                results.append(env.step(action))
+                results.append(step(action))
             except Exception as error:
                 failed[len(results)] = error
                 results.append(None)
@@ -196,6 +200,7 @@ class JointSampler:
             try:
                 if e in self._broken:
                     self._remake_env(e)
+                    self._steps[e] = plain_step(self.envs[e])
                     self._broken.discard(e)
                 self._games.lengths[e] = 0
                 self._games.begin(e, self.envs[e].reset()[0])
@@ -247,3 +252,12 @@ class JointSampler:
             f"The action of agent {agent!r} is {codes[env, column]} in env {env} of env runner {self.worker_index}: its actor "
             "has diverged. Lower `actor_lr` and `critic_lr`, or set `grad_clip`."
         )
+
+
+def plain_step(env: Any) -> Callable:
+    """An env's `step` without the wrappers that only hand it on, or ask whether there was a reset, as there always was here."""
+    while (
+        isinstance(env, gym.Wrapper) and type(env).step in (gym.Wrapper.step, OrderEnforcing.step) and "step" not in vars(env)
+    ):
+        env = env.env
+    return env.step

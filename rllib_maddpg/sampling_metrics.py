@@ -1,4 +1,4 @@
-"""Metrics of the columnar loop: RLlib's keys and values, logged once per `sample()` and not per step."""
+"""Metrics of the columnar loop: RLlib's keys and values, logged when they are asked for and not at each step."""
 
 from __future__ import annotations
 
@@ -37,36 +37,52 @@ if TYPE_CHECKING:
     from rllib_maddpg.env_runner import MADDPGEnvRunner
 
 
-def log_sample(runner: MADDPGEnvRunner, sample: Sample) -> None:
-    """Logs to the runner's metrics what RLlib's own loop would have logged for the same steps."""
-    log = runner.metrics.log_value
-    module_of = {slot.agent: slot.module for slot in runner.layout.slots}
-    if sample.rounds:
-        # RLlib times each step of the vector env; this is their mean.
-        log(ENV_STEP_TIMER, sample.env_seconds / sample.rounds)
-        log(RLMODULE_INFERENCE_TIMER, sample.actor_seconds / sample.rounds)
-        runner._log_env_steps(metric=runner._metrics_num_try_env_step, num_steps=sample.rounds)
-    if sample.num_failures:
-        log(NUM_ENV_STEP_FAILURES_LIFETIME, sample.num_failures, reduce="lifetime_sum")
-    if sample.env_steps:
-        runner._log_env_steps(metric=runner._metrics_num_env_steps_sampled, num_steps=sample.env_steps)
-        log(NUM_ENV_STEPS_SAMPLED, sample.env_steps, reduce="sum")
-        log(NUM_ENV_STEPS_SAMPLED_LIFETIME, sample.env_steps, reduce="lifetime_sum", with_throughput=True)
-    if sample.num_episodes:
-        log(NUM_EPISODES, sample.num_episodes, reduce="sum")
-        log(NUM_EPISODES_LIFETIME, sample.num_episodes, reduce="lifetime_sum")
-    module_steps: Counter[str] = Counter()
-    for agent, steps in sample.agent_steps.items():
-        module_steps[module_of[agent]] += steps
-        if steps:
-            log((NUM_AGENT_STEPS_SAMPLED, str(agent)), steps, reduce="sum")
-            log((NUM_AGENT_STEPS_SAMPLED_LIFETIME, str(agent)), steps, reduce="lifetime_sum")
-    for module, steps in module_steps.items():
-        if steps:
-            log((NUM_MODULE_STEPS_SAMPLED, module), steps, reduce="sum")
-            log((NUM_MODULE_STEPS_SAMPLED_LIFETIME, module), steps, reduce="lifetime_sum")
-    for episode in sample.episodes:
-        _log_episode(runner, episode, module_of)
+class Tally:
+    """What a runner has sampled since its metrics were last asked for."""
+
+    def __init__(self) -> None:
+        self._total = Sample()
+
+    def add(self, runner: MADDPGEnvRunner, sample: Sample) -> None:
+        """Counts what one call of the columnar loop brought."""
+        if sample.num_failures:
+            runner.metrics.log_value(NUM_ENV_STEP_FAILURES_LIFETIME, sample.num_failures, reduce="lifetime_sum")
+        total = self._total
+        total.episodes += sample.episodes
+        for name in ("num_episodes", "env_steps", "rounds", "env_seconds", "actor_seconds"):
+            setattr(total, name, getattr(total, name) + getattr(sample, name))
+        for agent, steps in sample.agent_steps.items():
+            total.agent_steps[agent] = total.agent_steps.get(agent, 0) + steps
+
+    def log(self, runner: MADDPGEnvRunner) -> None:
+        """Logs to the runner's metrics what RLlib's own loop would have logged for the same steps, and starts anew."""
+        sample, self._total = self._total, Sample()
+        log = runner.metrics.log_value
+        module_of = {slot.agent: slot.module for slot in runner.layout.slots}
+        if sample.rounds:
+            # RLlib times each step of the vector env; this is their mean.
+            log(ENV_STEP_TIMER, sample.env_seconds / sample.rounds)
+            log(RLMODULE_INFERENCE_TIMER, sample.actor_seconds / sample.rounds)
+            runner._log_env_steps(metric=runner._metrics_num_try_env_step, num_steps=sample.rounds)
+        if sample.env_steps:
+            runner._log_env_steps(metric=runner._metrics_num_env_steps_sampled, num_steps=sample.env_steps)
+            log(NUM_ENV_STEPS_SAMPLED, sample.env_steps, reduce="sum")
+            log(NUM_ENV_STEPS_SAMPLED_LIFETIME, sample.env_steps, reduce="lifetime_sum", with_throughput=True)
+        if sample.num_episodes:
+            log(NUM_EPISODES, sample.num_episodes, reduce="sum")
+            log(NUM_EPISODES_LIFETIME, sample.num_episodes, reduce="lifetime_sum")
+        module_steps: Counter[str] = Counter()
+        for agent, steps in sample.agent_steps.items():
+            module_steps[module_of[agent]] += steps
+            if steps:
+                log((NUM_AGENT_STEPS_SAMPLED, str(agent)), steps, reduce="sum")
+                log((NUM_AGENT_STEPS_SAMPLED_LIFETIME, str(agent)), steps, reduce="lifetime_sum")
+        for module, steps in module_steps.items():
+            if steps:
+                log((NUM_MODULE_STEPS_SAMPLED, module), steps, reduce="sum")
+                log((NUM_MODULE_STEPS_SAMPLED_LIFETIME, module), steps, reduce="lifetime_sum")
+        for episode in sample.episodes:
+            _log_episode(runner, episode, module_of)
 
 
 def _log_episode(runner: MADDPGEnvRunner, episode: FinishedEpisode, module_of: dict[str, str]) -> None:

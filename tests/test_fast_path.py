@@ -191,8 +191,11 @@ def test_the_prometheus_counters_go_on():
     runner = make_runner("simple_spread", num_envs=2)
     counted = []
     runner._metrics_num_env_steps_sampled.inc = lambda value: counted.append(value)
-    runner.sample(num_timesteps=30)
-    assert counted == [30]
+    for _ in range(2):
+        runner.sample(num_timesteps=30)
+    runner.get_metrics()  # as they are logged with the metrics
+    runner.get_metrics()
+    assert counted == [60]
 
 
 # ------------------------------------------------------------------------------------------ reasons

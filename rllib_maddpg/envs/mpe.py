@@ -19,6 +19,7 @@ from rllib_maddpg.envs.mpe_world import is_stock, make_quick
 
 # What these do in a step is repeated here; other versions may do something else, and are stepped in turns.
 _KNOWN_VERSIONS = ("1.1.0", "1.1.1")
+_FLOAT32 = np.dtype(np.float32)  # one object, also in every array of that type
 
 
 def can_step_directly(env: ParallelEnv) -> bool:
@@ -47,6 +48,7 @@ class DirectMPE(BaseParallelWrapper):
     def __init__(self, env: ParallelEnv) -> None:
         super().__init__(env)
         self._raw: SimpleEnv = env.unwrapped
+        self._shapes = {agent: space.shape for agent, space in self._raw.action_spaces.items()}
         make_quick(self._raw)
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
@@ -93,13 +95,13 @@ class DirectMPE(BaseParallelWrapper):
         if not agents or raw.render_mode == "human" or getattr(raw, "agent_selection", None) != agents[0]:
             return False
         for agent in agents:
-            action, space = actions.get(agent), raw.action_spaces[agent]
+            action = actions.get(agent)
             if raw.continuous_actions:
-                if type(action) is not np.ndarray or action.dtype != np.float32 or action.shape != space.shape:
+                if type(action) is not np.ndarray or action.dtype is not _FLOAT32 or action.shape != self._shapes[agent]:
                     return False
                 for number in action.tolist():
                     if not 0.0 <= number <= 1.0:  # nan is not, either
                         return False
-            elif type(action) not in (int, np.int64) or not 0 <= action < space.n:
+            elif type(action) not in (int, np.int64) or not 0 <= action < raw.action_spaces[agent].n:
                 return False
         return True

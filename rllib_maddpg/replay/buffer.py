@@ -65,7 +65,9 @@ class JointReplayBuffer(Checkpointable):
         rows = len(rollout)
         skip = max(0, rows - self.capacity)
         at = (self._next + skip) % self.capacity
-        new = torch.from_numpy(np.concatenate([rollout.columns[name][skip:] for name in COLUMNS], axis=1))
+        new = rollout.rows[skip:]
+        # Arrays from Ray are read-only, which torch does not know.
+        new = torch.from_numpy(new if new.flags.writeable else new.copy())
         # In two pieces where the ring's end is reached.
         first = min(len(new), self.capacity - at)
         self._rows[at : at + first] = new[:first]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from rllib_maddpg.joint_batch import COLUMNS, column_width
+from rllib_maddpg.joint_batch import COLUMNS, column_widths
 from rllib_maddpg.layout import JointLayout
 
 
@@ -15,22 +16,31 @@ class JointRollout:
     """Joint transitions `(x, a, r, x', terminated)` of all agents: one row is one environment step.
 
     Attributes:
-        columns: Per column of `COLUMNS` a float32 array `[T, width]`, agents in layout order. An agent that takes no part in
-            a row (dead, or not yet in the game) has `alive` 0 and zeros elsewhere. `new_obs` is the true last observation
-            at an episode's end; `terminateds` is 1 only for a real end, not at a time limit. `next_alive` is 1 for
-            an agent that acts at x', or would but for the time limit.
+        rows: All columns side by side in the order of `COLUMNS`, float32 `[T, row_width]`: one array to send and to store.
+        widths: Of each column.
         worker_index: Runner that sampled it (0: the local one).
         episode_numbers: Number of the next episode in each of the runner's envs.
         error: Why there are fewer rows than asked for, for the algorithm to raise when it has stored them; empty: all is well.
     """
 
-    columns: dict[str, np.ndarray]
+    rows: np.ndarray
+    widths: tuple[int, ...]
     worker_index: int = 0
     episode_numbers: list[int] = field(default_factory=list)
     error: str = ""
 
     def __len__(self) -> int:
-        return len(self.columns["rewards"])
+        return len(self.rows)
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """Per column of `COLUMNS` a view `[T, width]`, agents in layout order.
+
+        An agent that takes no part in a row (dead, or not yet in the game) has `alive` 0 and zeros elsewhere. `new_obs` is the
+        true last observation at an episode's end; `terminateds` is 1 only for a real end, not at a time limit. `next_alive`
+        is 1 for an agent that acts at x', or would but for the time limit.
+        """
+        return views(self.rows, self.widths)
 
     def env_steps(self) -> int:
         """Number of rows."""
@@ -43,14 +53,15 @@ class JointRollout:
     @classmethod
     def empty(cls, layout: JointLayout, rows: int) -> JointRollout:
         """`rows` zeroed rows."""
-        return cls({name: np.zeros((rows, column_width(layout, name)), np.float32) for name in COLUMNS})
+        widths = column_widths(layout)
+        return cls(np.zeros((rows, sum(widths)), np.float32), widths)
 
     @classmethod
     def concat(cls, layout: JointLayout, blocks: list[JointRollout]) -> JointRollout:
         """One block after the other; no blocks give no rows."""
         if not blocks:
             return cls.empty(layout, 0)
-        return cls({name: np.concatenate([b.columns[name] for b in blocks]) for name in COLUMNS})
+        return cls(np.concatenate([b.rows for b in blocks]), blocks[0].widths)
 
     def check_finite(self, layout: JointLayout) -> None:
         """Refuses NaN and infinity from the environment.
@@ -58,8 +69,11 @@ class JointRollout:
         Raises:
             ValueError: Naming agent, quantity and row.
         """
+        if is_finite(self.rows):
+            return
+        columns = self.columns
         for column in ("obs", "new_obs", "rewards", "actions"):
-            values = self.columns[column]
+            values = columns[column]
             if np.isfinite(values).all():
                 continue
             row, at = np.argwhere(~np.isfinite(values))[0]
@@ -75,3 +89,16 @@ class JointRollout:
                 f"{self.worker_index}. None of its rows were stored. Mend the environment, or wrap it so that its "
                 "observations and rewards are finite."
             )
+
+
+def views(rows: np.ndarray, widths: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Per column of `COLUMNS` its part of rows `[..., row_width]`."""
+    parts = np.split(rows, np.cumsum(widths)[:-1], axis=-1)
+    return dict(zip(COLUMNS, parts, strict=True))
+
+
+def is_finite(array: np.ndarray) -> bool:
+    """Whether there is neither NaN nor infinity in a contiguous float array."""
+    # The sum of squares tells it at a third of the price, unless it overflows.
+    flat = array.ravel()
+    return math.isfinite(np.dot(flat, flat)) or bool(np.isfinite(flat).all())
