@@ -161,10 +161,11 @@ def test_a_failed_env_alone_is_made_anew(fault, worker_index, caplog):
     np.testing.assert_array_equal(columns["obs"][31 + 12 : 31 + 21], third)
     warned = [r.getMessage() for r in caplog.records if "made anew" in r.getMessage()]
     assert len(warned) == 1 and f"env 1 of env runner {worker_index}" in warned[0] and "(1 of at most 100" in warned[0]
-    assert runner.metrics.peek("num_env_step_failures") == 1
-    assert runner.metrics.peek("num_env_steps_sampled_lifetime") == len(rollout)
+    metrics = runner.get_metrics()
+    assert metrics["num_env_step_failures"].peek() == 1
+    assert metrics["num_env_steps_sampled_lifetime"].peek() == len(rollout)
     # Returns of nine whole episodes and none of the broken one.
-    assert runner.metrics.peek("num_episodes_lifetime") == 3 + 2 + 3
+    assert metrics["num_episodes_lifetime"].peek() == 3 + 2 + 3
 
 
 def test_rewards_that_are_no_numbers_in_the_only_env():
