@@ -20,7 +20,14 @@ MPE = {"lr": 0.001, "num_env_steps_per_update": 25, "noise_scale": [[0, 0.3], [2
 # name -> (env, env_config, env steps, settings, number of envs, episodes of the evaluation)
 SCENARIOS = {
     "simple_speaker_listener": ("simple_speaker_listener", {"continuous_actions": True}, 250_000, MPE, 8, 500),
-    "simple_spread": ("simple_spread", {"continuous_actions": True}, 250_000, MPE, 8, 500),
+    "simple_spread": (
+        "simple_spread",
+        {"continuous_actions": True},
+        250_000,
+        {**MPE, "num_env_steps_per_update": 12.5, "actor_output_reg": 1e-4},
+        8,
+        500,
+    ),
     "simple_spread_discrete": ("simple_spread", {"continuous_actions": False}, 250_000, MPE, 8, 500),
     # Acts on the simplex, as OpenAI's program does: its box actions are softmax(output + temperature * Gumbel noise).
     "simple_adversary": (
