@@ -1,16 +1,26 @@
 """MADDPG as a Tune trial: what an exploit of population based training keeps and changes, failures, interrupted experiments."""
 
 import json
+import os
 import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
-import numpy as np
+import psutil
 import pytest
 import torch
 from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining
 
 from rllib_maddpg import MADDPG, MADDPGConfig
+from rllib_maddpg.checkpoints import is_whole
+from rllib_maddpg.cli import main
+from rllib_maddpg.result_files import read_progress
+from rllib_maddpg.run_folder import find_checkpoint
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -47,7 +57,7 @@ def build():
 
 
 def learned_by(algo):
-    """Copies of all that a trial has learned, by name: networks with targets, moments and steps of Adam, replay rows, counts."""
+    """Copies of all that a trial has learned, by name: networks with targets, Adam's moments and steps, replay rows, counts."""
     learner = algo.learner_group._learner
     found = {f"{m}/{k}": v.clone() for m in learner.module.keys() for k, v in networks(learner, m).state_dict().items()}  # noqa: SIM118
     for name, optimizer in learner._named_optimizers.items():
@@ -180,7 +190,7 @@ def after_restore(folder):
     return on_checkpoint_loaded
 
 
-@pytest.mark.parametrize("reuse_actors", [False, True])
+@pytest.mark.parametrize("reuse_actors", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_exploit_takes_over_all_that_was_learned_and_goes_on_with_perturbed_settings(tmp_path, reuse_actors):
     restores = tmp_path / "restores"
     restores.mkdir()
@@ -227,3 +237,147 @@ def test_an_exploit_takes_over_all_that_was_learned_and_goes_on_with_perturbed_s
         restored = MADDPG.from_checkpoint(trial.checkpoint.path)
         assert len(restored.replay_buffer) == 300 and restored.config.critic_lr == rate
         restored.stop()
+
+
+# ------------------------------------------------------------------------------------------ failures, and what Tune leaves
+
+
+@pytest.fixture(scope="module")
+def failed_once(ray_session, tmp_path_factory):
+    """A trial of 400 env steps whose env raises at step 250; checkpoints every 100."""
+    folder = tmp_path_factory.mktemp("tune")
+    config = small_config().environment("trouble_env:FailsOnce", env_config={"marker": str(folder / "marker"), "at": 250})
+    run_config = tune.RunConfig(
+        "experiment",
+        str(folder),
+        stop={STEPS: 400},
+        failure_config=tune.FailureConfig(max_failures=1),
+        checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
+        verbose=0,
+    )
+    (result,) = tune.Tuner("MADDPG", param_space=config, run_config=run_config).fit()
+    return result
+
+
+def test_a_failed_trial_goes_on_from_its_last_checkpoint_and_leaves_one_of_the_failure(failed_once, build):
+    assert failed_once.error is None
+    assert "the simulator has crashed" in (Path(failed_once.path) / "error.txt").read_text()
+    rows = failed_once.metrics_dataframe
+    assert rows[STEPS].tolist() == [100, 200, 300, 400] and rows["training_iteration"].tolist() == [1, 2, 3, 4]
+    assert rows["iterations_since_restore"].tolist() == [1, 2, 1, 2]
+    assert rows["learners/__all_modules__/num_updates_lifetime"].tolist() == [3, 7, 11, 15]
+    # What was trained and stored up to the failure is kept with the trial's results.
+    before_error = Path(failed_once.path) / "checkpoint_before_error"
+    algo = MADDPG.from_checkpoint(str(before_error))
+    assert (algo._env_steps, len(algo.replay_buffer), algo._num_updates) == (249, 249, 8)
+    algo.stop()
+
+
+def test_folders_of_tune_are_taken_as_checkpoints(failed_once, capsys, tmp_path):
+    trial = Path(failed_once.path)
+    names = [f"checkpoint_00000{n}" for n in range(4)]
+    assert sorted(p.name for p in trial.glob("checkpoint_0*")) == names
+    assert all(is_whole(trial / name, if_unknown=False) for name in names)
+    assert find_checkpoint(trial) == (trial / names[3], None)
+    assert find_checkpoint(trial / names[1]) == (trial / names[1], None)
+    assert main(["evaluate", str(trial), "--episodes", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["checkpoint"] == str(trial / names[3])
+    assert main(["evaluate", str(trial.parent), "--episodes", "2"]) == 2
+    assert f"is an experiment of several trials. Name one of them: {trial.parent}/TRIAL" in (err := capsys.readouterr().err)
+    assert trial.name in err
+    run = tmp_path / "run"
+    assert main(["train", "--resume", str(trial), "--env-steps", "500", "--out", str(run)]) == 0
+    assert [int(float(row[STEPS])) for row in read_progress(run)] == [500]
+    assert find_checkpoint(run)[0].name == "000000500"
+
+
+def test_half_copied_checkpoints_are_passed_over(failed_once, tmp_path):
+    trial = tmp_path / "trial"
+    shutil.copytree(failed_once.path, trial, ignore=shutil.ignore_patterns("checkpoint_000000", "checkpoint_before_error"))
+    (trial / "checkpoint_000003" / "learner_group" / "state.pkl").unlink()
+    (trial / "checkpoint_000002" / "file_sizes.json").unlink()
+    assert find_checkpoint(trial)[0] == trial / "checkpoint_000001"
+    (trial / "checkpoint_000001" / "replay_buffer" / "state.pkl").write_bytes(b"half")
+    with pytest.raises(ValueError, match="no checkpoint to go on from: all 3 in it are damaged"):
+        find_checkpoint(trial)
+    with pytest.raises(ValueError, match=r"neither a run folder .* nor a Tune trial's folder .* nor a checkpoint folder"):
+        find_checkpoint(trial / "checkpoint_000001" / "replay_buffer")
+
+
+# ------------------------------------------------------------------------------------------ interrupted experiments
+
+
+SCRIPT = Path(__file__).parent / "tune_experiment.py"
+
+
+def start(*args):
+    """The experiment of `tune_experiment.py`, in a process group of its own as a shell would start it."""
+    path = os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": path}
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def trained(folder):
+    """Iterations so far: process, lr, env steps, updates."""
+    file = folder / "trained.txt"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [(int(pid), float(lr), int(steps), int(updates)) for pid, lr, steps, updates in map(str.split, lines)]
+
+
+@pytest.mark.parametrize(
+    ("how", "number"),
+    [
+        ("run", signal.SIGKILL),
+        ("tuner", signal.SIGINT),
+        pytest.param("run", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("tuner", signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupted_experiment_goes_on_where_it_was(tmp_path, how, number):
+    first = start(how, tmp_path)
+    try:
+        # The first trial is done, the second one is in the middle, the third has not begun.
+        while not any(lr == 0.002 and steps >= 1500 for _, lr, steps, _ in trained(tmp_path)):
+            assert first.poll() is None, first.communicate()[0]
+            time.sleep(0.02)
+        processes = psutil.Process(first.pid).children(recursive=True)
+        if number == signal.SIGINT:
+            os.killpg(first.pid, number)  # Ctrl-C
+        else:
+            first.kill()
+        printed = first.communicate(timeout=120)[0]
+        assert first.returncode == (0 if number == signal.SIGINT else -signal.SIGKILL), printed
+        # Ray and its actors end with the driver that started them.
+        assert len(processes) >= 4 and psutil.wait_procs(processes, timeout=60)[1] == []
+    finally:
+        first.kill()
+    before = trained(tmp_path)
+    second = start(how, tmp_path, "resume")
+    printed = second.communicate(timeout=200)[0]
+    assert second.returncode == 0, printed
+    after = trained(tmp_path)[len(before) :]
+    assert {pid for pid, *_ in before}.isdisjoint(pid for pid, *_ in after)
+
+    assert [steps for _, lr, steps, _ in before if lr == 0.001] == list(range(250, 3001, 250))
+    reached = max(steps for _, lr, steps, _ in before if lr == 0.002)
+    assert all(lr < 0.003 for _, lr, *_ in before) and reached < 3000
+    # No finished trial is repeated; the second one goes on from a checkpoint, with as many updates as it had there.
+    went_on = [(steps, updates) for _, lr, steps, updates in after if lr == 0.002]
+    assert reached - 500 <= went_on[0][0] <= reached + 250
+    assert went_on == [(steps, steps // 50) for steps in range(went_on[0][0], 3001, 250)]
+    assert [(lr, steps) for _, lr, steps, _ in after if lr != 0.002] == [(0.003, s) for s in range(250, 3001, 250)]
+    # One more iteration may have begun when the signal came.
+    assert 250 * (len(before) + len(after) + 1) <= 1.15 * 9000
+
+    trials = sorted((tmp_path / "experiment").glob("MADDPG_*"))
+    assert len(trials) == 3
+    for trial in trials:
+        assert [int(float(row[STEPS])) for row in read_progress(trial)] == list(range(250, 3001, 250))
+        assert json.loads((find_checkpoint(trial)[0] / "rllib_checkpoint.json").read_text())["layout"]
