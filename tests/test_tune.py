@@ -310,18 +310,14 @@ def test_half_copied_checkpoints_are_passed_over(failed_once, tmp_path):
 SCRIPT = Path(__file__).parent / "tune_experiment.py"
 
 
-def start(*args):
+def start(how, folder, *args):
     """The experiment of `tune_experiment.py`, in a process group of its own as a shell would start it."""
     path = os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": path}
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, args)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
+    command = [sys.executable, str(SCRIPT), how, str(folder), *args]
+    # No pipe: Ray's processes would keep it open after their driver's end.
+    with (folder / "printed.txt").open("a") as out:
+        return subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
 
 
 def trained(folder):
@@ -341,27 +337,29 @@ def trained(folder):
     ],
 )
 def test_an_interrupted_experiment_goes_on_where_it_was(tmp_path, how, number):
+    printed = tmp_path / "printed.txt"
     first = start(how, tmp_path)
     try:
         # The first trial is done, the second one is in the middle, the third has not begun.
         while not any(lr == 0.002 and steps >= 1500 for _, lr, steps, _ in trained(tmp_path)):
-            assert first.poll() is None, first.communicate()[0]
+            assert first.poll() is None, printed.read_text()
             time.sleep(0.02)
         processes = psutil.Process(first.pid).children(recursive=True)
+        agents = [p for p in processes if "Agent" in p.name()]
         if number == signal.SIGINT:
             os.killpg(first.pid, number)  # Ctrl-C
         else:
             first.kill()
-        printed = first.communicate(timeout=120)[0]
-        assert first.returncode == (0 if number == signal.SIGINT else -signal.SIGKILL), printed
-        # Ray and its actors end with the driver that started them.
-        assert len(processes) >= 4 and psutil.wait_procs(processes, timeout=60)[1] == []
+        assert first.wait(timeout=120) == (0 if number == signal.SIGINT else -signal.SIGKILL), printed.read_text()
     finally:
         first.kill()
+    # Ray and its actors end with the driver that started them; Ray's agents look every now and then whether they are alone.
+    workers = [p for p in processes if p not in agents]
+    assert len(workers) >= 3 and psutil.wait_procs(workers, timeout=60)[1] == []
     before = trained(tmp_path)
     second = start(how, tmp_path, "resume")
-    printed = second.communicate(timeout=200)[0]
-    assert second.returncode == 0, printed
+    assert second.wait(timeout=200) == 0, printed.read_text()
+    assert psutil.wait_procs(agents, timeout=120)[1] == []
     after = trained(tmp_path)[len(before) :]
     assert {pid for pid, *_ in before}.isdisjoint(pid for pid, *_ in after)
 
