@@ -58,7 +58,8 @@ def main() -> None:
     results = tuner.fit()
 
     best = results.get_best_result(RETURN, "max")
-    swept = {key: best.config[key] for key in ("tau", "lr", "train_batch_size_per_learner")}
+    # A config object keeps the batch size under a name of its own.
+    swept = {key: best.config[key] for key in ("tau", "lr", "_train_batch_size_per_learner")}
     print(f"Best of {len(results)}: {swept}, team return {best.metrics['env_runners']['episode_return_mean']:.1f}")
     print(f"rllib-maddpg evaluate '{best.checkpoint.path}'")
 
