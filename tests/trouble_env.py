@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 from ledger_env import TIME_LIMIT, LedgerEnv
 
@@ -51,3 +52,18 @@ def make_trouble(group, **trouble):
             env.trouble.update(trouble)
 
     group.foreach_env_runner(change, local_env_runner=False)
+
+
+class FailsOnce(LedgerEnv):
+    """Raises at its env step number `at`, unless the file `marker` says that it has done so before."""
+
+    def __init__(self, config):
+        super().__init__({"script": TIME_LIMIT})
+        self.marker, self.at, self.steps = Path(config["marker"]), config["at"], 0
+
+    def step(self, actions):
+        self.steps += 1
+        if self.steps == self.at and not self.marker.exists():
+            self.marker.touch()
+            raise RuntimeError("the simulator has crashed")
+        return super().step(actions)
