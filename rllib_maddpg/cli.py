@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN
 
 from rllib_maddpg import __version__
 from rllib_maddpg.bench.command import add_bench
 from rllib_maddpg.evaluation import Estimate, Evaluation, evaluate_checkpoint, load_config
 from rllib_maddpg.plots import save_gif
+from rllib_maddpg.progress import Progress
+from rllib_maddpg.reporting import MAX_AGENT_COLUMNS
 from rllib_maddpg.run import DEFAULT_ENV_STEPS, DEFAULT_SEED, Observer, RunSummary, TrainOptions, train
 from rllib_maddpg.run_folder import find_checkpoint
 from rllib_maddpg.settings import parse_settings
@@ -257,13 +258,11 @@ class Screen(Observer):
         rate = (env_steps - self._last_steps) / max(now - self._last_time, 1e-9)
         self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
         self._last_time, self._last_steps = now, env_steps
-        team_return = result[ENV_RUNNER_RESULTS].get(EPISODE_RETURN_MEAN, math.nan)
-        left = max(total - env_steps, 0) / max(self._rate, 1e-9)
-        numbers = f"{env_steps:,} / {total:,} env steps   return {team_return:,.2f}   {self._rate:,.0f} steps/s"
-        numbers += f"   ETA {_clock(left)}"
         share = min(env_steps / total, 1.0)
+        left = _clock(max(total - env_steps, 0) / max(self._rate, 1e-9))
         if self._on_terminal:
             columns = shutil.get_terminal_size().columns
+            numbers = progress_text(Progress.of(result), total, self._rate, left, room=columns - 6)
             room = min(30, columns - len(numbers) - 12)
             bar = f"[{'#' * round(room * share):<{room}}] " if room >= 5 else ""
             line = f"{bar}{share:4.0%} {numbers}"[: columns - 1]
@@ -271,7 +270,7 @@ class Screen(Observer):
             self._line_is_open = True
         elif int(10 * share) > self._tenths or now - self._last_line >= 30:
             self._tenths, self._last_line = int(10 * share), now
-            print(f"{share:4.0%} {numbers}", flush=True)
+            print(f"{share:4.0%} {progress_text(Progress.of(result), total, self._rate, left)}", flush=True)
 
     def finish(self) -> None:
         """Ends the line that was written anew."""
@@ -281,6 +280,27 @@ class Screen(Observer):
     def stopping(self) -> None:
         # A signal handler may have come in the middle of a `print`, which cannot be entered twice.
         os.write(2, b"\nStopping after this iteration, then saving. Press Ctrl-C again to stop at once.\n")
+
+
+def progress_text(progress: Progress, total: int, rate: float, left: str, room: int | None = None) -> str:
+    """One line of numbers; in `room` characters what matters less is left out: updates, replay fill, returns of agents."""
+    agents = ", ".join(f"{agent} {value:,.1f}" for agent, value in progress.agents.items())
+    parts = [
+        f"{progress.env_steps:,.0f} / {total:,} env steps",
+        f"return {progress.team:,.2f}",
+        f"({agents})" if 1 < len(progress.agents) <= MAX_AGENT_COLUMNS else "",
+        f"{rate:,.0f} steps/s",
+        f"replay {progress.fill:.0%} full" if not math.isnan(progress.fill) else "",
+        f"{progress.updates:,.0f} updates" if not math.isnan(progress.updates) else "",
+        f"ETA {left}",
+    ]
+    for part in (None, 5, 4, 2):
+        if part is not None:
+            parts[part] = ""
+        line = "   ".join(filter(None, parts)).replace("   (", " (")
+        if room is None or len(line) <= room:
+            break
+    return line
 
 
 def _clock(seconds: float) -> str:
