@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -9,11 +10,10 @@ import re
 import shutil
 import time
 from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import ray
-import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 
 import rllib_maddpg
@@ -23,6 +23,7 @@ CHECKPOINTS = "checkpoints"
 METADATA_FILE = Algorithm.METADATA_FILE_NAME
 # Sizes of all files of a checkpoint, by which a damaged one is told without reading it.
 SIZES_FILE = "file_sizes.json"
+PACKAGES = ("ray", "torch", "numpy", "gymnasium", "pettingzoo", "mpe2", "supersuit")
 _UNFINISHED = ".unfinished-"
 
 
@@ -31,7 +32,7 @@ class RunFolder:
 
     ```
     results/simple_adversary_s0_2026-01-31_12-00-00/
-        run.json  params.json  progress.csv  result.json  events.out.tfevents...  learning_curve.png
+        run.json  config.yaml  params.json  progress.csv  result.json  events.out.tfevents...  learning_curve.png
         checkpoints/000020000/  checkpoints/000040000/      <- named by env steps
     ```
     """
@@ -168,13 +169,12 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    return {
-        "python": platform.python_version(),
-        "ray": ray.__version__,
-        "torch": torch.__version__,
-        "rllib_maddpg": rllib_maddpg.__version__,
-    }
+    """Versions of what a result depends on; packages that are not installed are left out."""
+    found = {"python": platform.python_version(), "rllib_maddpg": rllib_maddpg.__version__}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _file_sizes(folder: Path) -> dict[str, int]:
