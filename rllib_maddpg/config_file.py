@@ -93,7 +93,8 @@ def _yaml(settings: Mapping[str, Any]) -> str:
         try:
             # One line each: schedules and layer sizes are read at a glance.
             line = yaml.safe_dump(_plain(value), sort_keys=False, default_flow_style=True, width=math.inf)
-            text += f"{key}: {line.removesuffix('...\n').strip()}\n"
+            value = line.removesuffix("...\n").strip()  # a lone scalar ends a document
+            text += f"{key}: {value}\n"
         except yaml.YAMLError:
             text += f"# {key}: {' '.join(repr(value).split())} (no plain value; set it in Python)\n"
     return text
