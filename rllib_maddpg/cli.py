@@ -24,6 +24,7 @@ import gymnasium as gym
 from rllib_maddpg import __version__
 from rllib_maddpg.bench.command import add_bench
 from rllib_maddpg.evaluation import Estimate, Evaluation, evaluate_checkpoint, load_config
+from rllib_maddpg.plot_command import add_plot
 from rllib_maddpg.plots import save_gif
 from rllib_maddpg.progress import Progress
 from rllib_maddpg.reporting import MAX_AGENT_COLUMNS
@@ -88,6 +89,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_train(commands, common)
     _add_evaluate(commands, common)
+    add_plot(commands, verbose)
     add_bench(commands, verbose)
     return parser
 

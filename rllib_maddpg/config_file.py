@@ -49,11 +49,9 @@ def write_config(config: MADDPGConfig, file: str | Path) -> None:
     """Writes a checked config; settings that YAML cannot hold, such as classes and functions, become comments."""
     default = MADDPGConfig()
     main = {key: _value(config, key) for key in KEY_SETTINGS}
-    others = {
-        key: _value(config, key)
-        for key in sorted(vars(config))
-        if not key.startswith("_") and key not in (*KEY_SETTINGS, *_DERIVED) and _value(config, key) != _value(default, key)
-    }
+    # The keys of a fresh config: a loaded one has an entry for its class, too.
+    keys = sorted(key for key in vars(default) if not key.startswith("_") and key not in (*KEY_SETTINGS, *_DERIVED))
+    others = {key: _value(config, key) for key in keys if _value(config, key) != _value(default, key)}
     text = _HEAD.format(name=Path(file).name) + _yaml(main)
     if others:
         text += "\n# Others that differ from the defaults\n" + _yaml(others)

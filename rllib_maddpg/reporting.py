@@ -15,6 +15,7 @@ from ray.tune.experiment import Trial
 from ray.tune.utils.log import Verbosity, has_verbosity, set_verbosity
 
 from rllib_maddpg.progress import AGENTS, ENV_STEPS, FILL, RATE, TEAM, UPDATES, lookup
+from rllib_maddpg.settings import SHORT_NAMES
 
 # Tune's newer output engine takes no reporters (ray/tune/tune.py: "ignoring passed-in ProgressReporter"); this turns it off.
 NEW_OUTPUT = "RAY_AIR_NEW_OUTPUT"
@@ -25,12 +26,6 @@ _LOWEST, _HIGHEST = f"{AGENTS}:lowest", f"{AGENTS}:highest"
 _FORMATS = {TEAM: "{:,.2f}", _LOWEST: "{:,.2f}", _HIGHEST: "{:,.2f}", FILL: "{:.0%}"}
 _FORMATS.update(dict.fromkeys((ENV_STEPS, RATE, UPDATES), "{:,.0f}"))
 _ORDER = (Trial.RUNNING, Trial.PAUSED, Trial.ERROR, Trial.TERMINATED, Trial.PENDING)
-_SHORT_NAMES = {
-    "train_batch_size_per_learner": "batch",
-    "num_env_steps_per_update": "steps/update",
-    "num_envs_per_env_runner": "envs",
-    "num_env_runners": "runners",
-}
 
 
 class MADDPGReporter(CLIReporter):
@@ -174,7 +169,7 @@ class MADDPGReporter(CLIReporter):
         keys = self._parameter_columns or sorted(set().union(*(trial.evaluated_params for trial in trials)))
         names = [key.rsplit("/", 1)[-1] for key in keys]
         # Two settings may end alike, such as those of a dict.
-        return {k: _SHORT_NAMES.get(k, n if names.count(n) == 1 else k) for k, n in zip(keys, names, strict=True)}
+        return {k: SHORT_NAMES.get(k, n if names.count(n) == 1 else k) for k, n in zip(keys, names, strict=True)}
 
     def _heading(self, metric: str) -> str:
         known = {**COLUMNS, **(self._metric_columns if isinstance(self._metric_columns, Mapping) else {})}
