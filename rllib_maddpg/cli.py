@@ -149,10 +149,12 @@ def _add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     add = command.add_argument
     add("checkpoint", metavar="DIR", help="checkpoint folder, or run folder (its newest checkpoint)")
-    add("--episodes", type=int, default=100, metavar="N", help="(default: 100)")
+    add("--episodes", type=int, metavar="N", help=f"(default: 100, with --render {GIF_EPISODES})")
     add("--seed", type=int, default=0, metavar="S", help="the same seed gives the same games (default: 0)")
     add("--json", action="store_true", help="print JSON only")
-    add("--gif", metavar="FILE", help=f"film of the first {GIF_EPISODES} episodes")
+    pictures = command.add_mutually_exclusive_group()
+    pictures.add_argument("--gif", metavar="FILE", help=f"film of the first {GIF_EPISODES} episodes")
+    pictures.add_argument("--render", action="store_true", help="show the games in a window")
     command.set_defaults(run=_evaluate)
 
 
@@ -196,14 +198,18 @@ def _print_error(summary: RunSummary) -> None:
 
 def _evaluate(args: argparse.Namespace, argv: list[str]) -> int:
     checkpoint, _ = find_checkpoint(args.checkpoint)
+    episodes = args.episodes
+    if episodes is None:
+        episodes = GIF_EPISODES if args.render else 100
     # Whatever an environment prints shall not get into the JSON.
     with contextlib.redirect_stdout(sys.stderr):
         result = evaluate_checkpoint(
             checkpoint,
-            episodes=args.episodes,
+            episodes=episodes,
             seed=args.seed,
             record_frames=GIF_EPISODES if args.gif else 0,
             env_config=parse_settings(args.env_config, "--env-config") or None,
+            render=args.render,
         )
         if args.gif:
             save_gif(result.frames, args.gif)
@@ -213,7 +219,7 @@ def _evaluate(args: argparse.Namespace, argv: list[str]) -> int:
     print(f"{load_config(checkpoint).env}, checkpoint {_short(checkpoint)}")
     _print_evaluation(result)
     if args.gif:
-        print(f"Film of {min(GIF_EPISODES, args.episodes)} episodes: {args.gif}")
+        print(f"Film of {min(GIF_EPISODES, episodes)} episodes: {args.gif}")
     return 0
 
 

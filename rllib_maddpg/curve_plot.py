@@ -39,9 +39,8 @@ def draw_mean_curves(panels: dict[str, list[MeanCurve]], labels: Sequence[str], 
     in_legend = [textwrap.fill(label, 70) for label in labels] if len(labels) <= MAX_LEGEND else []
     longest = max((len(line) for label in in_legend for line in label.splitlines()), default=1)
     legend_columns = max(1, min(len(in_legend), 48 * (1 + columns) // (longest + 8), 4))
-    lines = sum(
-        sorted((label.count("\n") + 1 for label in in_legend), reverse=True)[: math.ceil(len(in_legend) / legend_columns)]
-    )
+    heights = sorted((label.count("\n") + 1 for label in in_legend), reverse=True)
+    lines = sum(heights[: math.ceil(len(in_legend) / legend_columns)])
     legend_height = 0.18 * lines
     width = 8.0 if columns == 1 else 4.6 * columns
     height = (4.2 if rows == 1 else 2.9 * rows) + 0.6 + legend_height
