@@ -16,6 +16,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -268,9 +269,10 @@ class Screen(Observer):
         self._last_time, self._last_steps = now, env_steps
         share = min(env_steps / total, 1.0)
         left = _clock(max(total - env_steps, 0) / max(self._rate, 1e-9))
+        progress = replace(Progress.of(result), env_steps=env_steps)
         if self._on_terminal:
             columns = shutil.get_terminal_size().columns
-            numbers = progress_text(Progress.of(result), total, self._rate, left, room=columns - 6)
+            numbers = progress_text(progress, total, self._rate, left, room=columns - 6)
             room = min(30, columns - len(numbers) - 12)
             bar = f"[{'#' * round(room * share):<{room}}] " if room >= 5 else ""
             line = f"{bar}{share:4.0%} {numbers}"[: columns - 1]
@@ -278,7 +280,7 @@ class Screen(Observer):
             self._line_is_open = True
         elif int(10 * share) > self._tenths or now - self._last_line >= 30:
             self._tenths, self._last_line = int(10 * share), now
-            print(f"{share:4.0%} {progress_text(Progress.of(result), total, self._rate, left)}", flush=True)
+            print(f"{share:4.0%} {progress_text(progress, total, self._rate, left)}", flush=True)
 
     def finish(self) -> None:
         """Ends the line that was written anew."""
