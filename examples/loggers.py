@@ -34,6 +34,8 @@ def mlflow_callback(folder: Path) -> tune.Callback:
     """MLflow, into a file store; give the address of a server as `tracking_uri` to use one."""
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
+    # MLflow 3 refuses its file store unless told so; other stores need the whole `mlflow` (here: `mlflow-skinny`) or a server.
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     return MLflowLoggerCallback(tracking_uri=(folder / "mlruns").as_uri(), experiment_name=PROJECT)
 
 

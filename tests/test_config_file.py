@@ -40,10 +40,13 @@ def test_every_setting_comes_back(tmp_path):
 
 def test_what_yaml_cannot_hold_is_a_comment(tmp_path):
     config = MADDPGConfig().environment("simple_spread").callbacks(on_train_result=print)
+    config.validate()
     write_config(config, tmp_path / "config.yaml")
     text = (tmp_path / "config.yaml").read_text()
     assert "# callbacks_on_train_result: <built-in function print> (no plain value; set it in Python)" in text
-    assert differing(config, read_config(tmp_path / "config.yaml")) == {"callbacks_on_train_result"}
+    again = read_config(tmp_path / "config.yaml")
+    again.validate()
+    assert differing(config, again) == {"callbacks_on_train_result"}
 
 
 @pytest.mark.parametrize(
