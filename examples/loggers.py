@@ -40,7 +40,7 @@ def mlflow_callback(folder: Path) -> tune.Callback:
 
 
 def aim_callback(folder: Path) -> tune.Callback:
-    """Aim, into a repository in the folder: `aim up --repo <folder>` shows it."""
+    """Aim, into a repository in the folder; `aim storage --repo <folder> reindex` before its SDK reads the runs."""
     from ray.tune.logger.aim import AimLoggerCallback
 
     return AimLoggerCallback(repo=str(folder), experiment_name=PROJECT)
