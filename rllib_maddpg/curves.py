@@ -220,7 +220,8 @@ def _listed(metrics: set[str]) -> str:
     names = {re.sub(r"^learners/(?!__)[^/]+/", "learners/MODULE/", key) for key in metrics if not _BOOKKEEPING.search(key)}
     names = {re.sub(r"^(env_runners/(?:agent|module)_[^/]+/).*", r"\1ID", name) for name in names}
     modules = sorted({key.split("/")[1] for key in metrics if key.startswith("learners/") and "/__" not in key})
-    return f"{', '.join(sorted(names))} (MODULE: {', '.join(modules)}), and counters and timers"
+    which = f" (MODULE: {', '.join(modules)})" if modules else ""
+    return f"{', '.join(sorted(names))}{which}, and counters and timers"
 
 
 def _json_rows(folder: Path) -> list[dict[str, Any]]:

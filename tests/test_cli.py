@@ -90,9 +90,10 @@ def test_the_run_folder_tells_where_it_comes_from(run):
     assert "\nenv: simple_adversary\n" in text and "\nnum_steps_sampled_before_learning_starts: 300\n" in text
     again, had = read_config(run / "config.yaml"), load_config(find_checkpoint(run)[0])
     again.validate()
+    assert again.model_config == had.model_config
     had, again = had.to_dict(), again.to_dict()
     changed = {key for key in again if had[key] != again[key]}
-    assert changed <= {"policies", "simple_optimizer"}
+    assert changed <= {"policies", "simple_optimizer", "_model_config"}
     with Image.open(run / "learning_curve.png") as image:
         assert image.format == "PNG" and image.size == (960, 864)
 

@@ -46,7 +46,9 @@ def test_what_yaml_cannot_hold_is_a_comment(tmp_path):
     assert "# callbacks_on_train_result: <built-in function print> (no plain value; set it in Python)" in text
     again = read_config(tmp_path / "config.yaml")
     again.validate()
-    assert differing(config, again) == {"callbacks_on_train_result"}
+    # The default networks are written in full.
+    assert differing(config, again) == {"callbacks_on_train_result", "_model_config"}
+    assert again.model_config == config.model_config
 
 
 @pytest.mark.parametrize(
