@@ -236,13 +236,13 @@ def test_tensorboard_has_each_agent_and_each_module_over_env_steps(experiment):
 def test_trials_are_grouped_by_all_but_their_seed(experiment, tmp_path, capsys):
     analysis, _ = experiment
     folder = analysis.experiment_path
-    groups = group_runs(find_runs([folder, analysis.trials[0].local_path]))  # twice named is once read
+    groups = group_runs(find_runs([folder, analysis.trials[0].path]))  # twice named is once read
     assert {group.label: [run.seed for run in group.runs] for group in groups} == {
         "lr=0.01 (2 seeds)": [1, 2],
         "lr=0.001 (2 seeds)": [1, 2],
     }
     # The learners' metrics are no columns of Tune's progress.csv where they are missing in its first row.
-    by_folder = {os.path.realpath(t.local_path): t for t in analysis.trials}
+    by_folder = {os.path.realpath(t.path): t for t in analysis.trials}
     run = groups[0].runs[0]
     steps, values = read_values(run, "learners/agent_0/critic_loss")
     losses = [r["learners"]["agent_0"]["critic_loss"] for r in results_of(by_folder[str(run.folder)])]
