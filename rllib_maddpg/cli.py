@@ -16,16 +16,19 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN
 
 from rllib_maddpg import __version__
 from rllib_maddpg.bench.command import add_bench
 from rllib_maddpg.evaluation import Estimate, Evaluation, evaluate_checkpoint, load_config
+from rllib_maddpg.plot_command import add_plot
 from rllib_maddpg.plots import save_gif
+from rllib_maddpg.progress import Progress
+from rllib_maddpg.reporting import MAX_AGENT_COLUMNS
 from rllib_maddpg.run import DEFAULT_ENV_STEPS, DEFAULT_SEED, Observer, RunSummary, TrainOptions, train
 from rllib_maddpg.run_folder import find_checkpoint
 from rllib_maddpg.settings import parse_settings
@@ -87,6 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_train(commands, common)
     _add_evaluate(commands, common)
+    add_plot(commands, verbose)
     add_bench(commands, verbose)
     return parser
 
@@ -146,10 +150,12 @@ def _add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     add = command.add_argument
     add("checkpoint", metavar="DIR", help="checkpoint folder, or run folder (its newest checkpoint)")
-    add("--episodes", type=int, default=100, metavar="N", help="(default: 100)")
+    add("--episodes", type=int, metavar="N", help=f"(default: 100, with --render {GIF_EPISODES})")
     add("--seed", type=int, default=0, metavar="S", help="the same seed gives the same games (default: 0)")
     add("--json", action="store_true", help="print JSON only")
-    add("--gif", metavar="FILE", help=f"film of the first {GIF_EPISODES} episodes")
+    pictures = command.add_mutually_exclusive_group()
+    pictures.add_argument("--gif", metavar="FILE", help=f"film of the first {GIF_EPISODES} episodes")
+    pictures.add_argument("--render", action="store_true", help="show the games in a window")
     command.set_defaults(run=_evaluate)
 
 
@@ -193,14 +199,18 @@ def _print_error(summary: RunSummary) -> None:
 
 def _evaluate(args: argparse.Namespace, argv: list[str]) -> int:
     checkpoint, _ = find_checkpoint(args.checkpoint)
+    episodes = args.episodes
+    if episodes is None:
+        episodes = GIF_EPISODES if args.render else 100
     # Whatever an environment prints shall not get into the JSON.
     with contextlib.redirect_stdout(sys.stderr):
         result = evaluate_checkpoint(
             checkpoint,
-            episodes=args.episodes,
+            episodes=episodes,
             seed=args.seed,
             record_frames=GIF_EPISODES if args.gif else 0,
             env_config=parse_settings(args.env_config, "--env-config") or None,
+            render=args.render,
         )
         if args.gif:
             save_gif(result.frames, args.gif)
@@ -210,7 +220,7 @@ def _evaluate(args: argparse.Namespace, argv: list[str]) -> int:
     print(f"{load_config(checkpoint).env}, checkpoint {_short(checkpoint)}")
     _print_evaluation(result)
     if args.gif:
-        print(f"Film of {min(GIF_EPISODES, args.episodes)} episodes: {args.gif}")
+        print(f"Film of {min(GIF_EPISODES, episodes)} episodes: {args.gif}")
     return 0
 
 
@@ -257,13 +267,12 @@ class Screen(Observer):
         rate = (env_steps - self._last_steps) / max(now - self._last_time, 1e-9)
         self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
         self._last_time, self._last_steps = now, env_steps
-        team_return = result[ENV_RUNNER_RESULTS].get(EPISODE_RETURN_MEAN, math.nan)
-        left = max(total - env_steps, 0) / max(self._rate, 1e-9)
-        numbers = f"{env_steps:,} / {total:,} env steps   return {team_return:,.2f}   {self._rate:,.0f} steps/s"
-        numbers += f"   ETA {_clock(left)}"
         share = min(env_steps / total, 1.0)
+        left = _clock(max(total - env_steps, 0) / max(self._rate, 1e-9))
+        progress = replace(Progress.of(result), env_steps=env_steps)
         if self._on_terminal:
             columns = shutil.get_terminal_size().columns
+            numbers = progress_text(progress, total, self._rate, left, room=columns - 6)
             room = min(30, columns - len(numbers) - 12)
             bar = f"[{'#' * round(room * share):<{room}}] " if room >= 5 else ""
             line = f"{bar}{share:4.0%} {numbers}"[: columns - 1]
@@ -271,7 +280,7 @@ class Screen(Observer):
             self._line_is_open = True
         elif int(10 * share) > self._tenths or now - self._last_line >= 30:
             self._tenths, self._last_line = int(10 * share), now
-            print(f"{share:4.0%} {numbers}", flush=True)
+            print(f"{share:4.0%} {progress_text(progress, total, self._rate, left)}", flush=True)
 
     def finish(self) -> None:
         """Ends the line that was written anew."""
@@ -281,6 +290,27 @@ class Screen(Observer):
     def stopping(self) -> None:
         # A signal handler may have come in the middle of a `print`, which cannot be entered twice.
         os.write(2, b"\nStopping after this iteration, then saving. Press Ctrl-C again to stop at once.\n")
+
+
+def progress_text(progress: Progress, total: int, rate: float, left: str, room: int | None = None) -> str:
+    """One line of numbers; in `room` characters what matters less is left out: updates, replay fill, returns of agents."""
+    agents = ", ".join(f"{agent} {value:,.1f}" for agent, value in progress.agents.items())
+    parts = [
+        f"{progress.env_steps:,.0f} / {total:,} env steps",
+        f"return {progress.team:,.2f}",
+        f"({agents})" if 1 < len(progress.agents) <= MAX_AGENT_COLUMNS else "",
+        f"{rate:,.0f} steps/s",
+        f"replay {progress.fill:.0%} full" if not math.isnan(progress.fill) else "",
+        f"{progress.updates:,.0f} updates" if not math.isnan(progress.updates) else "",
+        f"ETA {left}",
+    ]
+    for part in (None, 5, 4, 2):
+        if part is not None:
+            parts[part] = ""
+        line = "   ".join(filter(None, parts)).replace("   (", " (")
+        if room is None or len(line) <= room:
+            break
+    return line
 
 
 def _clock(seconds: float) -> str:

@@ -43,6 +43,9 @@ class AgentMapping:
     def __call__(self, agent_id: str, episode: Any = None, **kwargs: Any) -> str:
         return str(agent_id) if self.module_of is None else self.module_of[agent_id]
 
+    def __repr__(self) -> str:
+        return "AgentMapping()" if self.module_of is None else f"AgentMapping({self.module_of})"
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AgentMapping) and other.module_of == self.module_of
 

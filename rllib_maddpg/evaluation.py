@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from rllib_maddpg.config import MADDPGConfig
 from rllib_maddpg.envs import EpisodeRecord, RecordedEpisodes
 
 logger = logging.getLogger(__name__)
+
+# Any of them says where SDL, and so pygame, draws on Linux.
+_DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ def evaluate_checkpoint(
     record_frames: int = 0,
     num_envs: int = 16,
     env_config: dict | None = None,
+    render: bool = False,
 ) -> Evaluation:
     """Plays greedy episodes with the actors of a checkpoint; needs no running Ray.
 
@@ -105,31 +110,28 @@ def evaluate_checkpoint(
         record_frames: Number of episodes whose frames are kept, the first ones; the env must render "rgb_array".
         num_envs: Environments that run side by side.
         env_config: Overrides of the env's settings.
+        render: Shows the games in a window (the env must render "human"), one after the other at the env's own speed.
 
     Raises:
         ValueError: If the checkpoint is missing or damaged, if it does not fit the env as `env_config` makes it, if
-            frames are asked for that the env cannot render, or if `episodes` is below 1.
+            frames or a window are asked for that the env cannot render, if there is no display, or if `episodes` is below 1.
     """
+    if render and record_frames:
+        raise ValueError("An env either records frames or shows a window, not both: `record_frames` or `render`.")
+    if render:
+        _check_display()
     path = Path(checkpoint)
     config = load_config(path)
-    runner = _make_runner(config, episodes, seed, record_frames, num_envs, env_config)
-    try:
-        runner.module.restore_from_path(path / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE)
-        if (path / COMPONENT_ENV_RUNNER).is_dir():
-            # Connectors may have learnt something, such as means and standard deviations of observations.
-            for name in ("env_to_module_connector", "module_to_env_connector"):
-                if (path / COMPONENT_ENV_RUNNER / name).is_dir():
-                    getattr(runner, f"_{name.removesuffix('_connector')}").restore_from_path(path / COMPONENT_ENV_RUNNER / name)
-    except (OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise damaged(path, error) from error
-    except RuntimeError as error:  # torch, on weights of another shape
-        raise ValueError(f"Checkpoint {path} does not fit the environment with env_config={env_config}: {error}") from error
-    return _play(runner, episodes)
+    render_mode = "human" if render else "rgb_array" if record_frames else None
+    with _drawing_unseen() if record_frames else contextlib.nullcontext():
+        runner = _make_runner(config, episodes, seed, record_frames, 1 if render else num_envs, env_config, render_mode)
+        _restore(runner, path, env_config)
+        return _play(runner, episodes)
 
 
 def evaluate_algorithm(algo: Any, episodes: int = 100, seed: int = 0, num_envs: int = 16) -> Evaluation:
     """Plays greedy episodes with an algorithm's present actors."""
-    runner = _make_runner(algo.config, episodes, seed, 0, num_envs, None)
+    runner = _make_runner(algo.config, episodes, seed, 0, num_envs, None, None)
     runner.module.set_state(algo.learner_group.get_weights())
     if algo.env_runner is not None:
         runner._env_to_module.set_state(algo.env_runner._env_to_module.get_state())
@@ -153,8 +155,61 @@ def load_config(checkpoint: Path) -> MADDPGConfig:
     return config
 
 
+def _restore(runner: Any, path: Path, env_config: dict | None) -> None:
+    """Gives the checkpoint's actors and connectors to the runner."""
+    try:
+        runner.module.restore_from_path(path / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE)
+        if (path / COMPONENT_ENV_RUNNER).is_dir():
+            # Connectors may have learnt something, such as means and standard deviations of observations.
+            for name in ("env_to_module_connector", "module_to_env_connector"):
+                if (path / COMPONENT_ENV_RUNNER / name).is_dir():
+                    getattr(runner, f"_{name.removesuffix('_connector')}").restore_from_path(path / COMPONENT_ENV_RUNNER / name)
+    except (OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise damaged(path, error) from error
+    except RuntimeError as error:  # torch, on weights of another shape
+        raise ValueError(f"Checkpoint {path} does not fit the environment with env_config={env_config}: {error}") from error
+
+
+def _check_display() -> None:
+    """Without a display SDL would draw where nobody sees it, and say nothing."""
+    if not sys.platform.startswith("linux") or os.environ.get("SDL_VIDEODRIVER"):
+        return
+    problem = ""
+    if not any(os.environ.get(name) for name in _DISPLAYS):
+        problem = "neither DISPLAY nor WAYLAND_DISPLAY is set"
+    else:
+        with contextlib.suppress(ImportError):  # then the env draws with something else
+            import pygame
+
+            pygame.display.init()
+            if pygame.display.get_driver() in ("dummy", "offscreen"):
+                problem = "the one that DISPLAY or WAYLAND_DISPLAY names cannot be opened"
+            pygame.display.quit()
+    if problem:
+        raise ValueError(f"There is no display to open a window on: {problem}. Write a film instead: --gif FILE.")
+
+
+@contextlib.contextmanager
+def _drawing_unseen() -> Iterator[None]:
+    """Lets pygame draw frames where there is no display."""
+    alone = sys.platform.startswith("linux") and not any(os.environ.get(name) for name in _DISPLAYS)
+    if alone:
+        os.environ["SDL_VIDEODRIVER"] = "dummy"
+    try:
+        yield
+    finally:
+        if alone:
+            del os.environ["SDL_VIDEODRIVER"]
+
+
 def _make_runner(
-    config: MADDPGConfig, episodes: int, seed: int, record_frames: int, num_envs: int, env_config: dict | None
+    config: MADDPGConfig,
+    episodes: int,
+    seed: int,
+    record_frames: int,
+    num_envs: int,
+    env_config: dict | None,
+    render_mode: str | None,
 ) -> Any:
     if episodes < 1:
         raise ValueError(f"`episodes`={episodes} must be at least 1.")
@@ -163,10 +218,8 @@ def _make_runner(
         # An env that is not the one trained in: its agents may have no actors.
         config.environment(env_config=env_config)
         config.validate()
-    if record_frames:
-        config.environment(env_config={"render_mode": "rgb_array"})
-        if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a window then
+    if render_mode:
+        config.environment(env_config={"render_mode": render_mode})
     config.environment(disable_env_checking=True)
     config.env_runners(num_env_runners=0, num_envs_per_env_runner=min(num_envs, episodes), explore=False)
     # An env made anew would have no record of its episodes.
@@ -174,9 +227,10 @@ def _make_runner(
     config.debugging(seed=seed)
     config.in_evaluation = True
     runner = config.env_runner_cls(config=config, worker_index=0, num_workers=0)
-    render_mode = runner.env.envs[0].render_mode
-    if record_frames and render_mode != "rgb_array":
-        raise ValueError(f"env={config.env!r} cannot be filmed: its `render_mode` is {render_mode!r}, not 'rgb_array'.")
+    has = runner.env.envs[0].render_mode
+    if render_mode and has != render_mode:
+        what = "filmed" if record_frames else "shown in a window"
+        raise ValueError(f"env={config.env!r} cannot be {what}: its `render_mode` is {has!r}, not {render_mode!r}.")
     for seeded, share in zip(runner.env.envs, _shares(runner, episodes), strict=True):
         recorded = min(share, record_frames)
         seeded.env = RecordedEpisodes(seeded.env, recorded)

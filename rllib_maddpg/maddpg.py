@@ -26,6 +26,7 @@ from ray.rllib.utils.metrics import (
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
 )
+from ray.tune.result import TIMESTEPS_TOTAL
 
 from rllib_maddpg.checkpoints import FOLDERS, LAYOUT, damaged, module_folders, read_metadata
 from rllib_maddpg.collecting import Collected, RolloutCollector
@@ -275,6 +276,8 @@ class MADDPG(TunableAlgorithm):
     @override(Algorithm)
     def step(self) -> dict[str, Any]:
         result = super().step()
+        # Tune's loggers (TensorBoard, MLflow, Aim) draw over this; without it, over iterations.
+        result[TIMESTEPS_TOTAL] = self._env_steps
         if self.config.has_own_connectors:
             self.env_runner_group.sync_env_runner_states(
                 config=self.config,

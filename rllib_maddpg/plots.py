@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from PIL import Image
 
+from rllib_maddpg.curves import without_abandoned
+from rllib_maddpg.progress import AGENTS, ENV_STEPS, TEAM
 from rllib_maddpg.result_files import read_progress
 
-ENV_STEPS, TEAM = "num_env_steps_sampled_lifetime", "env_runners/episode_return_mean"
-AGENT_PREFIX = "env_runners/agent_episode_returns_mean/"
+AGENT_PREFIX = f"{AGENTS}/"
 # More agents than this share one look in the legend: single lines could not be told apart.
 _MAX_LEGEND = 10
 _LINE_STYLES = ("-", "--", "-.", ":")
@@ -47,11 +48,7 @@ def read_learning_curve(folder: str | Path) -> LearningCurve:
     Raises:
         ValueError: If it has no row with a return.
     """
-    rows: list[dict[str, str]] = []
-    for row in read_progress(Path(folder)):
-        while rows and _number(rows[-1], ENV_STEPS) >= _number(row, ENV_STEPS):
-            rows.pop()
-        rows.append(row)
+    rows = without_abandoned(read_progress(Path(folder)), lambda row: _number(row, ENV_STEPS))
     curve = LearningCurve([_number(r, ENV_STEPS) for r in rows], [_number(r, TEAM) for r in rows])
     if all(math.isnan(value) for value in curve.team):
         raise ValueError(f"{folder} has no learning curve: no episode has ended in it.")

@@ -18,6 +18,7 @@ import torch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_LEN_MEAN, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rllib_maddpg.config import MADDPGConfig
+from rllib_maddpg.config_file import CONFIG_FILE, write_config
 from rllib_maddpg.evaluation import Evaluation, evaluate_algorithm, load_config
 from rllib_maddpg.maddpg import MADDPG
 from rllib_maddpg.plots import save_learning_curve
@@ -238,6 +239,7 @@ def _train(algo: MADDPG, plan: _Plan, observer: Observer) -> RunSummary:
     folder.create(env_steps)
     folder.write_info(plan.info)
     write_params(folder.path, algo.config.to_dict())
+    write_config(algo.config, folder.path / CONFIG_FILE)
     files = ResultFiles(folder.path)
     # RLlib's checkpoints hold the iteration, but not the time spent (seconds).
     earlier = [row for row in read_progress(folder.path) if float(row[NUM_ENV_STEPS_SAMPLED_LIFETIME]) <= env_steps]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -9,11 +10,9 @@ import re
 import shutil
 import time
 from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import ray
-import torch
 
 import rllib_maddpg
 from rllib_maddpg.checkpoints import METADATA_FILE, is_whole, write_sizes
@@ -21,6 +20,7 @@ from rllib_maddpg.tune_folder import newest_in_trial
 
 RUN_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
+PACKAGES = ("ray", "torch", "numpy", "gymnasium", "pettingzoo", "mpe2", "supersuit")
 _UNFINISHED = ".unfinished-"
 
 
@@ -29,7 +29,7 @@ class RunFolder:
 
     ```
     results/simple_adversary_s0_2026-01-31_12-00-00/
-        run.json  params.json  progress.csv  result.json  events.out.tfevents...  learning_curve.png
+        run.json  config.yaml  params.json  progress.csv  result.json  events.out.tfevents...  learning_curve.png
         checkpoints/000020000/  checkpoints/000040000/      <- named by env steps
     ```
     """
@@ -154,10 +154,9 @@ def find_checkpoint(path: str | Path) -> tuple[Path, RunFolder | None]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    return {
-        "python": platform.python_version(),
-        "ray": ray.__version__,
-        "torch": torch.__version__,
-        "rllib_maddpg": rllib_maddpg.__version__,
-    }
+    """Versions of what a result depends on; packages that are not installed are left out."""
+    found = {"python": platform.python_version(), "rllib_maddpg": rllib_maddpg.__version__}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

@@ -11,6 +11,17 @@ from typing import Any
 from rllib_maddpg.checks import unknown_key_message
 from rllib_maddpg.config import MADDPGConfig
 
+# Names of long keys where room is short: tables and legends.
+SHORT_NAMES = {
+    "train_batch_size_per_learner": "batch",
+    "num_env_steps_per_update": "steps/update",
+    "num_steps_sampled_before_learning_starts": "random steps",
+    "min_sample_timesteps_per_iteration": "steps/iteration",
+    "num_envs_per_env_runner": "envs",
+    "num_env_runners": "runners",
+    "fcnet_hiddens": "hidden",
+    "continuous_actions": "continuous",
+}
 # Settings that RLlib keeps under another name, behind a property.
 _PROPERTIES = ("model_config", "train_batch_size_per_learner")
 

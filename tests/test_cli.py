@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from tensorboard_events import read_scalars
 
 from rllib_maddpg import __version__
 from rllib_maddpg.cli import Screen, main
-from rllib_maddpg.evaluation import evaluate_checkpoint
+from rllib_maddpg.config_file import read_config
+from rllib_maddpg.evaluation import evaluate_checkpoint, load_config
 from rllib_maddpg.learner import MADDPGTorchLearner
 from rllib_maddpg.result_files import ResultFiles, read_progress
 from rllib_maddpg.run import TrainOptions, build_config
@@ -64,18 +67,13 @@ def test_every_iteration_is_a_row_in_both_result_files(run):
 
 
 def test_tensorboard_events_lie_on_the_axis_of_env_steps(run):
-    from tensorboardX.proto.event_pb2 import Event
-
-    # A record: length (8 bytes), its checksum (4), the event, its checksum (4).
     (file,) = run.glob("events.out.tfevents.*")
-    data, seen = file.read_bytes(), {}
-    while data:
-        length = int.from_bytes(data[:8], "little")
-        event = Event.FromString(data[12 : 12 + length])
-        for value in event.summary.value:
-            if value.tag == "ray/tune/env_runners/episode_return_mean":
-                seen[event.step] = value.simple_value
-        data = data[16 + length :]
+    scalars = read_scalars(file)
+    seen = scalars["ray/tune/env_runners/episode_return_mean"]
+    for agent in ("adversary_0", "agent_0", "agent_1"):
+        for key in (f"env_runners/agent_episode_returns_mean/{agent}", f"learners/{agent}/critic_loss"):
+            column = {int(float(r[STEPS])): float(r[key]) for r in read_progress(run) if r[key]}
+            assert scalars[f"ray/tune/{key}"] == pytest.approx(column, rel=1e-5)
     expected = {int(float(r[STEPS])): float(r["env_runners/episode_return_mean"]) for r in read_progress(run)}
     assert seen == pytest.approx(expected, rel=1e-5)
 
@@ -84,7 +82,18 @@ def test_the_run_folder_tells_where_it_comes_from(run):
     info = json.loads((run / "run.json").read_text())
     assert (info["env"], info["seed"], info["env_steps"]) == ("simple_adversary", 5, 1500)
     assert info["argv"][:2] == ["train", "simple_adversary"]
-    assert set(info["versions"]) == {"python", "ray", "torch", "rllib_maddpg"}
+    packages = {"ray", "torch", "numpy", "gymnasium", "pettingzoo", "mpe2", "supersuit"}
+    assert set(info["versions"]) == {"python", "rllib_maddpg", *packages}
+    assert info["versions"]["mpe2"] == version("mpe2")
+    # Its config.yaml makes the config that it had.
+    text = (run / "config.yaml").read_text()
+    assert "\nenv: simple_adversary\n" in text and "\nnum_steps_sampled_before_learning_starts: 300\n" in text
+    again, had = read_config(run / "config.yaml"), load_config(find_checkpoint(run)[0])
+    again.validate()
+    assert again.model_config == had.model_config
+    had, again = had.to_dict(), again.to_dict()
+    changed = {key for key in again if had[key] != again[key]}
+    assert changed <= {"policies", "simple_optimizer", "_model_config"}
     with Image.open(run / "learning_curve.png") as image:
         assert image.format == "PNG" and image.size == (960, 864)
 
@@ -125,6 +134,27 @@ def test_the_table_names_metrics_and_what_they_mean(run, capsys):
     assert [line.split()[0] for line in out[3:6]] == ["adversary_0", "agent_0", "agent_1"]
     assert "env steps" in out[6] and " 25.000 " in out[6]
     assert "the adversary ends within 0.4 of the target" in out[7]
+
+
+def test_a_window_shows_the_same_games_and_needs_a_display(run, capsys, monkeypatch):
+    monkeypatch.delenv("SDL_VIDEODRIVER", raising=False)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["evaluate", str(run), "--render"]) == 2
+    assert "no display to open a window on: neither DISPLAY nor WAYLAND_DISPLAY is set" in capsys.readouterr().err
+    monkeypatch.setenv("DISPLAY", ":987")
+    assert main(["evaluate", str(run), "--render"]) == 2
+    assert "the one that DISPLAY or WAYLAND_DISPLAY names cannot be opened" in capsys.readouterr().err
+    # A window that nobody sees.
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    argv = ["evaluate", str(run), "--episodes", "1", "--seed", "9", "--json", "--env-config", "max_cycles=4"]
+    assert main([*argv, "--render"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["episode_length"]["mean"] == 4
+    assert main(argv) == 0
+    assert shown == json.loads(capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        main([*argv, "--render", "--gif", "x.gif"])
 
 
 # ------------------------------------------------------------------------------------------ resume
