@@ -113,6 +113,7 @@ def train(options: TrainOptions, observer: Observer | None = None) -> RunSummary
     torch.set_num_threads(options.torch_threads)
     config = plan.config
     actors = config.num_env_runners + (config.num_learners or 0) + (config.evaluation_num_env_runners or 0)
+    actors += config.replay_buffer_config.get("num_shards", 0)
     with local_ray(actors):
         algo = MADDPG.from_checkpoint(str(plan.checkpoint)) if plan.checkpoint else plan.config.build_algo()
         try:

@@ -18,12 +18,13 @@ PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 os.environ["PYTHONPATH"] = os.pathsep.join(PATHS)
 sys.path[:0] = PATHS
 
-import ray
-from ray.cluster_utils import Cluster
-from tally_env import TallyEnv, broken_rows
+import ray  # noqa: E402
+from ray.cluster_utils import Cluster  # noqa: E402
+from tally_env import TallyEnv, broken_rows  # noqa: E402
 
-from rllib_maddpg import MADDPGConfig
-from rllib_maddpg.env_runner import MADDPGEnvRunner
+from rllib_maddpg import MADDPGConfig  # noqa: E402
+from rllib_maddpg.env_runner import MADDPGEnvRunner  # noqa: E402
+from rllib_maddpg.replay.resharding import merged  # noqa: E402
 
 DEFAULTS = {
     "per_node": 1,  # runners on each of the two nodes
@@ -139,7 +140,7 @@ class Run:
 
     def count(self, result):
         algo = self.algo
-        columns = algo.replay_buffer.get_state()["columns"]
+        columns = merged(algo.replay_buffer.get_state())["columns"]
         self.report |= {
             "result_env_steps": result["num_env_steps_sampled_lifetime"],
             "runners_env_steps": result["env_runners"]["num_env_steps_sampled_lifetime"],

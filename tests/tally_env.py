@@ -40,7 +40,7 @@ class TallyEnv(MultiAgentEnv):
         obs = self._obs(float(sum(np.sum(actions[agent]) for agent in AGENTS)))
         rewards = {agent: self.time + k / 10 for k, agent in enumerate(AGENTS)}
         over = self.time == EPISODE_LENGTH
-        ends = {agent: over for agent in AGENTS}
+        ends = dict.fromkeys(AGENTS, over)
         return obs, rewards, {"__all__": False}, {**ends, "__all__": over}, {}
 
 

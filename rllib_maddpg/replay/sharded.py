@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import ray
-import torch
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
@@ -25,6 +24,8 @@ from rllib_maddpg.replay.rollout import JointRollout
 logger = logging.getLogger(__name__)
 
 SHARD_RESOURCES = {"CPU": 1}
+# Seconds after which somebody is told what is waited for.
+_PATIENCE = 60
 
 
 class ReplayShard:
@@ -95,7 +96,10 @@ class ShardedReplayBuffer(Checkpointable):
         self._sizes = [0] * num_shards
         self._away: dict[int, ray.ObjectRef] = {}  # shards that died, and the question whether they are back
         try:
-            ray.get([shard.size.remote() for shard in self._shards])
+            answers = [shard.size.remote() for shard in self._shards]
+            if ray.wait(answers, num_returns=num_shards, timeout=_PATIENCE)[1]:
+                logger.warning("Some of the %d replay shards find no free core (each needs one); waiting.", num_shards)
+            ray.get(answers)
         except RayActorError as error:
             raise ValueError(f"A replay shard could not be made: {error}") from error
 
@@ -157,8 +161,9 @@ class ShardedReplayBuffer(Checkpointable):
         """Hands a rollout to the next shard that is there."""
         if len(self._away) == self.num_shards:
             raise RuntimeError(
-                f"All {self.num_shards} shards of the replay buffer have died, and its rows with them. Resume from a checkpoint; "
-                "more shards (`replay_buffer_config['num_shards']`) on several machines are less likely to die together."
+                f"All {self.num_shards} shards of the replay buffer have died, and its rows with them. Resume from a "
+                "checkpoint; more shards (`replay_buffer_config['num_shards']`) on several machines are less likely to die "
+                "together."
             )
         while self._next in self._away:
             self._next = (self._next + 1) % self.num_shards
