@@ -97,7 +97,7 @@ def test_learners_learn_the_same_from_shards(build):
         generator = np.random.default_rng(1)
         for shard in state["shards"]:
             for name in ("obs", "new_obs", "rewards"):
-                shard["columns"][name][:] = generator.normal(size=shard["columns"][name].shape)
+                shard["columns"][name] = generator.normal(size=shard["columns"][name].shape).astype(np.float32)
         algo.replay_buffer.set_state(state)
         batches = algo.replay_buffer.draw(2, 6, 16)
         gathered = [batch.gather().unflatten(0, (6, 16)) for batch in batches]

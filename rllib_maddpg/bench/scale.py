@@ -16,11 +16,11 @@ from rllib_maddpg.env_runner import MADDPGEnvRunner
 from rllib_maddpg.maddpg import MADDPG, MAX_UPDATES_PER_CALL
 
 RUNNERS, PROCESSES, SHARDS = 64, 2, 2
-# Runners, a Learner and shards of both algorithms.
-ACTORS = 2 * (PROCESSES + 1) + SHARDS
+ACTORS = SHARDS  # that need a core for themselves; the others are idle when it matters
 # Two sizes of fragments tell what a fragment costs and what a row does.
 SHORT, LONG = 2 * FRAGMENT, 32 * FRAGMENT
 NETWORK = 1.25e9  # bytes/s of a port of 10 Gbit/s
+_ONE_ITERATION = 10**12  # env steps: no metrics in between
 HERE, SHARDED = "rows in the driver", f"rows in {SHARDS} shards"
 
 RUNNER, BYTES = "a runner: a row", "a row, bytes"
@@ -54,8 +54,7 @@ class Driver:
         manager.add_actors(list(manager.actors().values()) * (RUNNERS // PROCESSES - 1))
         self.rows = 0
         self.fragments_of(LONG)
-        for _ in range(4):
-            self.algo._store(self.algo.collector.collect(want_metrics=False))
+        self.algo.training_step()
 
     def fragments_of(self, rows: int) -> None:
         """Makes the runners answer with fragments of so many rows."""
@@ -184,16 +183,19 @@ DOES = {
 
 def _config(scenario: str, options: Options, shards: int) -> MADDPGConfig:
     config = make_config(scenario, num_envs=options.num_envs, batch=options.batch, rows=options.rows, num_env_runners=PROCESSES)
-    config.env_runners(env_runner_cls=CannedRunner, rollout_fragment_length=FRAGMENT)
-    config.learners(num_learners=1, num_gpus_per_learner=int(options.device == "cuda"))
+    config.env_runners(env_runner_cls=CannedRunner, rollout_fragment_length=FRAGMENT, num_cpus_per_env_runner=0)
+    config.reporting(min_sample_timesteps_per_iteration=_ONE_ITERATION)
+    config.learners(num_learners=1, num_cpus_per_learner=0, num_gpus_per_learner=int(options.device == "cuda"))
     return config.training(replay_buffer_config={"num_shards": shards, "capacity": max(options.rows, 4 * LONG)})
 
 
 def _learner_config(scenario: str, options: Options) -> MADDPGConfig:
-    return make_config(scenario, num_envs=options.num_envs, batch=options.batch, rows=options.rows, device=options.device)
+    config = make_config(scenario, num_envs=options.num_envs, batch=options.batch, rows=options.rows, device=options.device)
+    return config.reporting(min_sample_timesteps_per_iteration=_ONE_ITERATION)
 
 
 def _fill(algo: MADDPG, runner: MADDPGEnvRunner) -> None:
+    algo.training_step()
     rollouts = runner.sample()
     while len(algo.replay_buffer) < algo.replay_buffer.capacity:
         algo.replay_buffer.store(rollouts)
