@@ -132,11 +132,17 @@ class Run:
         new = self.add_runner_node()
         self.train("back", until=lambda: self.group.num_healthy_remote_env_runners() == 2 * self.options["per_node"])
         result = self.train("after")
+        self.report["loss"] = self.loss("removed", "without") if self.options["wait_for_new_node"] else None
         self.report["moved"] = all(self.homes()[runner] == new.node_id for runner in lost_runners)
         self.report["stayed"] = all(self.homes()[r] == kept.node_id for r in homes if r not in lost_runners)
         self.report["lost_runners"] = len(lost_runners)
         self.count(result)
         return self.report
+
+    def loss(self, *phases):
+        """Share of the throughput of all runners that is missing in these phases, from the moment the node was gone."""
+        sums = [sum(self.report[phase][key] for phase in phases) for key in ("env_steps", "seconds")]
+        return 1 - sums[0] / sums[1] / ((self.report["before"]["rate"] + self.report["after"]["rate"]) / 2)
 
     def count(self, result):
         algo = self.algo
