@@ -25,7 +25,8 @@ def play(**options):
     command = [sys.executable, str(TESTS / "cluster_scenario.py"), json.dumps(options)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment())
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    # Ray writes there, too.
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
 
 
 @pytest.mark.parametrize(

@@ -187,9 +187,10 @@ def test_a_fragment_can_be_lost_with_its_runner(buffer, caplog):
         while True:
             ray.get(lost.rows, timeout=60)
     with caplog.at_level(logging.WARNING, logger="rllib_maddpg.replay.sharded"):
-        stored = buffer.store([rows(0, 3), lost, rows(3, 6)])
-    assert [(s.rows, s.lost) for s in stored] == [(3, False), (0, True), (3, False)]
-    assert len(buffer) == buffer.num_rows_added == 6
+        # The fifth goes to the same shard as the lost one, in the same request.
+        stored = buffer.store([rows(0, 3), lost, rows(3, 6), rows(6, 9), rows(9, 13)])
+    assert [(s.rows, s.lost) for s in stored] == [(3, False), (0, True), (3, False), (3, False), (4, False)]
+    assert len(buffer) == buffer.num_rows_added == 13 and sorted(numbers(buffer.get_state())) == list(range(13))
     assert "lost with the env runner" in caplog.text
 
 

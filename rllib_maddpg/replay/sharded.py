@@ -36,9 +36,9 @@ class ReplayShard:
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
         self.buffer = JointReplayBuffer(layout, capacity, None if restarted else seed)
 
-    def store(self, rollout: JointRollout) -> tuple[Stored, int]:
-        """What became of the rollout, and the number of rows in this shard."""
-        return self.buffer.store([rollout])[0], len(self.buffer)
+    def store(self, *rollouts: JointRollout) -> tuple[list[Stored], int]:
+        """What became of the rollouts, and the number of rows in this shard."""
+        return self.buffer.store(rollouts), len(self.buffer)
 
     def draw(self, num_rows: Sequence[int]) -> Any:
         """So many rows for each Learner, `[rows, row_width]`, float32; without the list for a single Learner."""
@@ -119,10 +119,18 @@ class ShardedReplayBuffer(Checkpointable):
         """
         self._look_for_those_away()
         results: list[Stored | None] = [None] * len(rollouts)
+        together = True
         while missing := [i for i, result in enumerate(results) if result is None]:
-            sent = [(i, *self._send(rollouts[i])) for i in missing]
-            for i, k, answer in sent:
-                results[i] = self._stored(k, answer)
+            by_shard: dict[int, list[int]] = {}
+            for i in missing:
+                by_shard.setdefault(self._next_shard(), []).append(i)
+            # All of a shard in one request. One that is lost spoils the request, so that each has to be sent by itself then.
+            parcels = [(k, part) for k, own in by_shard.items() for part in ([own] if together else [[i] for i in own])]
+            sent = [(k, part, self._send(k, [rollouts[i] for i in part])) for k, part in parcels]
+            for k, part, answer in sent:
+                for i, result in zip(part, self._answer(k, answer, len(part)), strict=True):
+                    results[i] = result
+            together = False
         self.num_rows_added += sum(result.rows for result in results)
         return results
 
@@ -157,8 +165,8 @@ class ShardedReplayBuffer(Checkpointable):
 
     # ------------------------------------------------------------------------------------------ shards
 
-    def _send(self, rollout: JointRollout | RemoteRollout) -> tuple[int, ray.ObjectRef]:
-        """Hands a rollout to the next shard that is there."""
+    def _next_shard(self) -> int:
+        """The next one that is there."""
         if len(self._away) == self.num_shards:
             raise RuntimeError(
                 f"All {self.num_shards} shards of the replay buffer have died, and its rows with them. Resume from a "
@@ -168,21 +176,25 @@ class ShardedReplayBuffer(Checkpointable):
         while self._next in self._away:
             self._next = (self._next + 1) % self.num_shards
         k, self._next = self._next, (self._next + 1) % self.num_shards
-        rows = rollout.rows if isinstance(rollout, RemoteRollout) else rollout
-        return k, self._shards[k].store.remote(rows)
+        return k
 
-    def _stored(self, k: int, answer: ray.ObjectRef) -> Stored | None:
-        """What became of a rollout; None: its shard is gone, so it has to go to another one."""
+    def _send(self, k: int, rollouts: Sequence[JointRollout | RemoteRollout]) -> ray.ObjectRef:
+        return self._shards[k].store.remote(*[r.rows if isinstance(r, RemoteRollout) else r for r in rollouts])
+
+    def _answer(self, k: int, answer: ray.ObjectRef, num_rollouts: int) -> list[Stored | None]:
+        """What became of rollouts; None for those that have to be sent once more."""
         try:
             stored, self._sizes[k] = ray.get(answer)
         except RayActorError as error:
             self._gone(k, error)
-            return None
+            return [None] * num_rollouts
         except (ObjectLostError, RayTaskError) as error:
             if isinstance(error, RayTaskError) and not isinstance(error.cause, ObjectLostError):
                 raise
+            if num_rollouts > 1:
+                return [None] * num_rollouts
             logger.warning("A fragment is lost with the env runner that had sampled it; its env steps are not counted.")
-            return Stored(lost=True)
+            return [Stored(lost=True)]
         return stored
 
     def _draw(self, k: int, num_rows: list[int]) -> list[ray.ObjectRef | None]:
