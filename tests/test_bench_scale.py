@@ -38,6 +38,7 @@ def test_the_model_by_hand():
         f"driver, {HERE}": 7.5e-6 + 10e-6,
         f"driver, collecting only, {SHARDED}": 2.5e-6,
         f"driver, {SHARDED}": 2.5e-6 + 2e-6,
+        f"driver, long fragments, {HERE}": 1e-3 / 800 + 2e-6 + 64e-4 / (64 * 800) + 10e-6,
         "the Learner": 5e-5,
         "a replay shard, if it were the only one": 1e-6 + 4e-6,
         "the Learner's port of 10 Gbit/s": 500 * 10 / 1.25e9,

@@ -119,7 +119,7 @@ def test_learners_learn_the_same_from_shards(build):
         group.update(batch_refs=[ray.put(batch) for batch in batches], minibatch_size=16, timesteps={})
         for result in group.foreach_learner(weights_of):
             for name, value in result.get().items():
-                assert torch.allclose(value, expected[name], rtol=0, atol=1e-6), name
+                assert float((value - expected[name]).abs().max()) < 1e-6, name
     finally:
         if group is not None:
             group.shutdown()

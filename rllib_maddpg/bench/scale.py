@@ -155,6 +155,8 @@ class Model:
             collect = single / fragment + row + costs[_cost(name, "broadcast")] / (RUNNERS * fragment)
             self.busy[f"driver, collecting only, {name}"] = collect
             self.busy[f"driver, {name}"] = collect + costs[_cost(name, "update")] / per_update
+            long = costs[_cost(name, LONG)] / LONG + costs[_cost(name, "broadcast")] / (RUNNERS * LONG)
+            self.busy[f"driver, long fragments, {name}"] = long + costs[_cost(name, "update")] / per_update
         self.busy["a replay shard, if it were the only one"] = costs[STORE] + costs[DRAW] / per_update
         self.busy["the Learner"] = costs[LEARNER] / per_update
         self.busy["driver's port of 10 Gbit/s, rows in the driver"] = row_bytes * options.batch / per_update / NETWORK
@@ -172,6 +174,8 @@ class Model:
 DOES = {
     f"driver, {HERE}": "asks for fragments, stores their rows, draws batches and sends them to a Learner",
     f"driver, {SHARDED}": "the same with references: rows go from runners to shards and from there to the Learner",
+    f"driver, long fragments, {HERE}": f"with fragments of {LONG} rows",
+    f"driver, long fragments, {SHARDED}": "the same",
     f"driver, collecting only, {HERE}": "without drawing and sending, as if the Learner were idle",
     f"driver, collecting only, {SHARDED}": "the same",
     "a replay shard, if it were the only one": "stores all rows and draws all batches; K shards carry K times as many runners",
