@@ -61,10 +61,8 @@ def main():
     add("--ship-package", action="store_true", help="send this package to machines that do not have it installed")
     args = parser.parse_args()
 
-    # What every actor of this run finds on its machine; a job that was submitted has its own already.
-    runtime_env = {"env_vars": {"OMP_NUM_THREADS": "1"}}
-    if args.ship_package:
-        runtime_env["py_modules"] = [rllib_maddpg]
+    # Every actor finds it on its machine then. A job that was submitted has a runtime environment already; Ray joins the two.
+    runtime_env = {"py_modules": [rllib_maddpg]} if args.ship_package else None
     ray.init(address=args.address, runtime_env=runtime_env)
 
     config = (
