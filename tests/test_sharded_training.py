@@ -119,7 +119,8 @@ def test_learners_learn_the_same_from_shards(build):
         group.update(batch_refs=[ray.put(batch) for batch in batches], minibatch_size=16, timesteps={})
         for result in group.foreach_learner(weights_of):
             for name, value in result.get().items():
-                assert float((value - expected[name]).abs().max()) < 1e-6, name
+                # Six steps of Adam go some 1e-3 each; sums over the rows of two Learners are added up in another order.
+                assert float((value - expected[name]).abs().max()) < 1e-5, name
     finally:
         if group is not None:
             group.shutdown()
