@@ -254,9 +254,9 @@ def _limits_table(setting: str, model: Sequence[Model], options: Options) -> Tab
     values = {place: [m.runners(place) for m in model] for place in DOES}
     contenders = [Contender(place, does, lambda: 0.0) for place, does in DOES.items()]
     claims = [
-        absolute(values, f"driver, {HERE}", at_least=RUNNERS),
-        absolute(values, f"driver, {SHARDED}", at_least=RUNNERS),
-        ratio(values, f"driver, {SHARDED}", f"driver, {HERE}"),
+        absolute(values, f"driver, long fragments, {SHARDED}", at_least=RUNNERS),
+        ratio(values, f"driver, {SHARDED}", f"driver, {HERE}", at_least=1.0),
+        ratio(values, f"driver, long fragments, {SHARDED}", f"driver, long fragments, {HERE}", at_least=1.0),
     ]
     notes = [f"Runners at which a place has no time left, with an update of {options.batch:,} rows each 100 env steps."]
     return Table("scale", "Saturation", setting, "runners", contenders, values, claims, notes)
