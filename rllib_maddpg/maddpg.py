@@ -178,8 +178,7 @@ class MADDPG(Algorithm):
         learners = self.config.num_learners or 1
         if not isinstance(self.replay_buffer, ShardedReplayBuffer):
             return self._for_learners(self.replay_buffer.sample(updates * rows * learners), rows)
-        part = self.config.train_batch_size_per_learner
-        batches = self.replay_buffer.draw(learners, updates * rows // part, part)
+        batches = self.replay_buffer.draw(learners, updates, rows, shuffled=self.config.minibatch_per_module)
         return {"batch_refs": [ray.put(batch) for batch in batches]} if self.config.num_learners else {"batch": batches[0]}
 
     def _for_learners(self, batch: JointBatch, rows: int) -> dict[str, Any]:

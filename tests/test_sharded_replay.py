@@ -94,7 +94,7 @@ def test_rows_that_are_not_finite_are_refused(buffer):
 def test_draws_are_uniform_over_all_rows(buffer):
     for first, last in [(0, 3), (3, 30), (30, 40)]:  # shards of 3, 27 and 10 rows
         buffer.add(rows(first, last))
-    batches = buffer.draw(num_learners=2, num_blocks=40, rows=1000)
+    batches = buffer.draw(num_learners=2, updates=40, rows=1000)
     for batch in batches:
         assert (batch.counts.sum(1) == 1000).all()
         drawn = drawn_numbers(batch)
@@ -115,6 +115,22 @@ def test_parts_hold_the_rows_that_the_shards_sent():
     pieces = [np.float32([[1], [2], [3]]), None, np.float32([[7], [8], [9]])]
     batch = ShardedBatch([None if piece is None else ray.put(piece) for piece in pieces], counts)
     assert batch.gather().flatten().tolist() == [1, 2, 7, 3, 8, 9]
+
+
+def test_rows_that_modules_share_out_are_in_any_order(buffer):
+    """Every third row of an update by itself is a sample of all shards, too."""
+    for first, last in [(0, 10), (10, 20), (20, 30)]:
+        buffer.add(rows(first, last))
+    (batch,) = buffer.draw(1, 200, 30, shuffled=True)
+    drawn = drawn_numbers(batch).reshape(200, 30)
+    assert np.array_equal(drawn, drawn_numbers(batch).reshape(200, 30))
+    for d in range(3):
+        own = (drawn[:, d::3] < 10).sum(1)  # of 10 rows those from the first shard
+        np.testing.assert_allclose(own.mean(), 10 / 3, atol=0.55)
+        np.testing.assert_allclose(own.var(), 10 * 2 / 9, rtol=0.5)
+    # The same rows as in order.
+    batch.seed = None
+    assert np.array_equal(np.sort(drawn_numbers(batch).reshape(200, 30)), np.sort(drawn))
 
 
 def test_a_seed_gives_the_same_draws_and_a_state_the_next_ones(buffer, shared):

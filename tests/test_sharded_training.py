@@ -9,6 +9,7 @@ import pytest
 import ray
 import torch
 from ray import tune
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from tally_env import TallyEnv, broken_rows
 from test_sharded_replay import end_shard
 
@@ -102,21 +103,22 @@ def test_learners_learn_the_same_from_shards(build):
         algo.replay_buffer.set_state(state)
         batches = algo.replay_buffer.draw(2, 6, 16)
         gathered = [batch.gather().unflatten(0, (6, 16)) for batch in batches]
+        steps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: algo._env_steps}
         # As one Learner sees what two have: both shares of each update side by side.
         whole = JointBatch(algo.layout, torch.cat(gathered, 1).flatten(0, 1))
-        learner.update(batch=whole, minibatch_size=32, timesteps={})
+        learner.update(batch=whole, minibatch_size=32, timesteps=steps)
         expected = weights_of(learner)
         learner.set_state(start)
-        learner.update(batch=batches[0], minibatch_size=16, timesteps={})
+        learner.update(batch=batches[0], minibatch_size=16, timesteps=steps)
         single = weights_of(learner)
         learner.set_state(start)
-        learner.update(batch=JointBatch(algo.layout, gathered[0].flatten(0, 1)), minibatch_size=16, timesteps={})
+        learner.update(batch=JointBatch(algo.layout, gathered[0].flatten(0, 1)), minibatch_size=16, timesteps=steps)
         for name, value in weights_of(learner).items():
             assert torch.equal(value, single[name]), name
         config = algo.config.copy(copy_frozen=False).learners(num_learners=2, num_cpus_per_learner=0.5)
         group = config.build_learner_group(spaces=algo.env_runner_group.get_spaces())
         group.foreach_learner(lambda learner: learner.set_state(start))
-        group.update(batch_refs=[ray.put(batch) for batch in batches], minibatch_size=16, timesteps={})
+        group.update(batch_refs=[ray.put(batch) for batch in batches], minibatch_size=16, timesteps=steps)
         for result in group.foreach_learner(weights_of):
             for name, value in result.get().items():
                 # Six steps of Adam go some 1e-3 each; sums over the rows of two Learners are added up in another order.

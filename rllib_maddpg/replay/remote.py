@@ -40,10 +40,11 @@ class ShardedBatch:
         refs: For each of K shards a reference to its rows `[rows, row_width]`, float32, those of each part side by side; None
             if it has none.
         counts: `[parts, K]`: rows of each part that come from each shard. All parts have the same number of rows.
+        seed: Of the order of the rows within each part; None: those of a shard side by side.
     """
 
-    def __init__(self, refs: list[ray.ObjectRef | None], counts: np.ndarray):
-        self.refs, self.counts = refs, counts
+    def __init__(self, refs: list[ray.ObjectRef | None], counts: np.ndarray, seed: int | None = None):
+        self.refs, self.counts, self.seed = refs, counts, seed
 
     def gather(self) -> Tensor:
         """Fetches the rows: `[parts * rows, row_width]`, part by part.
@@ -77,8 +78,12 @@ class ShardedBatch:
         """For the rows of all shards, one shard after the other, their place in the batch."""
         parts, shards = self.counts.shape
         part_of = np.concatenate([np.repeat(np.arange(parts), self.counts[:, k]) for k in range(shards)])
+        if self.seed is None:
+            order = np.argsort(part_of, kind="stable")
+        else:
+            order = np.lexsort((np.random.default_rng(self.seed).random(len(part_of)), part_of))
         places = np.empty(len(part_of), np.int64)
-        places[np.argsort(part_of, kind="stable")] = np.arange(len(part_of))
+        places[order] = np.arange(len(part_of))
         return places
 
 

@@ -134,14 +134,14 @@ class ShardedReplayBuffer(Checkpointable):
         self.num_rows_added += sum(result.rows for result in results)
         return results
 
-    def draw(self, num_learners: int, num_blocks: int, rows: int) -> list[ShardedBatch]:
+    def draw(self, num_learners: int, updates: int, rows: int, shuffled: bool = False) -> list[ShardedBatch]:
         """Rows drawn uniformly with replacement, as references.
 
         Args:
             num_learners: Of the batches to return.
-            num_blocks: Parts of each batch, one for each update (and module, where each has rows of its own). Every part is
-                a sample of its own of all shards.
+            updates: Parts of each batch. Every part is a sample of its own of all shards.
             rows: Rows of each part.
+            shuffled: Whether it matters which rows of a part are side by side, as it does where modules share them out.
 
         Raises:
             ValueError: If no shard has a row.
@@ -150,9 +150,12 @@ class ShardedReplayBuffer(Checkpointable):
         if not total:
             raise ValueError("The replay buffer is empty: sample from the environment before you train.")
         shares = np.array(self._sizes) / total
-        counts = self._rng.multinomial(rows, shares, (num_learners, num_blocks))
+        counts = self._rng.multinomial(rows, shares, (num_learners, updates))
         refs = [self._draw(k, counts[:, :, k].sum(1).tolist()) for k in range(self.num_shards)]
-        return [ShardedBatch([own[learner] for own in refs], counts[learner]) for learner in range(num_learners)]
+        seeds = self._rng.integers(2**62, size=num_learners).tolist() if shuffled else [None] * num_learners
+        return [
+            ShardedBatch([own[learner] for own in refs], counts[learner], seeds[learner]) for learner in range(num_learners)
+        ]
 
     def sample(self, num_rows: int) -> JointBatch:
         """Draws rows as `JointReplayBuffer.sample` does, and fetches them."""
