@@ -22,7 +22,7 @@ from rllib_maddpg.losses import CRITIC_LOSSES
 from rllib_maddpg.networks import ACTIVATIONS
 
 DEFAULT_BATCH = 1024  # joint rows for each Learner (paper, appendix)
-REPLAY_BUFFER_KEYS = ("type", "capacity", "device")
+REPLAY_BUFFER_KEYS = ("type", "capacity", "device", "num_shards")
 # What the Learner asks of each module's own settings.
 PER_MODULE_KEYS = (
     "lr",
@@ -255,10 +255,16 @@ def check_replay(config: AlgorithmConfig) -> None:
         capacity,
     )
 
+    shards, key = buffer["num_shards"], "replay_buffer_config['num_shards']"
+    require(config, key, _is_whole(shards, 0), "a whole number >= 0", "0: the main process keeps the rows.", shards)
+    require(config, key, shards <= capacity, f"at most the capacity of {capacity} rows", "Some 4 shards are many.", shards)
+    own = capacity // max(1, shards)
+
     fragment = config.get_rollout_fragment_length()
     rows = fragment * config.num_envs_per_env_runner
-    mend = f"Lower it or `num_envs_per_env_runner`, or raise the capacity of {capacity} rows: else rows are lost unseen."
-    require(config, "rollout_fragment_length", rows <= capacity, f"so short that {rows} rows fit the buffer", mend, fragment)
+    what = f"capacity of {own} rows of each shard" if shards else f"capacity of {own} rows"
+    mend = f"Lower it or `num_envs_per_env_runner`, or raise the {what}: else rows are lost unseen."
+    require(config, "rollout_fragment_length", rows <= own, f"so short that {rows} rows fit the buffer", mend, fragment)
     check_replay_device(config)
 
 
@@ -273,6 +279,8 @@ def check_replay_device(config: AlgorithmConfig) -> None:
         require(config, key, has, "a GPU that this process can use", mend, device)
         mend = "Remote Learners get their rows over the network: set 'cpu', or `num_learners=0`."
         require(config, key, not config.num_learners, "'cpu' with remote Learners", mend, device)
+        mend = "Shards are processes of their own: set 'cpu', or `num_shards` to 0."
+        require(config, key, not config.replay_buffer_config["num_shards"], "'cpu' with `num_shards`", mend, device)
 
 
 def check_modules(config: AlgorithmConfig) -> None:

@@ -132,6 +132,7 @@ def _add_train(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="T",
         help="threads of torch (default: 1, best for small networks)",
     )
+    add("--address", metavar="HOST:PORT", help="of a Ray cluster's head, or auto: env runners and Learners run there")
     add(
         "--resume",
         metavar="DIR",
@@ -165,7 +166,7 @@ def _add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace, argv: list[str]) -> int:
     names = ("env", "env_steps", "seed", "out", "num_env_runners", "num_envs", "checkpoint_every", "keep_checkpoints")
     options = TrainOptions(
-        **{name: getattr(args, name) for name in (*names, "torch_threads", "resume")},
+        **{name: getattr(args, name) for name in (*names, "torch_threads", "address", "resume")},
         env_config=parse_settings(args.env_config, "--env-config"),
         settings=parse_settings(args.set, "--set"),
         argv=argv,

@@ -31,7 +31,7 @@ from rllib_maddpg.envs import EnvSpaces, probe_env
 from rllib_maddpg.layout import JointLayout, check_shared_modules
 from rllib_maddpg.replay.buffer import check_memory
 
-DEFAULT_REPLAY_BUFFER_CONFIG = {"type": "JointReplayBuffer", "capacity": 1_000_000, "device": "cpu"}
+DEFAULT_REPLAY_BUFFER_CONFIG = {"type": "JointReplayBuffer", "capacity": 1_000_000, "device": "cpu", "num_shards": 0}
 
 
 class AgentMapping:
@@ -159,8 +159,9 @@ class MADDPGConfig(AlgorithmConfig):
                 the same rows, which costs less.
             gumbel_softmax_temperature: Of the relaxation through which discrete actors learn.
             actor_head: "tanh", or "softmax" for boxes from 0 to 1 (as OpenAI's program acts on MPE).
-            replay_buffer_config: `{"type": "JointReplayBuffer", "capacity": rows, "device": "cpu" or "cuda"}`; merged with the
-                present one. "cuda" keeps the rows beside a Learner on this process's GPU.
+            replay_buffer_config: `{"type": "JointReplayBuffer", "capacity": rows, "device": "cpu" or "cuda", "num_shards": 0}`;
+                merged with the present one. "cuda" keeps the rows beside a Learner on this process's GPU. `num_shards`: actors
+                that share the rows, which then go from runners to Learners past this process; 0: it keeps them itself.
             store_buffer_in_checkpoints: Whether a resumed run goes on with the same replay rows.
             noise_type: For boxes: "gaussian", "ornstein_uhlenbeck" or "none".
             noise_scale: Factor of that noise (actions lie in [-1, 1]), float or schedule over env steps.
@@ -309,7 +310,9 @@ class MADDPGConfig(AlgorithmConfig):
         check_module_overrides(self, used)
         widths = [gym.spaces.flatdim(space) for space in env.observation_spaces.values()]
         bytes_per_row = 4 * (2 * sum(widths) + sum(codes) + 4 * len(env.agents))
-        check_memory(self.replay_buffer_config["capacity"], bytes_per_row, self.replay_buffer_config["device"])
+        buffer = self.replay_buffer_config
+        # Where shards will lie is not known yet; each looks at its own machine when it is made.
+        check_memory(math.ceil(buffer["capacity"] / max(1, buffer["num_shards"])), bytes_per_row, buffer["device"])
 
     def _module_of(self, agent: str) -> str:
         try:

@@ -19,6 +19,7 @@ from rllib_maddpg.fast_path import reason_for_stock_path
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.noise_connector import AddExplorationNoise
 from rllib_maddpg.replay import JointRollout, rollout_from_episodes
+from rllib_maddpg.replay.remote import RemoteRollout
 from rllib_maddpg.sampling import JointSampler
 from rllib_maddpg.sampling_metrics import Tally
 
@@ -148,7 +149,7 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
 
     def sample_fragment(
         self, weights: tuple[int, np.ndarray] | None, want_metrics: bool
-    ) -> tuple[list[JointRollout], dict[str, Any] | None]:
+    ) -> tuple[list[JointRollout] | list[RemoteRollout], dict[str, Any] | None]:
         """Takes the weights, if there are any, samples a fragment, and adds the metrics, if wanted.
 
         Args:
@@ -158,7 +159,10 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         if weights is not None:
             number, vector = weights
             self.set_weights(number, self.split_weights(vector))
-        return self.sample(), self.get_metrics() if want_metrics else None
+        rollouts = self.sample()
+        if self.config.replay_buffer_config["num_shards"]:
+            rollouts = [RemoteRollout(rollout) for rollout in rollouts]
+        return rollouts, self.get_metrics() if want_metrics else None
 
     @torch.no_grad()
     def set_weights(self, number: int, tensors: Sequence[torch.Tensor]) -> None:

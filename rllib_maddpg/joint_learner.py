@@ -32,6 +32,7 @@ from rllib_maddpg.group_optimizer import GroupOptimizer
 from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.module_groups import ACTOR, CRITIC, NetworkGroup, group_networks
+from rllib_maddpg.replay.remote import ShardedBatch
 from rllib_maddpg.rl_module import MADDPGTorchRLModule
 
 
@@ -98,7 +99,7 @@ class JointTorchLearner(TorchLearner):
     @override(Learner)
     def update(
         self,
-        batch: JointBatch | MultiAgentBatch | None = None,
+        batch: JointBatch | ShardedBatch | MultiAgentBatch | None = None,
         *,
         batch_refs: list | None = None,
         training_data: TrainingData | None = None,
@@ -110,7 +111,7 @@ class JointTorchLearner(TorchLearner):
         """One update of all modules, or one after the other on parts of the batch.
 
         Args:
-            batch: Joint rows; or per module their columns `[B, n, dim]`, `[B, n]`.
+            batch: Joint rows, or where to fetch them; or per module their columns `[B, n, dim]`, `[B, n]`.
             batch_refs: A Ray reference to one such batch instead.
             training_data: Either of these, as `LearnerGroup.update` wraps it.
             timesteps: `{"num_env_steps_sampled_lifetime": env steps}`, for schedules and target updates.
@@ -142,7 +143,9 @@ class JointTorchLearner(TorchLearner):
         self._log_metrics_of_updates(step)
         return self.metrics.reduce()
 
-    def _to_device(self, batch: JointBatch | MultiAgentBatch) -> JointBatch:
+    def _to_device(self, batch: JointBatch | ShardedBatch | MultiAgentBatch) -> JointBatch:
+        if isinstance(batch, ShardedBatch):
+            batch = JointBatch(None, batch.gather())
         if isinstance(batch, MultiAgentBatch):
             batch = JointBatch.from_modules(self.layout, batch.policy_batches)
         return batch.to(self._device, self.layout)

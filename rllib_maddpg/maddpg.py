@@ -26,6 +26,7 @@ from ray.rllib.utils.metrics import (
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
 )
+from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.result import TIMESTEPS_TOTAL
 
 from rllib_maddpg.checkpoints import FOLDERS, LAYOUT, damaged, module_folders, read_metadata
@@ -35,6 +36,7 @@ from rllib_maddpg.env_runner import EPISODE_NUMBERS
 from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.replay import JointReplayBuffer
+from rllib_maddpg.replay.sharded import SHARD_RESOURCES, ShardedReplayBuffer
 from rllib_maddpg.tunable import TunableAlgorithm
 
 REPLAY_BUFFER = "replay_buffer"
@@ -59,10 +61,7 @@ class MADDPG(TunableAlgorithm):
         super().setup(config)
         spec = next(iter(self._module_specs().values()))
         self.layout: JointLayout = spec.model_config["layout"]
-        buffer = self.config.replay_buffer_config
-        self.replay_buffer = JointReplayBuffer(
-            self.layout, capacity=buffer["capacity"], seed=self.config.seed, device=buffer["device"]
-        )
+        self.replay_buffer = self._make_replay_buffer()
         self.collector = RolloutCollector(self.env_runner_group, self.config)
         # RLlib's own would wait for a dead runner, and the others with it.
         self.env_runner_group.probe_unhealthy_env_runners = lambda: self.collector.probe()
@@ -81,6 +80,12 @@ class MADDPG(TunableAlgorithm):
     @override(Algorithm)
     def _create_local_replay_buffer_if_necessary(self, config: Any) -> None:
         """None: ours is made at the end of `setup`, when the env runners have told their spaces."""
+
+    def _make_replay_buffer(self) -> JointReplayBuffer | ShardedReplayBuffer:
+        config, seed = self.config.replay_buffer_config, self.config.seed
+        if config["num_shards"]:
+            return ShardedReplayBuffer(self.layout, config["capacity"], seed, config["num_shards"])
+        return JointReplayBuffer(self.layout, config["capacity"], seed, config["device"])
 
     def _module_specs(self) -> dict[str, Any]:
         spaces = self.env_runner_group.get_spaces() if self.env_runner_group else None
@@ -104,31 +109,31 @@ class MADDPG(TunableAlgorithm):
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             collected = self.collector.collect(self._new_weights, want_metrics=self._report_is_near())
         with self.metrics.log_time((TIMERS, REPLAY_BUFFER_ADD_DATA_TIMER)):
-            self._store(collected)
+            new_env_steps = self._store(collected)
         self._new_weights = None
-        updates = self._num_updates_due(sum(len(rollout) for rollout in collected.rollouts))
+        updates = self._num_updates_due(new_env_steps)
         if updates:
             self._update(updates)
             with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
                 self._sync_weights()
         self._report_sampling(collected)
 
-    def _store(self, collected: Collected) -> None:
-        """Keeps all rows that are sound, and raises what went wrong with others."""
+    def _store(self, collected: Collected) -> int:
+        """Keeps all rows that are sound, and raises what went wrong with others; returns how many it keeps."""
         errors = [collected.error] if collected.error else []
-        for rollout in collected.rollouts:
-            try:
-                rollout.check_finite(self.layout)
-            except ValueError as error:
-                errors.append(error)
+        before = self._env_steps
+        for rollout, stored in zip(collected.rollouts, self.replay_buffer.store(collected.rollouts), strict=True):
+            if stored.error:
+                errors.append(ValueError(stored.error))
+            if stored.error or stored.lost:
                 continue
-            self.replay_buffer.add(rollout)
-            self._env_steps += len(rollout)
+            self._env_steps += stored.rows
             self._episode_numbers[rollout.worker_index] = rollout.episode_numbers
             if rollout.error:
                 errors.append(ValueError(rollout.error))
         if errors:
             raise errors[0]
+        return self._env_steps - before
 
     def _num_updates_due(self, new_env_steps: int) -> int:
         """Whole updates owed for the env steps sampled since the last one; the rest is kept for next time.
@@ -153,11 +158,11 @@ class MADDPG(TunableAlgorithm):
             now = min(updates, MAX_UPDATES_PER_CALL)
             updates -= now
             with self.metrics.log_time((TIMERS, REPLAY_BUFFER_SAMPLE_TIMER)):
-                batch = self.replay_buffer.sample(now * rows * (self.config.num_learners or 1))
+                batch = self._draw(now, rows)
             report = not updates and self._learner_report_is_due()
             with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
                 results = self.learner_group.update(
-                    **self._for_learners(batch, rows),
+                    **batch,
                     timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self._env_steps},
                     minibatch_size=rows,
                     _no_metrics_reduce=not report,
@@ -165,6 +170,14 @@ class MADDPG(TunableAlgorithm):
             self._num_updates += now
         if report:
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
+
+    def _draw(self, updates: int, rows: int) -> dict[str, Any]:
+        """Rows of so many updates, `rows` of each for every Learner, as `LearnerGroup.update` takes them."""
+        learners = self.config.num_learners or 1
+        if not isinstance(self.replay_buffer, ShardedReplayBuffer):
+            return self._for_learners(self.replay_buffer.sample(updates * rows * learners), rows)
+        batches = self.replay_buffer.draw(learners, updates, rows, shuffled=self.config.minibatch_per_module)
+        return {"batch_refs": [ray.put(batch) for batch in batches]} if self.config.num_learners else {"batch": batches[0]}
 
     def _for_learners(self, batch: JointBatch, rows: int) -> dict[str, Any]:
         """The batch as `LearnerGroup.update` takes it; every Learner gets `rows` rows of each update."""
@@ -292,6 +305,21 @@ class MADDPG(TunableAlgorithm):
             if self.env_runner is not None:
                 self.env_runner.set_state(state)
         return result
+
+    @classmethod
+    @override(Algorithm)
+    def default_resource_request(cls, config: Any) -> PlacementGroupFactory:
+        """RLlib's, and a bundle for each shard of the replay buffer."""
+        request = super().default_resource_request(config)
+        own = cls.get_default_config().update_from_dict(config)
+        shards = own.replay_buffer_config.get("num_shards", 0)
+        return PlacementGroupFactory([*request.bundles, *[dict(SHARD_RESOURCES)] * shards], strategy=request.strategy)
+
+    @override(Algorithm)
+    def cleanup(self) -> None:
+        super().cleanup()
+        if isinstance(self.replay_buffer, ShardedReplayBuffer):
+            self.replay_buffer.stop()
 
     # ------------------------------------------------------------------------------------------ checkpoints
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from rllib_maddpg.settings import apply_settings
 
 DEFAULT_ENV_STEPS, DEFAULT_SEED = 100_000, 0
 _CHECKPOINT_DEFAULTS = {"checkpoint_every": 20_000, "keep_checkpoints": 2}
+_START_ONE = "Start a cluster with `ray start --head --port=6379`, and `ray start --address=HOST:6379` on its other machines."
 CURVE_FILE = "learning_curve.png"
 # The evaluation at the end plays at most this many env steps: a few seconds.
 _EVALUATION_EPISODES, _EVALUATION_ENV_STEPS = 100, 20_000
@@ -49,6 +51,7 @@ class TrainOptions:
         checkpoint_every: Env steps from one checkpoint to the next.
         keep_checkpoints: How many of the newest stay.
         torch_threads: Of this process.
+        address: Of the Ray cluster to run on, see `local_ray`.
         resume: Run or checkpoint folder to continue.
         argv: The words of the command line, for `run.json`.
     """
@@ -64,6 +67,7 @@ class TrainOptions:
     checkpoint_every: int | None = None
     keep_checkpoints: int | None = None
     torch_threads: int = 1
+    address: str | None = None
     resume: str | None = None
     argv: list[str] = field(default_factory=list)
 
@@ -114,7 +118,8 @@ def train(options: TrainOptions, observer: Observer | None = None) -> RunSummary
     torch.set_num_threads(options.torch_threads)
     config = plan.config
     actors = config.num_env_runners + (config.num_learners or 0) + (config.evaluation_num_env_runners or 0)
-    with local_ray(actors):
+    actors += config.replay_buffer_config.get("num_shards", 0)
+    with local_ray(actors, options.address):
         algo = MADDPG.from_checkpoint(str(plan.checkpoint)) if plan.checkpoint else plan.config.build_algo()
         try:
             return _train(algo, plan, observer)
@@ -211,18 +216,54 @@ def _origin(options: TrainOptions) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def local_ray(actors: int) -> Iterator[None]:
-    """The Ray that is running already, or one of our own until the end, with a core for each of so many actors."""
+def local_ray(actors: int, address: str | None = None) -> Iterator[None]:
+    """The Ray that is running already, or that of a cluster, or one of our own until the end, with a core for each of so many
+    actors.
+
+    Args:
+        actors: How many need a core beside this process.
+        address: "HOST:PORT" of a cluster's head, or "auto" for the cluster that this machine is a part of; None: that of
+            RAY_ADDRESS, if it is set, else a Ray of our own.
+
+    Raises:
+        ValueError: If no cluster answers there.
+    """
     if ray.is_initialized():
         yield
         return
+    if address is not None:
+        check_address(address)
     # Actors that find no free core would wait forever, so Ray is told of as many as they need.
-    cores = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(os.cpu_count() or 1, actors + 1)}
-    ray.init(include_dashboard=False, log_to_driver=False, **cores)
+    own = address is None and not os.environ.get("RAY_ADDRESS")
+    cores = {"num_cpus": max(os.cpu_count() or 1, actors + 1)} if own else {}
+    try:
+        ray.init(address=address, include_dashboard=False if own else None, log_to_driver=False, **cores)
+    except (ConnectionError, RuntimeError) as error:
+        if own:
+            raise
+        where = f"--address {address}" if address else f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}"
+        raise ValueError(f"{where}: no Ray cluster answers there ({error}). {_START_ONE}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raises a ValueError unless the address is of a form that can work, and somebody listens there."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdigit():
+        raise ValueError(
+            f"--address {address} is not allowed: it must be HOST:PORT of the cluster's head, or auto. From outside of the "
+            "cluster, send the command there with `ray job submit`."
+        )
+    try:
+        # Ray itself would try for minutes.
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ValueError(f"--address {address}: nobody listens there ({error}). {_START_ONE}") from error
 
 
 # ------------------------------------------------------------------------------------------ doing it

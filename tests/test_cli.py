@@ -337,7 +337,7 @@ def test_settings_reach_the_config_and_leave_its_other_items():
     config = build_config(TrainOptions("simple_spread", seed=7, env_config={"max_cycles": 10}, settings=settings))
     assert config.model_config["fcnet_hiddens"] == [128, 128]
     assert config.model_config["fcnet_activation"] == "relu"
-    assert config.replay_buffer_config == {"type": "JointReplayBuffer", "capacity": 200_000, "device": "cpu"}
+    assert config.replay_buffer_config == {"type": "JointReplayBuffer", "capacity": 200_000, "device": "cpu", "num_shards": 0}
     assert config.env_config == {"max_cycles": 10, "N": 4}
     assert sorted(config.policies) == ["agent_0", "agent_1", "agent_2", "agent_3"]
     assert (config.train_batch_size_per_learner, config.num_envs_per_env_runner) == (256, 3)

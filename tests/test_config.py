@@ -307,7 +307,7 @@ def test_settings_survive_dicts_and_states():
     twice.validate()
     for copy in (again, twice):
         assert copy.tau == 0.3 and copy.noise_scale == [[0, 0.5], [100, 0.1]]
-        assert copy.replay_buffer_config == {"type": "JointReplayBuffer", "capacity": 5000, "device": "cpu"}
+        assert copy.replay_buffer_config == {"type": "JointReplayBuffer", "capacity": 5000, "device": "cpu", "num_shards": 0}
         assert list(copy.policies) == ["adversary_0", "agent_0", "agent_1"]
     assert MADDPG.get_default_config().tau == 0.01
 

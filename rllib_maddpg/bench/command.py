@@ -24,6 +24,7 @@ from rllib_maddpg.bench.options import Options
 from rllib_maddpg.bench.pictures import save_pictures
 from rllib_maddpg.bench.replay import measure_replay
 from rllib_maddpg.bench.sampling import measure_sampling
+from rllib_maddpg.bench.scale import ACTORS, measure_scale
 from rllib_maddpg.bench.soak import Sample, check_length, measure_soak
 from rllib_maddpg.bench.train import measure_train
 from rllib_maddpg.bench.update import measure_update
@@ -35,6 +36,7 @@ PARTS: dict[str, Callable[[str, Options], list[dict[str, Any]]]] = {
     "replay": measure_replay,
     "update": measure_update,
     "train": measure_train,
+    "scale": measure_scale,
 }
 ALL = "all"
 SCHEMA = 1
@@ -150,7 +152,7 @@ def _measure(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
     }
     show = (lambda string: None) if args.json else lambda string: print(f"{string}\n", flush=True)
     show(text.machine_text(report))
-    with _torch_threads(options.torch_threads), local_ray(actors=1):
+    with _torch_threads(options.torch_threads), local_ray(actors=ACTORS):
         if args.soak:
             # First, in a young process: memory that earlier parts have given back would hide growth.
             csv_file = args.csv or Path(args.plots or ".") / "soak.csv"

@@ -9,7 +9,7 @@ from typing import Any
 
 from rllib_maddpg.bench.text import claim_cells, growth_cells, machine_text, number, span
 
-PART_TITLES = {"sampling": "Sampling", "replay": "Replay buffer", "update": "Update", "train": "Training"}
+PART_TITLES = {"sampling": "Sampling", "replay": "Replay buffer", "update": "Update", "train": "Training", "scale": "Scale"}
 _HEAD = """# Benchmarks
 
 What measures everything below anew:

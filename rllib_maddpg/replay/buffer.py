@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,25 @@ from ray.rllib.utils.checkpoints import Checkpointable
 
 from rllib_maddpg.joint_batch import COLUMNS, JointBatch, column_width, split_columns
 from rllib_maddpg.layout import JointLayout
+from rllib_maddpg.replay.resharding import merged
 from rllib_maddpg.replay.rollout import JointRollout
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Stored:
+    """What became of a rollout.
+
+    Attributes:
+        rows: That are in the buffer now.
+        error: Why none are, for the algorithm to raise when it has stored the others.
+        lost: Whether they were lost on the way, with the machine that had them.
+    """
+
+    rows: int = 0
+    error: str = ""
+    lost: bool = False
 
 
 class JointReplayBuffer(Checkpointable):
@@ -25,12 +42,12 @@ class JointReplayBuffer(Checkpointable):
     Rows are never taken apart: one index draws the observations, actions and rewards of all agents at one env step.
     """
 
-    def __init__(self, layout: JointLayout, capacity: int = 1_000_000, seed: int | None = None, device: str = "cpu"):
+    def __init__(self, layout: JointLayout, capacity: int = 1_000_000, seed: Any = None, device: str = "cpu"):
         """
         Args:
             layout: Order of agents in a row.
             capacity: Rows (env steps) to keep; the oldest are overwritten.
-            seed: Of the sampling generator.
+            seed: Of the sampling generator, as `numpy.random.default_rng` takes it.
             device: Where the rows are kept and drawn: "cpu", or "cuda" to keep them beside a Learner on a GPU.
 
         Raises:
@@ -59,6 +76,18 @@ class JointReplayBuffer(Checkpointable):
     def bytes_per_row(self) -> int:
         """Bytes of one joint row."""
         return 4 * sum(column_width(self.layout, name) for name in COLUMNS)
+
+    def store(self, rollouts: Sequence[JointRollout]) -> list[Stored]:
+        """Adds those whose values are all finite; for each what became of it."""
+        return [self._store(rollout) for rollout in rollouts]
+
+    def _store(self, rollout: JointRollout) -> Stored:
+        try:
+            rollout.check_finite(self.layout)
+        except ValueError as error:
+            return Stored(error=str(error))
+        self.add(rollout)
+        return Stored(len(rollout))
 
     def add(self, rollout: JointRollout) -> None:
         """Appends a rollout, overwriting the oldest rows. Of a rollout longer than the ring only the end is kept."""
@@ -109,20 +138,22 @@ class JointReplayBuffer(Checkpointable):
 
     @override(Checkpointable)
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores `get_state()`. A smaller ring keeps the newest rows."""
+        """Restores `get_state()`, also that of a `ShardedReplayBuffer`. A smaller ring keeps the newest rows."""
         self.layout.check_same(state["layout"], "The replay buffer of the checkpoint")
-        rows = len(state["columns"]["rewards"])
+        state = merged(state)
+        rows = len(state["columns"]["rewards"]) if state["columns"] else 0
         # Oldest row first, unless nothing changed: then every row keeps its place, so that sampling goes on alike.
         order = np.arange(rows) if self.capacity == state["capacity"] else (state["next"] + np.arange(rows)) % max(rows, 1)
         order = order[max(0, rows - self.capacity) :]
         if len(order) < rows:
             logger.warning("The replay buffer holds %d rows only: the oldest %d are dropped.", len(order), rows - len(order))
-        for name, column in self._columns.items():
+        for name, column in self._columns.items() if rows else ():
             column[: len(order)] = torch.from_numpy(state["columns"][name][order])
         self._size = len(order)
         self._next = state["next"] if self.capacity == state["capacity"] else self._size % self.capacity
         self.num_rows_added = state["num_rows_added"]
-        self._rng.bit_generator.state = state["rng"]
+        if state["rng"] is not None:
+            self._rng.bit_generator.state = state["rng"]
 
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:

@@ -1,0 +1,105 @@
+"""What stands for rows that lie in other processes: rollouts at their runner, batches in the shards of a replay buffer."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.exceptions import RayError
+from torch import Tensor
+
+from rllib_maddpg.replay.rollout import JointRollout
+
+logger = logging.getLogger(__name__)
+
+
+class RemoteRollout:
+    """A rollout that stays with the runner that sampled it until a shard of the replay buffer fetches it.
+
+    Attributes:
+        rows: Reference to the `JointRollout`.
+        worker_index, episode_numbers, error: As in the `JointRollout`.
+    """
+
+    def __init__(self, rollout: JointRollout):
+        self.rows = ray.put(rollout)
+        self.worker_index, self.episode_numbers, self.error = rollout.worker_index, rollout.episode_numbers, rollout.error
+        self._len = len(rollout)
+
+    def __len__(self) -> int:
+        return self._len
+
+
+class ShardedBatch:
+    """A batch of joint rows that lie in several shards; whoever needs them fetches them.
+
+    Attributes:
+        refs: For each of K shards a reference to its rows `[rows, row_width]`, float32, those of each part side by side; None
+            if it has none.
+        counts: `[parts, K]`: rows of each part that come from each shard. All parts have the same number of rows.
+        seed: Of the order of the rows within each part; None: those of a shard side by side.
+    """
+
+    def __init__(self, refs: list[ray.ObjectRef | None], counts: np.ndarray, seed: int | None = None):
+        self.refs, self.counts, self.seed = refs, counts, seed
+
+    def gather(self) -> Tensor:
+        """Fetches the rows: `[parts * rows, row_width]`, part by part.
+
+        The rows of a shard that has died meanwhile are replaced by rows of the others, which are drawn from the same episodes
+        as its own; all Learners can go on so.
+
+        Raises:
+            RuntimeError: If none of the shards answers.
+        """
+        pieces = _fetch(self.refs)
+        there = [piece for piece in pieces if piece is not None]
+        if not there:
+            raise RuntimeError("None of the replay buffer's shards that rows were to be drawn from is there any more.")
+        at = self._places()
+        rows = np.empty((len(at), there[0].shape[1]), np.float32)
+        ends = np.cumsum(self.counts.sum(0))
+        missing = []
+        for piece, places in zip(pieces, np.split(at, ends[:-1]), strict=True):
+            if piece is None:
+                missing.append(places)
+            else:
+                rows[places] = piece
+        lost = np.concatenate(missing) if missing else np.arange(0)
+        if len(lost):
+            known = np.setdiff1d(at, lost)
+            rows[lost] = rows[np.resize(known, len(lost))]
+        return torch.from_numpy(rows)
+
+    def _places(self) -> np.ndarray:
+        """For the rows of all shards, one shard after the other, their place in the batch."""
+        parts, shards = self.counts.shape
+        part_of = np.concatenate([np.repeat(np.arange(parts), self.counts[:, k]) for k in range(shards)])
+        if self.seed is None:
+            order = np.argsort(part_of, kind="stable")
+        else:
+            order = np.lexsort((np.random.default_rng(self.seed).random(len(part_of)), part_of))
+        places = np.empty(len(part_of), np.int64)
+        places[order] = np.arange(len(part_of))
+        return places
+
+
+def _fetch(refs: list[ray.ObjectRef | None]) -> list[Any]:
+    """What the references stand for; None for those that are lost."""
+    asked = [ref for ref in refs if ref is not None]
+    try:
+        found = iter(ray.get(asked))
+    except RayError:
+        found = iter([_fetch_one(ref) for ref in asked])
+    return [None if ref is None else next(found) for ref in refs]
+
+
+def _fetch_one(ref: ray.ObjectRef) -> Any:
+    try:
+        return ray.get(ref)
+    except RayError as error:
+        logger.warning("Rows of a batch are replaced by others, because the shard that had them died: %s", error)
+        return None

@@ -1,0 +1,58 @@
+"""States of replay buffers with any number of shards made into those of another number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+SHARDS = "shards"
+
+
+def merged(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of one `JointReplayBuffer` with the rows of all shards, the oldest of each shard first.
+
+    Args:
+        state: Of a `ShardedReplayBuffer`; that of a `JointReplayBuffer` is returned as it is.
+    """
+    if SHARDS not in state:
+        return state
+    ages, blocks = [], []
+    for shard in filter(None, state[SHARDS]):
+        columns = _in_order(shard)
+        rows = len(columns["rewards"])
+        blocks.append(columns)
+        # Rows of full shards are equally old where they are equally far from the newest.
+        ages.append(np.arange(rows, 0, -1))
+    order = np.argsort(-np.concatenate(ages), kind="stable") if ages else np.arange(0)
+    columns = {name: np.concatenate([block[name] for block in blocks])[order] for name in (blocks[0] if blocks else ())}
+    return _state_of(columns, state)
+
+
+def dealt(state: dict[str, Any], num_shards: int) -> list[dict[str, Any]]:
+    """States of so many shards that hold together the rows of a buffer's state, each of them once."""
+    whole = merged(state)
+    columns = _in_order(whole)
+    return [_state_of({name: values[k::num_shards] for name, values in columns.items()}, whole) for k in range(num_shards)]
+
+
+def _in_order(state: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The rows of one ring, oldest first."""
+    columns = state["columns"]
+    rows = len(columns["rewards"]) if columns else 0
+    # A ring that is not full yet has its oldest row at the front.
+    first = state["next"] if rows == state["capacity"] else 0
+    return {name: np.roll(values, -first, axis=0) for name, values in columns.items()}
+
+
+def _state_of(columns: dict[str, np.ndarray], state: dict[str, Any]) -> dict[str, Any]:
+    rows = len(columns["rewards"]) if columns else 0
+    # Of no ring's size, so that whoever takes it deals with the rows by their age. No generator draws as several did.
+    return {
+        "columns": columns,
+        "next": 0,
+        "capacity": rows,
+        "num_rows_added": state["num_rows_added"],
+        "rng": None,
+        "layout": state["layout"],
+    }

@@ -1,0 +1,293 @@
+"""A replay buffer whose joint rows lie in actors: runners' fragments go there and Learners draw there, past the driver."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.util.placement_group import PlacementGroup, get_current_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from rllib_maddpg.joint_batch import JointBatch
+from rllib_maddpg.layout import JointLayout
+from rllib_maddpg.replay.buffer import JointReplayBuffer, Stored
+from rllib_maddpg.replay.remote import RemoteRollout, ShardedBatch
+from rllib_maddpg.replay.resharding import SHARDS, dealt
+from rllib_maddpg.replay.rollout import JointRollout
+
+logger = logging.getLogger(__name__)
+
+SHARD_RESOURCES = {"CPU": 1}
+# Seconds after which somebody is told what is waited for.
+_PATIENCE = 60
+
+
+class ReplayShard:
+    """One shard: a `JointReplayBuffer` in an actor."""
+
+    def __init__(self, layout: JointLayout, capacity: int, seed: np.random.SeedSequence | None):
+        # Made anew after its machine was lost, it must not draw as it did at first.
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        self.buffer = JointReplayBuffer(layout, capacity, None if restarted else seed)
+
+    def store(self, *rollouts: JointRollout) -> tuple[list[Stored], int]:
+        """What became of the rollouts, and the number of rows in this shard."""
+        return self.buffer.store(rollouts), len(self.buffer)
+
+    def draw(self, num_rows: Sequence[int]) -> Any:
+        """So many rows for each Learner, `[rows, row_width]`, float32; without the list for a single Learner."""
+        drawn = [self.buffer.sample(n).joint_rows.numpy() for n in num_rows]
+        return drawn if len(drawn) > 1 else drawn[0]
+
+    def size(self) -> int:
+        """Rows held now."""
+        return len(self.buffer)
+
+    def get_state(self) -> dict[str, Any]:
+        """As `JointReplayBuffer.get_state`."""
+        return self.buffer.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> int:
+        """As `JointReplayBuffer.set_state`; returns the number of rows held now."""
+        self.buffer.set_state(state)
+        return len(self.buffer)
+
+
+class ShardedReplayBuffer(Checkpointable):
+    """K rings of joint transitions in as many actors, which together are sampled uniformly with replacement.
+
+    - A rollout goes to one shard as a whole, to each shard in turn. Remote runners keep it until the shard fetches it.
+    - How many rows of a batch come from which shard is drawn from the multinomial distribution over the shards' sizes, so
+      every row of all shards is drawn with the same probability.
+    - The driver sees counts and references only; rows pass through it when a checkpoint is written.
+    - A shard that dies takes its rows with it. Training goes on with the others' while Ray restarts it, empty. When no shard
+      is left, training ends with an error.
+    """
+
+    def __init__(self, layout: JointLayout, capacity: int, seed: int | None = None, num_shards: int = 1):
+        """
+        Args:
+            layout: Order of agents in a row.
+            capacity: Rows (env steps) to keep in all shards together.
+            seed: Of all draws.
+            num_shards: K.
+
+        Raises:
+            ValueError: If a machine cannot hold its share of the rows.
+        """
+        self.layout, self.capacity, self.num_shards = layout, int(capacity), num_shards
+        self.num_rows_added = 0
+        *seeds, own = np.random.SeedSequence(seed).spawn(num_shards + 1)
+        self._rng = np.random.default_rng(own)
+        self._next = 0  # shard of the next rollout
+        self._capacities = [self.capacity // num_shards + (k < self.capacity % num_shards) for k in range(num_shards)]
+        group = get_current_placement_group()
+        make = ray.remote(num_cpus=SHARD_RESOURCES["CPU"], max_restarts=-1)(ReplayShard)
+        self._shards = [
+            make.options(**_place(group, num_shards, k)).remote(layout, self._capacities[k], seeds[k])
+            for k in range(num_shards)
+        ]
+        self._sizes = [0] * num_shards
+        self._away: dict[int, ray.ObjectRef] = {}  # shards that died, and the question whether they are back
+        try:
+            answers = [shard.size.remote() for shard in self._shards]
+            if ray.wait(answers, num_returns=num_shards, timeout=_PATIENCE)[1]:
+                logger.warning("Some of the %d replay shards find no free core (each needs one); waiting.", num_shards)
+            ray.get(answers)
+        except RayActorError as error:
+            raise ValueError(f"A replay shard could not be made: {error}") from error
+
+    def __len__(self) -> int:
+        """Rows held now, in all shards that are there."""
+        return sum(self._sizes)
+
+    def add(self, rollout: JointRollout | RemoteRollout) -> None:
+        """Appends a rollout to one of the shards."""
+        self.store([rollout])
+
+    def store(self, rollouts: Sequence[JointRollout | RemoteRollout]) -> list[Stored]:
+        """Adds those whose values are all finite; for each what became of it. Waits until they are in the shards.
+
+        Raises:
+            RuntimeError: If no shard is left.
+        """
+        self._look_for_those_away()
+        results: list[Stored | None] = [None] * len(rollouts)
+        together = True
+        while missing := [i for i, result in enumerate(results) if result is None]:
+            by_shard: dict[int, list[int]] = {}
+            for i in missing:
+                by_shard.setdefault(self._next_shard(), []).append(i)
+            # All of a shard in one request. One that is lost spoils the request, so that each has to be sent by itself then.
+            parcels = [(k, part) for k, own in by_shard.items() for part in ([own] if together else [[i] for i in own])]
+            sent = [(k, part, self._send(k, [rollouts[i] for i in part])) for k, part in parcels]
+            for k, part, answer in sent:
+                for i, result in zip(part, self._answer(k, answer, len(part)), strict=True):
+                    results[i] = result
+            together = False
+        self.num_rows_added += sum(result.rows for result in results)
+        return results
+
+    def draw(self, num_learners: int, updates: int, rows: int, shuffled: bool = False) -> list[ShardedBatch]:
+        """Rows drawn uniformly with replacement, as references.
+
+        Args:
+            num_learners: Of the batches to return.
+            updates: Parts of each batch. Every part is a sample of its own of all shards.
+            rows: Rows of each part.
+            shuffled: Whether it matters which rows of a part are side by side, as it does where modules share them out.
+
+        Raises:
+            ValueError: If no shard has a row.
+        """
+        total = len(self)
+        if not total:
+            raise ValueError("The replay buffer is empty: sample from the environment before you train.")
+        shares = np.array(self._sizes) / total
+        counts = self._rng.multinomial(rows, shares, (num_learners, updates))
+        refs = [self._draw(k, counts[:, :, k].sum(1).tolist()) for k in range(self.num_shards)]
+        seeds = self._rng.integers(2**62, size=num_learners).tolist() if shuffled else [None] * num_learners
+        return [
+            ShardedBatch([own[learner] for own in refs], counts[learner], seeds[learner]) for learner in range(num_learners)
+        ]
+
+    def sample(self, num_rows: int) -> JointBatch:
+        """Draws rows as `JointReplayBuffer.sample` does, and fetches them."""
+        return JointBatch(self.layout, self.draw(1, 1, num_rows)[0].gather())
+
+    def stop(self) -> None:
+        """Ends the shards' actors."""
+        for shard in self._shards:
+            ray.kill(shard)
+
+    # ------------------------------------------------------------------------------------------ shards
+
+    def _next_shard(self) -> int:
+        """The next one that is there."""
+        if len(self._away) == self.num_shards:
+            raise RuntimeError(
+                f"All {self.num_shards} shards of the replay buffer have died, and its rows with them. Resume from a "
+                "checkpoint; more shards (`replay_buffer_config['num_shards']`) on several machines are less likely to die "
+                "together."
+            )
+        while self._next in self._away:
+            self._next = (self._next + 1) % self.num_shards
+        k, self._next = self._next, (self._next + 1) % self.num_shards
+        return k
+
+    def _send(self, k: int, rollouts: Sequence[JointRollout | RemoteRollout]) -> ray.ObjectRef:
+        return self._shards[k].store.remote(*[r.rows if isinstance(r, RemoteRollout) else r for r in rollouts])
+
+    def _answer(self, k: int, answer: ray.ObjectRef, num_rollouts: int) -> list[Stored | None]:
+        """What became of rollouts; None for those that have to be sent once more."""
+        try:
+            stored, self._sizes[k] = ray.get(answer)
+        except RayActorError as error:
+            self._gone(k, error)
+            return [None] * num_rollouts
+        except (ObjectLostError, RayTaskError) as error:
+            if isinstance(error, RayTaskError) and not isinstance(error.cause, ObjectLostError):
+                raise
+            if num_rollouts > 1:
+                return [None] * num_rollouts
+            logger.warning("A fragment is lost with the env runner that had sampled it; its env steps are not counted.")
+            return [Stored(lost=True)]
+        return stored
+
+    def _draw(self, k: int, num_rows: list[int]) -> list[ray.ObjectRef | None]:
+        """References to the rows for each Learner."""
+        learners = len(num_rows)
+        if not sum(num_rows):
+            return [None] * learners
+        refs = self._shards[k].draw.options(num_returns=learners).remote(num_rows)
+        return refs if learners > 1 else [refs]
+
+    def _gone(self, k: int, error: Exception) -> None:
+        if k not in self._away:
+            logger.warning(
+                "Shard %d of the replay buffer died with its %d rows (%s). Training goes on with the %d rows of the others.",
+                k,
+                self._sizes[k],
+                error,
+                len(self) - self._sizes[k],
+            )
+        self._sizes[k] = 0
+        self._away[k] = self._shards[k].size.remote()
+
+    def _look_for_those_away(self) -> None:
+        """Waits for nobody."""
+        for k, answer in list(self._away.items()):
+            if not ray.wait([answer], timeout=0)[0]:
+                continue
+            try:
+                self._sizes[k] = ray.get(answer)
+            except RayActorError:
+                self._away[k] = self._shards[k].size.remote()
+            else:
+                del self._away[k]
+                logger.warning("Shard %d of the replay buffer is back, with %d rows.", k, self._sizes[k])
+
+    # ------------------------------------------------------------------------------------------ checkpoints
+
+    @override(Checkpointable)
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The states of all shards; None for one that is away."""
+        return {
+            SHARDS: [self._ask(k, lambda shard: shard.get_state.remote()) for k in range(self.num_shards)],
+            "next_shard": self._next,
+            "capacity": self.capacity,
+            "num_rows_added": self.num_rows_added,
+            "rng": self._rng.bit_generator.state,
+            "layout": self.layout.description(),
+        }
+
+    @override(Checkpointable)
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores `get_state()`, also of another number of shards, or that of a `JointReplayBuffer`."""
+        self.layout.check_same(state["layout"], "The replay buffer of the checkpoint")
+        same = len(state.get(SHARDS, ())) == self.num_shards and all(state[SHARDS])
+        states = state[SHARDS] if same else dealt(state, self.num_shards)
+        for k, own in enumerate(states):
+            self._sizes[k] = self._ask(k, lambda shard, own=own: shard.set_state.remote(own)) or 0
+        self.num_rows_added = state["num_rows_added"]
+        if same:
+            self._next = state["next_shard"]
+            self._rng.bit_generator.state = state["rng"]
+
+    def _ask(self, k: int, call: Callable[[Any], ray.ObjectRef]) -> Any:
+        """The answer of a shard; None if it is away."""
+        if k in self._away:
+            return None
+        try:
+            return ray.get(call(self._shards[k]))
+        except RayActorError as error:
+            self._gone(k, error)
+            return None
+
+    @override(Checkpointable)
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
+        return (), {"layout": self.layout, "capacity": self.capacity, "num_shards": self.num_shards}
+
+    @override(Checkpointable)
+    def get_checkpointable_components(self) -> list:
+        return []
+
+
+def _place(group: PlacementGroup | None, num_shards: int, k: int) -> dict[str, Any]:
+    """Options that put shard k into its own bundle, one of the last of a trial's (see `MADDPG.default_resource_request`)."""
+    if group is None:
+        return {"scheduling_strategy": "SPREAD"}
+    index = len(group.bundle_specs) - num_shards + k
+    return {"scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)}
