@@ -20,6 +20,7 @@ import rllib_maddpg
 
 RUN_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
+BEST_CHECKPOINT = "best_checkpoint"  # in the folder of a sweep
 METADATA_FILE = Algorithm.METADATA_FILE_NAME
 # Sizes of all files of a checkpoint, by which a damaged one is told without reading it.
 SIZES_FILE = "file_sizes.json"
@@ -135,7 +136,11 @@ class RunFolder:
 
 
 def find_checkpoint(path: str | Path) -> tuple[Path, RunFolder | None]:
-    """The checkpoint meant by a run folder (its newest whole one) or a checkpoint folder; and its run, if it has one.
+    """The checkpoint meant by a folder; and its run, if it has one.
+
+    Args:
+        path: A run folder or a folder of one of Tune's trials (its newest whole checkpoint), a sweep's folder (the best one), or a
+            checkpoint folder.
 
     Raises:
         ValueError: If there is no such folder or no checkpoint in it.
@@ -146,9 +151,16 @@ def find_checkpoint(path: str | Path) -> tuple[Path, RunFolder | None]:
     if (path / RUN_FILE).is_file() or (path / CHECKPOINTS).is_dir():
         run = RunFolder(path)
         return run.newest_checkpoint(), run
+    if (path / BEST_CHECKPOINT / METADATA_FILE).is_file():
+        return path / BEST_CHECKPOINT, None
+    of_tune = sorted(folder for folder in path.glob("checkpoint_*") if re.fullmatch(r"checkpoint_\d+", folder.name))
+    for checkpoint in reversed(of_tune):
+        if is_whole(checkpoint):
+            return checkpoint, None
     if not (path / METADATA_FILE).is_file():
         raise ValueError(
-            f"{path} is neither a run folder (with {CHECKPOINTS}/) nor a checkpoint folder (with {METADATA_FILE})."
+            f"{path} is neither a run folder (with {CHECKPOINTS}/), nor a sweep's (with {BEST_CHECKPOINT}/), nor a checkpoint "
+            f"folder (with {METADATA_FILE})."
         )
     if not is_whole(path):
         raise ValueError(f"Checkpoint {path} is damaged: files are missing or cut short. Use an earlier one of the run.")

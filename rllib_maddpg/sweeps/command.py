@@ -10,13 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ray.tune import ProgressReporter
+from ray.tune import CLIReporter, ProgressReporter
 
+from rllib_maddpg.run_folder import BEST_CHECKPOINT
 from rllib_maddpg.sweeps.pictures import text_of
-from rllib_maddpg.sweeps.ranking import BEST_CHECKPOINT, RESULTS_FILE
+from rllib_maddpg.sweeps.ranking import RESULTS_FILE
 from rllib_maddpg.sweeps.resources import Placement
 from rllib_maddpg.sweeps.run import SweepObserver, SweepOptions, SweepSummary, run_sweep
 from rllib_maddpg.sweeps.schema import Sweep
+from rllib_maddpg.sweeps.search import ENV_STEPS
 
 PROGRAM = "rllib-maddpg sweep"
 _BEST_SHOWN = 5
@@ -63,8 +65,9 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
 
 
 def make_reporter() -> ProgressReporter | None:
-    """What is shown while trials run; None: Tune's own table."""
-    return None
+    """What is shown while trials run; None: what Tune chooses."""
+    columns = {"env_runners/episode_return_mean": "return", ENV_STEPS: "env steps", "time_total_s": "seconds"}
+    return CLIReporter(metric_columns=columns, max_report_frequency=10)
 
 
 def options_again(options: SweepOptions) -> list[str]:

@@ -55,9 +55,9 @@ class SweepFolder:
         for key, value in description(sweep).items():
             was = info["sweep"].get(key)
             if was != json.loads(json.dumps(value)):
+                text = f"--resume: the sweep in {self.path} was made with `{key}` {was!r}, not {value!r}."
                 mend = f"Resume with {self.path / COPY_FILE}, or start a new sweep with another --out."
-                text = f"--resume: the sweep in {self.path} was made from other settings: `{key}` was {was!r}, is {value!r}. {mend}"
-                raise sweep.file.error((key,), text) if sweep.file.has((key,)) else ValueError(text)
+                raise sweep.file.error((key,), f"{text} {mend}")
         self._check_disk(sweep)
 
     def create(self, sweep: Sweep, argv: list[str]) -> None:

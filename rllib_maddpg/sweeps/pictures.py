@@ -12,8 +12,10 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter
 
 from rllib_maddpg.sweeps.ranking import FAILED, STOPPED, Point
@@ -76,7 +78,8 @@ def draw_curves(points: list[Point], sweep: Sweep) -> Figure:
     handles, labels = handles[::-1], labels[::-1]
     if len(shown) > len(_COLOURS):
         handles += axes.plot([], [], color=_OTHERS)
-        labels.append(f"{len(shown) - len(_COLOURS)} other points")
+        others = len(shown) - len(_COLOURS)
+        labels.append(f"{others} other point{'s' if others > 1 else ''}")
     for status, marker in ((STOPPED, "|"), (FAILED, "x")):
         if any(trial.status == status for point in shown for trial in point.trials):
             handles += axes.plot([], [], marker, color="black", markersize=9)
@@ -88,8 +91,8 @@ def draw_curves(points: list[Point], sweep: Sweep) -> Figure:
     axes.set_xlabel("env steps")
     axes.set_ylabel(sweep.metric)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
-    axes.margins(x=0.01)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -107,7 +110,7 @@ def draw_map(points: list[Point], sweep: Sweep) -> Figure:
     rows = math.ceil(len(pairs) / columns)
     figure = _figure(4.6 * columns + 1.2, 3.9 * rows + 0.6)
     grid = figure.subplots(rows, columns, squeeze=False)
-    norm = _norm([point.mean for point in shown])
+    norm = _norm([point.mean for point in shown], sweep.mode)
     for axes, (x, y) in itertools.zip_longest(grid.flat, pairs, fillvalue=(None, None)):
         if x is None:
             axes.axis("off")
@@ -115,7 +118,10 @@ def draw_map(points: list[Point], sweep: Sweep) -> Figure:
             _draw_table(axes, x, y, shown, norm)
         else:
             _draw_scatter(axes, x, y, shown, norm)
-    bar = figure.colorbar(_mappable(norm), ax=list(grid.flat), shrink=0.9, extend="min" if sweep.mode == "max" else "max")
+    below = any(point.mean < norm.vmin for point in shown)
+    above = any(point.mean > norm.vmax for point in shown)
+    extend = ("both" if above else "min") if below else ("max" if above else "neither")
+    bar = figure.colorbar(ScalarMappable(norm, _MAP), ax=list(grid.flat), shrink=0.9, extend=extend)
     bar.set_label(f"final {sweep.metric}")
     over = "mean over seeds and the other keys" if len(sweep.axes) > 2 else "mean over seeds"
     figure.suptitle(f"{sweep.env}: {over if len(sweep.seeds) > 1 or len(sweep.axes) > 2 else 'final value'}; red: best point")
@@ -152,8 +158,6 @@ def _draw_table(axes: Axes, x: Axis, y: Axis, points: list[Point], norm: Normali
     axes.tick_params(length=0)
     best = points[0].values
     corner = xs.index(best[x.key]) - 0.48, ys.index(best[y.key]) - 0.48
-    from matplotlib.patches import Rectangle
-
     axes.add_patch(Rectangle(corner, 0.96, 0.96, fill=False, edgecolor=_COLOURS[0], linewidth=2.5))
     _label(axes, x, y)
 
@@ -224,16 +228,12 @@ def _label(axes: Axes, x: Axis, y: Axis) -> None:
     axes.set_ylabel(y.key)
 
 
-def _norm(values: list[float]) -> Normalize:
+def _norm(values: list[float], mode: str) -> Normalize:
     """Colours for the better part: a run that has gone wrong altogether would leave all others one colour."""
-    low, high = np.percentile(values, [10, 100]) if len(values) > 5 else (min(values), max(values))
+    low, high = min(values), max(values)
+    if len(values) > 5:
+        low, high = np.percentile(values, [15, 100] if mode == "max" else [0, 85])
     return Normalize(low, high if high > low else low + 1e-9)
-
-
-def _mappable(norm: Normalize) -> Any:
-    from matplotlib.cm import ScalarMappable
-
-    return ScalarMappable(norm, _MAP)
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -15,11 +15,12 @@ from typing import Any
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.tune.experiment import Trial
 
+from rllib_maddpg.run_folder import BEST_CHECKPOINT
 from rllib_maddpg.sweeps.folder import write_json
 from rllib_maddpg.sweeps.schema import Sweep
 from rllib_maddpg.sweeps.search import swept_value
 
-RESULTS_FILE, BEST_FILE, BEST_CHECKPOINT = "results.csv", "best.json", "best_checkpoint"
+RESULTS_FILE, BEST_FILE = "results.csv", "best.json"
 FINISHED, STOPPED, FAILED, UNFINISHED = "finished", "stopped early", "failed", "unfinished"
 
 

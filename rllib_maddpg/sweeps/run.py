@@ -140,7 +140,7 @@ def run_sweep(
         placement = place(sweep, config)
         (observer or SweepObserver()).started(folder.path, sweep, placement)
         if options.resume:
-            tuner = Tuner.restore(str(folder.path), NAME, resume_unfinished=True, restart_errored=True)
+            tuner = Tuner.restore(str(folder.path), NAME, resume_unfinished=True, resume_errored=True)
         else:
             folder.create(sweep, list(options.argv))
             tuner = _make_tuner(sweep, placement, folder.path)

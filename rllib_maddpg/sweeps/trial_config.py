@@ -122,8 +122,8 @@ def _check_keys(sweep: Sweep) -> None:
     places = [("settings", key) for key in sweep.settings] + [(SECTION, axis.key) for axis in sweep.axes]
     for section, key in places:
         first = str(key).split(".")[0]
-        if first in reserved:
-            raise file.error((section, key), f"this key has a place of its own. {reserved[first]}")
+        if key in reserved:
+            raise file.error((section, key), f"this key has a place of its own. {reserved[key]}")
         if first not in known:
             raise file.error((section, key), unknown_key_message(first, known))
         if key in RESOURCE_SETTINGS and key in sweep.resources:
