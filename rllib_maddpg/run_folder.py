@@ -139,8 +139,7 @@ def find_checkpoint(path: str | Path) -> tuple[Path, RunFolder | None]:
     """The checkpoint meant by a folder; and its run, if it has one.
 
     Args:
-        path: A run folder or a folder of one of Tune's trials (its newest whole checkpoint), a sweep's folder (the best one), or a
-            checkpoint folder.
+        path: A run folder or one of Tune's trials (its newest whole checkpoint), a sweep (the best one), or a checkpoint folder.
 
     Raises:
         ValueError: If there is no such folder or no checkpoint in it.

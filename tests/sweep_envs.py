@@ -13,8 +13,8 @@ EPISODE = 5
 class CountedEnv(MultiAgentEnv):
     """Two agents are paid for being near the middle; episodes of 5 steps.
 
-    `env_config`: `file`: gets one byte for each env step of any process; `fail_after`: env steps until it raises; `bonus`: added
-    to each reward.
+    `env_config`: `file`: gets one byte for each env step of any process; `fail_after`: env steps until it raises; `bonus`:
+    added to each reward.
     """
 
     def __init__(self, config):
