@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from ray.rllib.core import COMPONENT_OPTIMIZER
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.learner.training_data import TrainingData
@@ -256,10 +257,13 @@ class JointTorchLearner(TorchLearner):
     ) -> dict[str, Any]:
         state = super().get_state(components, not_components=not_components, **kwargs)
         state["gumbel_rng"] = self._rng.get_state().numpy()
+        state["env_steps"] = self._env_steps
         return state
 
     @override(Learner)
     def set_state(self, state: dict[str, Any]) -> None:
+        """Takes over what was learned; every setting, such as learning rates and who is trained, stays this Learner's own."""
+        state = {key: value for key, value in state.items() if key != "should_module_be_updated"}
         # RLlib skips weights that are older than its own, but a checkpoint is restored whole. What comes out of it is new
         # to the env runners, even if they have seen later updates.
         before, self._weights_seq_no = self._weights_seq_no, 0
@@ -271,6 +275,19 @@ class JointTorchLearner(TorchLearner):
         self._weights_seq_no = max(before + 1, self._weights_seq_no)
         if "gumbel_rng" in state:
             self._rng.set_state(torch.from_numpy(state["gumbel_rng"].copy()))
+        self._env_steps = state.get("env_steps", self._env_steps)
+        if COMPONENT_OPTIMIZER in state:
+            self._set_learning_rates()
+
+    def _set_learning_rates(self) -> None:
+        """Rates of this config at the present env step.
+
+        RLlib restores those of the checkpoint with the optimizers, and would make one update with them.
+        """
+        for optimizer, schedule in self._optimizer_lr_schedules.items():
+            lr = schedule.update(self._env_steps)
+            # Before the first update RLlib has a schedule's value in single precision: a resumed run must not differ.
+            self._set_optimizer_lr(optimizer, lr if self._env_steps else schedule.get_current_value())
 
     def _on_not_finite(
         self, name: str, module_losses: Mapping[str, Tensor], norms: Mapping[str, Tensor], batch: JointBatch

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import pickle
 from collections.abc import Collection
 from pathlib import Path
@@ -36,6 +34,7 @@ from rllib_maddpg.env_runner import EPISODE_NUMBERS
 from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.replay import JointReplayBuffer
+from rllib_maddpg.tunable import TunableAlgorithm
 
 REPLAY_BUFFER = "replay_buffer"
 STEPS_SINCE_UPDATE = "env_steps_since_update"
@@ -43,10 +42,8 @@ COUNTS = "counts"
 # More would need too much memory for their rows.
 MAX_UPDATES_PER_CALL = 16
 
-logger = logging.getLogger(__name__)
 
-
-class MADDPG(Algorithm):
+class MADDPG(TunableAlgorithm):
     """Multi-Agent Deep Deterministic Policy Gradient (Lowe et al. 2017) on RLlib's new API stack."""
 
     config: MADDPGConfig
@@ -241,15 +238,6 @@ class MADDPG(Algorithm):
             },
             window=1,
         )
-
-    def _save_before_raising(self, error: Exception) -> None:
-        folder = os.path.join(self.logdir, "checkpoint_before_error")
-        try:
-            self.save_to_path(folder)
-        except Exception:
-            logger.exception("No checkpoint could be written before this error: %s", error)
-        else:
-            error.add_note(f"All that was trained and stored before this error is in the checkpoint {folder}.")
 
     # ------------------------------------------------------------------------------------------ RLlib's hooks
 

@@ -14,16 +14,14 @@ from typing import Any
 
 import ray
 import torch
-from ray.rllib.algorithms.algorithm import Algorithm
 
 import rllib_maddpg
+from rllib_maddpg.checkpoints import METADATA_FILE, is_whole, write_sizes
+from rllib_maddpg.tune_folder import newest_in_trial
 
 RUN_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
 BEST_CHECKPOINT = "best_checkpoint"  # in the folder of a sweep
-METADATA_FILE = Algorithm.METADATA_FILE_NAME
-# Sizes of all files of a checkpoint, by which a damaged one is told without reading it.
-SIZES_FILE = "file_sizes.json"
 _UNFINISHED = ".unfinished-"
 
 
@@ -124,7 +122,7 @@ class RunFolder:
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             algo.save_to_path(str(unfinished))
-            (unfinished / SIZES_FILE).write_text(json.dumps(_file_sizes(unfinished)))
+            write_sizes(unfinished)
             shutil.rmtree(path, ignore_errors=True)
             unfinished.rename(path)
         except BaseException:
@@ -136,46 +134,26 @@ class RunFolder:
 
 
 def find_checkpoint(path: str | Path) -> tuple[Path, RunFolder | None]:
-    """The checkpoint meant by a folder; and its run, if it has one.
-
-    Args:
-        path: A run folder or one of Tune's trials (its newest whole checkpoint), a sweep (the best one), or a checkpoint folder.
+    """The checkpoint meant by a run folder, a Tune trial's folder (each: its newest whole one), a sweep's folder (the best one)
+    or a checkpoint folder; and its run, if it has one.
 
     Raises:
-        ValueError: If there is no such folder or no checkpoint in it.
+        ValueError: If there is no such folder, no checkpoint in it, or several trials.
     """
     path = Path(path).resolve()
     if not path.is_dir():
-        raise ValueError(f"{path} is no folder. Give a run folder or a checkpoint folder.")
+        raise ValueError(f"{path} is no folder. Give a run folder, a Tune trial's folder or a checkpoint folder.")
     if (path / RUN_FILE).is_file() or (path / CHECKPOINTS).is_dir():
         run = RunFolder(path)
         return run.newest_checkpoint(), run
     if (path / BEST_CHECKPOINT / METADATA_FILE).is_file():
         return path / BEST_CHECKPOINT, None
-    of_tune = sorted(folder for folder in path.glob("checkpoint_*") if re.fullmatch(r"checkpoint_\d+", folder.name))
-    for checkpoint in reversed(of_tune):
-        if is_whole(checkpoint):
-            return checkpoint, None
     if not (path / METADATA_FILE).is_file():
-        raise ValueError(
-            f"{path} is neither a run folder (with {CHECKPOINTS}/), nor a sweep's (with {BEST_CHECKPOINT}/), nor a checkpoint "
-            f"folder (with {METADATA_FILE})."
-        )
+        return newest_in_trial(path), None
     if not is_whole(path):
         raise ValueError(f"Checkpoint {path} is damaged: files are missing or cut short. Use an earlier one of the run.")
     is_in_run = path.parent.name == CHECKPOINTS and (path.parent.parent / RUN_FILE).is_file()
     return path, RunFolder(path.parent.parent) if is_in_run else None
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether all files have the sizes they had when the checkpoint was made; True where those are not known."""
-    try:
-        sizes = json.loads((checkpoint / SIZES_FILE).read_text())
-    except FileNotFoundError:  # saved by `algo.save_to_path()` itself
-        return (checkpoint / METADATA_FILE).is_file()
-    except ValueError:
-        return False
-    return all((checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in sizes.items())
 
 
 def versions() -> dict[str, str]:
@@ -186,7 +164,3 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "rllib_maddpg": rllib_maddpg.__version__,
     }
-
-
-def _file_sizes(folder: Path) -> dict[str, int]:
-    return {str(f.relative_to(folder).as_posix()): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()}

@@ -1,0 +1,229 @@
+"""MADDPG as a Tune trial: what an exploit of population based training keeps and changes, failures, interrupted experiments."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ray import tune
+from ray.tune.schedulers import PopulationBasedTraining
+
+from rllib_maddpg import MADDPG, MADDPGConfig
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+STEPS = "num_env_steps_sampled_lifetime"
+
+
+def small_config(**training):
+    """Iterations of 100 env steps with 4 updates each, once 50 env steps are sampled."""
+    config = MADDPGConfig().environment("simple_adversary", env_config={"continuous_actions": True}).debugging(seed=0)
+    config.rl_module(model_config={"fcnet_hiddens": [16, 16]}).reporting(min_sample_timesteps_per_iteration=100)
+    training = {
+        "num_steps_sampled_before_learning_starts": 50,
+        "train_batch_size_per_learner": 32,
+        "num_env_steps_per_update": 25,
+        "replay_buffer_config": {"capacity": 2000},
+        "lr": 1e-3,
+        **training,
+    }
+    return config.training(**training)
+
+
+@pytest.fixture
+def build():
+    """Builds algorithms and stops them at the test's end."""
+    built = []
+
+    def _build(config):
+        built.append(config.build_algo())
+        return built[-1]
+
+    yield _build
+    for algo in built:
+        algo.stop()
+
+
+def learned_by(algo):
+    """Copies of all that a trial has learned, by name: networks with targets, moments and steps of Adam, replay rows, counts."""
+    learner = algo.learner_group._learner
+    found = {f"{m}/{k}": v.clone() for m in learner.module.keys() for k, v in networks(learner, m).state_dict().items()}  # noqa: SIM118
+    for name, optimizer in learner._named_optimizers.items():
+        for n, state in enumerate(optimizer.state.values()):
+            found.update({f"{name}/{n}/{k}": torch.as_tensor(v).clone() for k, v in state.items()})
+    rows = algo.replay_buffer.get_state()["columns"]
+    found.update({f"rows/{name}": torch.from_numpy(column) for name, column in rows.items()})
+    found["counts"] = torch.tensor([algo._env_steps, algo._num_updates, learner._last_target_update])
+    return found
+
+
+def networks(learner, module_id):
+    return learner.module[module_id].unwrapped()
+
+
+def rates(algo):
+    learner = algo.learner_group._learner
+    return {name: float(o.param_groups[0]["lr"]) for name, o in learner._named_optimizers.items()}
+
+
+def assert_equal_states(one, two):
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+
+
+# ------------------------------------------------------------------------------------------ other settings after a restore
+
+
+def test_a_restored_algorithm_learns_on_from_the_state_of_another_with_its_own_settings(build, tmp_path):
+    one = build(small_config(lr=1e-3, tau=0.01, gamma=0.9))
+    for _ in range(3):
+        one.train()
+    checkpoint = one.save_to_path(str(tmp_path / "c"))
+    other = build(small_config(actor_lr=5e-3, critic_lr=2e-3, tau=0.2, noise_scale=0.7, num_env_steps_per_update=50))
+    other.restore_from_path(checkpoint)
+    before = learned_by(one)
+    assert before["counts"].tolist() == [300, 11, 300] and len(before["rows/rewards"]) == 300
+    assert_equal_states(before, learned_by(other))
+    assert {round(v, 9) for k, v in rates(other).items() if k.endswith("actor")} == {5e-3}
+    assert {round(v, 9) for k, v in rates(other).items() if k.endswith("critic")} == {2e-3}
+    assert other.env_runner.exploration._noise_scale.get_current_value() == 0.7
+
+    # The next update of each, from the same rows.
+    own = build(small_config(lr=1e-3, tau=0.01))
+    own.restore_from_path(checkpoint)
+    for algo in (own, other):
+        algo.learner_group.update(batch=algo.replay_buffer.sample(32), timesteps={STEPS: 300})
+    mine, theirs = learned_by(own), learned_by(other)
+    for module in ("adversary_0", "agent_0", "agent_1"):
+        names = [k.removeprefix(f"{module}/") for k in before if k.startswith(f"{module}/critic.")]
+        assert len(names) == 6
+        for name in names:
+            start, key = before[f"{module}/{name}"], f"{module}/{name}"
+            # Equal gradients and moments, so that Adam's steps differ by the ratio of the rates.
+            assert not torch.equal(mine[key], start)
+            torch.testing.assert_close(theirs[key] - start, 2 * (mine[key] - start), rtol=2e-3, atol=2e-7)
+        for kind in ("actor", "critic"):
+            for name in [k for k in before if k.startswith(f"{module}/target_{kind}.")]:
+                source = theirs[name.replace("target_", "")]
+                torch.testing.assert_close(theirs[name], 0.2 * source + 0.8 * before[name], rtol=1e-5, atol=1e-7)
+
+
+def test_schedules_go_on_at_the_present_env_step_and_are_those_of_the_restored_algorithm(build, tmp_path):
+    one = build(small_config(lr=[[0, 1e-2], [1000, 0.0]]))
+    for _ in range(2):
+        one.train()
+    assert all(rate == pytest.approx(8e-3) for rate in rates(one).values())
+    checkpoint = one.save_to_path(str(tmp_path / "c"))
+    other = build(small_config(actor_lr=[[0, 1e-3], [1000, 0.0]], critic_lr=3e-3))
+    other.restore_from_path(checkpoint)
+    expected = {"actor": 8e-4, "critic": 3e-3}
+    assert rates(other) == pytest.approx({name: expected[name.rpartition("_")[2]] for name in rates(other)})
+    # The same settings: the very number that the next update would have used.
+    same = build(small_config(lr=[[0, 1e-2], [1000, 0.0]]))
+    same.restore_from_path(checkpoint)
+    assert rates(same) == rates(one)
+
+
+def test_who_is_trained_is_up_to_the_restored_algorithm(build, tmp_path):
+    one = build(small_config())
+    for _ in range(2):
+        one.train()
+    other = build(small_config().multi_agent(policies_to_train=["agent_0"]))
+    other.restore_from_path(one.save_to_path(str(tmp_path / "c")))
+    other.train()
+    before, after = learned_by(one), learned_by(other)
+    for module in ("adversary_0", "agent_0", "agent_1"):
+        names = [name for name in before if name.startswith(f"{module}/")]
+        assert len(names) == 24
+        assert all(torch.equal(before[n], after[n]) for n in names) == (module != "agent_0")
+
+
+def test_an_actor_reset_to_other_settings_is_as_a_new_one(build, tmp_path):
+    one = build(small_config(lr=1e-3, tau=0.01))
+    for _ in range(2):
+        one.train()
+    checkpoint = one.save_to_path(str(tmp_path / "c"))
+    changed = small_config(lr=4e-3, tau=0.3, train_batch_size_per_learner=16)
+    new = build(changed)
+    # As Tune does for a trial that gets another's actor (`reuse_actors=True`).
+    assert one.reset(changed.to_dict())
+    assert (one.iteration, one.config.tau, len(one.replay_buffer)) == (0, 0.3, 0)
+    for algo in (one, new):
+        for _ in range(2):
+            result = algo.train()
+        assert (result["training_iteration"], result[STEPS]) == (2, 200)
+    assert_equal_states(learned_by(one), learned_by(new))
+    for algo in (one, new):
+        algo.restore_from_path(checkpoint)
+        algo.train()
+    assert_equal_states(learned_by(one), learned_by(new))
+    assert set(rates(one).values()) == {4e-3}
+
+
+# ------------------------------------------------------------------------------------------ population based training
+
+
+def after_restore(folder):
+    """A callback that writes down what each restored trial starts with."""
+
+    def on_checkpoint_loaded(algorithm, **kwargs):
+        found = {
+            "learned": learned_by(algorithm),
+            "rates": rates(algorithm),
+            "taus": [c.tau for c in algorithm.learner_group._learner._configs.values()],
+        }
+        (folder / f"{Path(algorithm.logdir).name}_{algorithm.iteration}.pkl").write_bytes(pickle.dumps(found))
+
+    return on_checkpoint_loaded
+
+
+@pytest.mark.parametrize("reuse_actors", [False, True])
+def test_an_exploit_takes_over_all_that_was_learned_and_goes_on_with_perturbed_settings(tmp_path, reuse_actors):
+    restores = tmp_path / "restores"
+    restores.mkdir()
+    config = small_config(actor_lr=1e-3, critic_lr=tune.grid_search([1e-3, 8e-3]), tau=0.1)
+    config.callbacks(on_checkpoint_loaded=after_restore(restores))
+    # The trial with the higher critic_lr is the better one by this metric; half of its settings go to the other.
+    scheduler = PopulationBasedTraining(
+        metric="config/critic_lr",
+        mode="max",
+        time_attr="training_iteration",
+        perturbation_interval=2,
+        quantile_fraction=0.5,
+        resample_probability=0.0,
+        perturbation_factors=(0.5, 0.5),
+        hyperparam_mutations={k: tune.uniform(1e-6, 1.0) for k in ("actor_lr", "critic_lr", "tau")},
+        synch=True,
+    )
+    analysis = tune.run(
+        "MADDPG",
+        config=config.to_dict(),
+        scheduler=scheduler,
+        reuse_actors=reuse_actors,
+        stop={"training_iteration": 3},
+        storage_path=str(tmp_path / "results"),
+        checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True),
+        verbose=0,
+    )
+    poor, good = sorted(analysis.trials, key=lambda t: t.config["critic_lr"])
+    assert [t.status for t in (poor, good)] == ["TERMINATED"] * 2
+    assert [poor.config[k] for k in ("actor_lr", "critic_lr", "tau")] == [5e-4, 4e-3, 0.05]
+    found = {t: pickle.loads((restores / f"{Path(t.path).name}_2.pkl").read_bytes()) for t in (poor, good)}
+    donor, clone = found[good]["learned"], found[poor]["learned"]
+    assert donor["counts"].tolist() == [200, 7, 200] and len(donor["rows/rewards"]) == 200
+    assert len([name for name in donor if name.endswith("exp_avg_sq")]) == 3 * 2 * 6
+    assert_equal_states(donor, clone)
+    assert set(found[poor]["taus"]) == {0.05} and set(found[good]["taus"]) == {0.1}
+    assert set(found[poor]["rates"].values()) == {5e-4, 4e-3} and set(found[good]["rates"].values()) == {1e-3, 8e-3}
+    # Both went on counting where the donor was.
+    for trial, rate in ((poor, 4e-3), (good, 8e-3)):
+        result = trial.last_result
+        assert (result[STEPS], result["training_iteration"]) == (300, 3)
+        assert result["learners"]["__all_modules__"]["num_updates_lifetime"] == 11
+        assert float(result["learners"]["agent_0"]["critic_learning_rate"]) == pytest.approx(rate)
+        restored = MADDPG.from_checkpoint(trial.checkpoint.path)
+        assert len(restored.replay_buffer) == 300 and restored.config.critic_lr == rate
+        restored.stop()
