@@ -67,7 +67,14 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
 def make_reporter() -> ProgressReporter | None:
     """What is shown while trials run; None: what Tune chooses."""
     columns = {"env_runners/episode_return_mean": "return", ENV_STEPS: "env steps", "time_total_s": "seconds"}
-    return CLIReporter(metric_columns=columns, max_report_frequency=10)
+    return _Table(metric_columns=columns, max_report_frequency=10)
+
+
+class _Table(CLIReporter):
+    """Tune's, without the line that prints all of RLlib's settings of the best trial."""
+
+    def set_search_properties(self, metric: str | None, mode: str | None) -> bool:
+        return True
 
 
 def options_again(options: SweepOptions) -> list[str]:

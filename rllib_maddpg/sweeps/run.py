@@ -32,12 +32,11 @@ from rllib_maddpg.sweeps.ranking import (
 from rllib_maddpg.sweeps.resources import Placement, check_resources, place, sweep_ray
 from rllib_maddpg.sweeps.schema import Sweep, read_sweep
 from rllib_maddpg.sweeps.search import ENV_STEPS, make_scheduler, make_searcher, perturb_every, tune_num_samples
+from rllib_maddpg.sweeps.snapshots import KeepSnapshots, mend_checkpoints, mend_snapshot, snapshot_period
 from rllib_maddpg.sweeps.trial_config import check_trials, param_space
 
 # What Tune reads from the environment, where the user has not set it.
 _TUNE_ENVIRONMENT = {
-    # Seconds between snapshots: what a killed driver forgets. Tune's own ten would cost short trials most of their work.
-    "TUNE_GLOBAL_CHECKPOINT_S": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     # A first iteration in which no episode has ended has no return yet.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -136,17 +135,18 @@ def run_sweep(
         folder.check_resumable(sweep)
     else:
         folder.check_new(sweep)
-    with _environment(progress_reporter), sweep_ray(sweep, options.address):
+    with _environment(sweep, progress_reporter), sweep_ray(sweep, options.address):
         placement = place(sweep, config)
         (observer or SweepObserver()).started(folder.path, sweep, placement)
         if options.resume:
-            tuner = Tuner.restore(str(folder.path), NAME, resume_unfinished=True, resume_errored=True)
+            tuner = _restore(folder.path)
         else:
             folder.create(sweep, list(options.argv))
             tuner = _make_tuner(sweep, placement, folder.path)
         # Not what an earlier run has pickled.
         run_config = tuner._local_tuner.get_run_config()
         run_config.progress_reporter, run_config.verbose = progress_reporter, verbose
+        run_config.callbacks = [KeepSnapshots(folder.path)]
         grid = tuner.fit()
         return summarize(sweep, folder.path, grid._experiment_analysis.trials)
 
@@ -181,6 +181,8 @@ def _make_tuner(sweep: Sweep, placement: Placement, folder: Path) -> Tuner:
             scheduler=make_scheduler(sweep),
             num_samples=tune_num_samples(sweep),
             max_concurrent_trials=sweep.max_concurrent if sweep.search == "optuna" else None,
+            # A new process first imports Ray and torch, which takes longer than many a short trial.
+            reuse_actors=True,
             trial_dirname_creator=_trial_folder,
         ),
         run_config=RunConfig(
@@ -193,14 +195,22 @@ def _make_tuner(sweep: Sweep, placement: Placement, folder: Path) -> Tuner:
     )
 
 
+def _restore(folder: Path) -> Tuner:
+    """The sweep of a folder: unfinished and failed trials go on from their last checkpoints, finished ones stay as they are."""
+    mend_snapshot(folder)
+    tuner = Tuner.restore(str(folder), NAME, resume_unfinished=True, resume_errored=True)
+    mend_checkpoints(tuner.get_results()._experiment_analysis.trials)
+    return tuner
+
+
 def _trial_folder(trial: Trial) -> str:
     """Tune's tag, which has number, values and seed, as a folder name."""
     return re.sub(r"[^A-Za-z0-9_.=,+-]+", "-", str(trial.experiment_tag))[:120]
 
 
 @contextlib.contextmanager
-def _environment(progress_reporter: ProgressReporter | None) -> Iterator[None]:
-    wanted = dict(_TUNE_ENVIRONMENT)
+def _environment(sweep: Sweep, progress_reporter: ProgressReporter | None) -> Iterator[None]:
+    wanted = {**_TUNE_ENVIRONMENT, "TUNE_GLOBAL_CHECKPOINT_S": snapshot_period(sweep)}
     if progress_reporter is not None:
         wanted["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's newer output takes no reporter
     new = {key: value for key, value in wanted.items() if key not in os.environ}
