@@ -271,7 +271,7 @@ def test_pbt_goes_on_with_the_rows_of_the_better_run(ray_session, tmp_path):
         assert [r[STEPS] for r in results] == [100, 200, 300]
         # No member begins with an empty buffer, whoever's rows they are.
         assert [r["replay_buffer"]["num_rows"] for r in results] == [100, 200, 300]
-        assert [r["learners"]["__all_modules__"]["num_updates_lifetime"] for r in results] == [2, 7, 12]
+        assert [r["learners"]["__all_modules__"]["num_updates_lifetime"] for r in results] == [3, 8, 13]
         assert 1e-3 <= float(row["tau"]) <= 0.5 and 1e-4 <= float(row["actor_lr"]) <= 1e-2
     assert count.stat().st_size == 2 * 300
     # What was mutated is what the trial trains with.

@@ -123,9 +123,15 @@ def draw_map(points: list[Point], sweep: Sweep) -> Figure:
     extend = ("both" if above else "min") if below else ("max" if above else "neither")
     bar = figure.colorbar(ScalarMappable(norm, _MAP), ax=list(grid.flat), shrink=0.9, extend=extend)
     bar.set_label(f"final {sweep.metric}")
-    over = "mean over seeds and the other keys" if len(sweep.axes) > 2 else "mean over seeds"
-    figure.suptitle(f"{sweep.env}: {over if len(sweep.seeds) > 1 or len(sweep.axes) > 2 else 'final value'}; red: best point")
+    figure.suptitle(f"{sweep.env}: {_what_is_drawn(sweep, shown)}; red: best point")
     return figure
+
+
+def _what_is_drawn(sweep: Sweep, points: list[Point]) -> str:
+    over = ["seeds"] if len(sweep.seeds) > 1 and sweep.ranks_seeds_together else []
+    if len(sweep.axes) > 2 and all(_is_table(axis, points) for axis in sweep.axes):
+        over.append("the other keys")
+    return f"mean over {' and '.join(over)}" if over else "each point"
 
 
 def _is_table(axis: Axis, points: list[Point]) -> bool:
@@ -135,8 +141,10 @@ def _is_table(axis: Axis, points: list[Point]) -> bool:
 def _values(axis: Axis, points: list[Point]) -> list[Any]:
     """Values that occur: numbers sorted, others as in the file."""
     found = [point.values[axis.key] for point in points]
-    values = [value for value in axis.args if value in found] if axis.kind in LISTS else []
-    values += [value for value in found if value not in values and not values.append(value)] if not values else []
+    values: list[Any] = []
+    for value in axis.args if axis.kind in LISTS else found:
+        if value in found and value not in values:
+            values.append(value)
     return sorted(values) if all(_is_number(value) for value in values) else values
 
 
@@ -215,12 +223,15 @@ def _coordinates(axis: Axis, points: list[Point]) -> list[float]:
 
 
 def _set_scale(axis: Axis, points: list[Point], set_scale: Any, set_ticks: Any) -> None:
-    found = [point.values[axis.key] for point in points]
-    if not all(_is_number(value) for value in found):
-        values = _values(axis, points)
+    values = _values(axis, points)
+    if not all(_is_number(value) for value in values):
         set_ticks(range(len(values)), [value_text(value) for value in values])
-    elif axis.kind in LOGARITHMIC or (min(found) > 0 and max(found) / min(found) >= 50):
+        return
+    if axis.kind in LOGARITHMIC or (values[0] > 0 and values[-1] / values[0] >= 8):
         set_scale("log")
+    if _is_table(axis, points):
+        set_ticks(values, [value_text(value) for value in values])
+        set_ticks([], minor=True)
 
 
 def _label(axes: Axes, x: Axis, y: Axis) -> None:
