@@ -139,6 +139,15 @@ def test_pbt_changes_only_what_a_checkpoint_fits(key, text, tmp_path):
         check(file)
 
 
+def test_pbt_knows_its_whole_population(tmp_path):
+    text = PLAIN.replace("grid: [0.01, 0.1]", "loguniform: [0.01, 0.1]") + "search: random\nscheduler: pbt\n"
+    with pytest.raises(ValueError, match="needs a population"):
+        check(write(tmp_path, text))
+    assert check(write(tmp_path, text + "seeds: [0, 1, 2]\n")).num_trials == 3
+    with pytest.raises(ValueError, match=r"`max_concurrent`: 2 is less than the population of 3"):
+        check(write(tmp_path, text + "seeds: [0, 1, 2]\n"), max_concurrent=2)
+
+
 def test_no_file_and_no_mapping(tmp_path):
     with pytest.raises(ValueError, match=r"missing.yaml cannot be read"):
         read_sweep(tmp_path / "missing.yaml")

@@ -183,6 +183,7 @@ def _draw_scatter(axes: Axes, x: Axis, y: Axis, points: list[Point], norm: Norma
         _set_scale(axis, points, set_scale, set_ticks)
     axes.margins(0.08)
     axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     _label(axes, x, y)
 

@@ -258,5 +258,12 @@ def _check_scheduler(sweep: Sweep) -> None:
             check(name, number(value) and 0 <= value <= 1, "in [0, 1]")
         elif name == "synch":
             check(name, isinstance(value, bool), "true or false")
-    if sweep.scheduler == "pbt" and sweep.num_trials < 2:
-        raise file.error(("num_samples",), "pbt needs a population: give `num_samples` or `seeds` of 2 or more, better 4.")
+    if sweep.scheduler == "pbt":
+        if sweep.num_trials < 2:
+            raise file.error(("num_samples",), "pbt needs a population: give `num_samples` or `seeds` of 2 or more, better 4.")
+        if sweep.max_concurrent and sweep.max_concurrent < sweep.num_trials:
+            mend = "Leave it out: members take turns where there are fewer cores."
+            text = (
+                f"{sweep.max_concurrent} is less than the population of {sweep.num_trials}, which pbt must know whole. {mend}"
+            )
+            raise file.error(("max_concurrent",), text)
