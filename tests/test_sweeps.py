@@ -11,7 +11,8 @@ import sweep_envs
 import yaml
 
 from rllib_maddpg.cli import main
-from rllib_maddpg.sweeps.ranking import read_results
+from rllib_maddpg.sweeps.metrics import known_metrics
+from rllib_maddpg.sweeps.ranking import metric_of, read_results
 from rllib_maddpg.sweeps.resources import auto_share, place
 from rllib_maddpg.sweeps.run import SweepOptions, run_sweep
 from rllib_maddpg.sweeps.schema import read_sweep
@@ -103,6 +104,15 @@ def test_best_is_the_better_seed_of_the_best_point(grid, capsys):
         assert main(["evaluate", str(folder), "--episodes", "3", "--json"]) == 0
         result = json.loads(capsys.readouterr().out)
         assert 30 < result["team_return"]["mean"] < 50
+
+
+def test_results_have_all_metrics_that_are_allowed(grid):
+    file, _, out = grid
+    config = check_trials(read_sweep(file))
+    last = read_results(out / rows(out)[0]["trial"] / "result.json")[-1]
+    names = known_metrics(config)
+    assert "env_runners/agent_episode_returns_mean/left" in names and "learners/right/critic_loss" in names
+    assert [name for name in names if metric_of(last, name) is None] == []
 
 
 def test_pictures_are_drawn(grid):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rllib_maddpg.config import MADDPGConfig
+from rllib_maddpg.envs import probe_env
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.sweeps.schema import Sweep
 
@@ -19,13 +20,13 @@ _EPISODES = (
     "num_env_steps_sampled",
     "num_env_steps_sampled_lifetime",
 )
-_LOSSES = ("actor_loss", "critic_loss")
+_LOSSES = ("actor_loss", "critic_loss", "total_loss", "td_error_mean", "qf_mean")
 _TOP = ("num_env_steps_sampled_lifetime", "training_iteration", "time_total_s", "time_this_iter_s")
 
 
 def known_metrics(config: MADDPGConfig) -> list[str]:
     """Metrics of a validated config's results that a sweep can be ranked by; those of callbacks are not known."""
-    agents = sorted({*_agents(config)})
+    agents = probe_env(config.env, config.env_config).agents
     modules = sorted(config.policies)
     episodes = [*_EPISODES, *(f"agent_episode_returns_mean/{agent}" for agent in agents)]
     episodes += [f"module_episode_returns_mean/{module}" for module in modules]
@@ -49,9 +50,3 @@ def check_metric(sweep: Sweep, config: MADDPGConfig) -> None:
         raise file.error(("metric",), f"no result has {metric!r}: the trials do not evaluate. {mend}")
     hint = did_you_mean(metric, known) or f" There are, among others: {', '.join(known[:6])}."
     raise file.error(("metric",), f"no result has {metric!r}.{hint}")
-
-
-def _agents(config: MADDPGConfig) -> list[str]:
-    from rllib_maddpg.envs import probe_env
-
-    return [str(agent) for agent in probe_env(config.env, config.env_config).agents]
