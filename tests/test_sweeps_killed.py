@@ -36,7 +36,7 @@ class Driver:
         return self.process.wait(timeout=120)
 
 
-def write(folder, trials, env_steps, every):
+def write(folder, trials, env_steps, every, cpus):
     count = folder / "steps"
     count.touch()
     data = {
@@ -47,7 +47,7 @@ def write(folder, trials, env_steps, every):
         "seeds": [0, 1],
         "stop": {"env_steps": env_steps},
         "checkpoint_every": every,
-        "resources": {"cpus": 2},
+        "resources": {"cpus": cpus},
     }
     file = folder / "my.yaml"
     file.write_text(yaml.safe_dump(data))
@@ -60,15 +60,15 @@ def rows(out):
 
 
 def test_killed_sweep_goes_on(tmp_path):
-    file, count = write(tmp_path, trials=4, env_steps=1500, every=150)
-    out, whole = tmp_path / "out", 4 * 1500
+    file, count = write(tmp_path, trials=4, env_steps=1000, every=100, cpus=1)
+    out, whole = tmp_path / "out", 4 * 1000
     assert Driver(file, out).stop_when(count, 0.6 * whole, signal.SIGKILL) == -signal.SIGKILL
     finished = {f: f.read_bytes() for f in out.rglob("result.json") if f.read_text().count("\n") >= 10}
     again = Driver(file, out, "--resume")
     assert again.process.wait(timeout=200) == 0, again.log.read_text()
     assert whole <= count.stat().st_size <= 1.15 * whole
     table = rows(out)
-    assert [(row["status"], row["env_steps"]) for row in table] == [("finished", "1500")] * 4
+    assert [(row["status"], row["env_steps"]) for row in table] == [("finished", "1000")] * 4
     assert {(row["lr"], row["seed"]) for row in table} == {(lr, seed) for lr in ("0.001", "0.002") for seed in "01"}
     assert (out / "best_checkpoint" / "rllib_checkpoint.json").is_file()
     # What was finished when the driver died stays as it was.
@@ -77,7 +77,7 @@ def test_killed_sweep_goes_on(tmp_path):
 
 @pytest.mark.slow
 def test_sweep_stopped_and_killed_in_turn_goes_on(tmp_path):
-    file, count = write(tmp_path, trials=8, env_steps=3000, every=150)
+    file, count = write(tmp_path, trials=8, env_steps=3000, every=150, cpus=2)
     out, whole = tmp_path / "out", 8 * 3000
     first = Driver(file, out)
     assert first.stop_when(count, 0.25 * whole, signal.SIGINT) == 130, first.log.read_text()
