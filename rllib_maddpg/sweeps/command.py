@@ -14,7 +14,7 @@ from ray.tune import CLIReporter, ProgressReporter
 
 from rllib_maddpg.run_folder import BEST_CHECKPOINT
 from rllib_maddpg.sweeps.pictures import text_of
-from rllib_maddpg.sweeps.ranking import RESULTS_FILE
+from rllib_maddpg.sweeps.ranking import RESULTS_FILE, UNFINISHED
 from rllib_maddpg.sweeps.resources import Placement
 from rllib_maddpg.sweeps.run import SweepObserver, SweepOptions, SweepSummary, run_sweep
 from rllib_maddpg.sweeps.schema import Sweep
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     _print_summary(summary)
     if not summary.is_complete:
         again = [*options_again(options), "--resume"]
-        left = summary.sweep.num_trials - sum(trial.status != "unfinished" for trial in summary.trials)
+        left = summary.sweep.num_trials - sum(trial.status != UNFINISHED for trial in summary.trials)
         print(f"\nStopped with {left} of {summary.sweep.num_trials} trials left. Continue with: {shlex.join(again)}")
         return 128 + signal.SIGINT
     return 1 if summary.failed else 0

@@ -83,20 +83,28 @@ class Point:
         return sum(trial.status == FINISHED for trial in self.trials) / len(self.trials)
 
 
-def read_trials(trials: Iterable[Trial], sweep: Sweep, folder: Path) -> list[TrialRecord]:
-    """Records of Tune's trials, from the result files in the sweep's folder."""
-    return [_read_trial(trial, sweep, folder) for trial in sorted(trials, key=lambda trial: _number(trial))]
+def read_trials(trials: Iterable[Trial], statuses: Mapping[str, str], sweep: Sweep, folder: Path) -> list[TrialRecord]:
+    """Records of Tune's trials, from the result files in the sweep's folder.
+
+    Args:
+        trials: In any order.
+        statuses: Trial id -> Tune's status, where it is not the one that the trial has.
+        sweep: The sweep.
+        folder: Of the sweep.
+    """
+    ordered = sorted(trials, key=_number)
+    return [_read_trial(trial, statuses.get(trial.trial_id, trial.status), sweep, folder) for trial in ordered]
 
 
-def _read_trial(trial: Trial, sweep: Sweep, folder: Path) -> TrialRecord:
+def _read_trial(trial: Trial, tune_status: str, sweep: Sweep, folder: Path) -> TrialRecord:
     path = folder / trial.storage.trial_dir_name
     results = read_results(path / "result.json")
     last = results[-1] if results else {}
     env_steps = int(last.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
-    if trial.status == Trial.TERMINATED:
+    if tune_status == Trial.TERMINATED:
         status = FINISHED if env_steps >= sweep.env_steps else STOPPED
     else:
-        status = FAILED if trial.status == Trial.ERROR else UNFINISHED
+        status = FAILED if tune_status == Trial.ERROR else UNFINISHED
     curve = [
         (int(r[NUM_ENV_STEPS_SAMPLED_LIFETIME]), value) for r in results if (value := metric_of(r, sweep.metric)) is not None
     ]
@@ -111,7 +119,7 @@ def _read_trial(trial: Trial, sweep: Sweep, folder: Path) -> TrialRecord:
         seconds=float(last.get("time_total_s", 0.0)),
         curve=curve,
         checkpoint=str(checkpoint.path) if checkpoint is not None and os.path.isdir(checkpoint.path) else None,
-        error=_error_text(trial),
+        error=_error_text(trial) if status == FAILED else "",
     )
 
 
@@ -122,8 +130,6 @@ def _number(trial: Trial) -> int:
 
 
 def _error_text(trial: Trial) -> str:
-    if trial.status != Trial.ERROR:
-        return ""
     error = trial.get_error() or trial.get_ray_actor_error()
     if error is None:
         return "unknown; see error.txt in its folder"

@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from rllib_maddpg.sweeps.ranking import (
 from rllib_maddpg.sweeps.resources import Placement, check_resources, place, sweep_ray
 from rllib_maddpg.sweeps.schema import Sweep, read_sweep
 from rllib_maddpg.sweeps.search import ENV_STEPS, make_scheduler, make_searcher, perturb_every, tune_num_samples
-from rllib_maddpg.sweeps.snapshots import KeepSnapshots, mend_checkpoints, mend_snapshot, snapshot_period
+from rllib_maddpg.sweeps.snapshots import Watch, mend_checkpoints, mend_snapshot, snapshot_period
 from rllib_maddpg.sweeps.trial_config import check_trials, param_space
 
 # What Tune reads from the environment, where the user has not set it.
@@ -146,14 +146,15 @@ def run_sweep(
         # Not what an earlier run has pickled.
         run_config = tuner._local_tuner.get_run_config()
         run_config.progress_reporter, run_config.verbose = progress_reporter, verbose
-        run_config.callbacks = [KeepSnapshots(folder.path)]
+        watch = Watch(folder.path)
+        run_config.callbacks = [watch]
         grid = tuner.fit()
-        return summarize(sweep, folder.path, grid._experiment_analysis.trials)
+        return summarize(sweep, folder.path, grid._experiment_analysis.trials, watch.statuses)
 
 
-def summarize(sweep: Sweep, folder: Path, trials: list[Trial]) -> SweepSummary:
-    """Ranks the trials and writes table, best checkpoint and pictures."""
-    records = read_trials(trials, sweep, folder)
+def summarize(sweep: Sweep, folder: Path, trials: list[Trial], statuses: Mapping[str, str]) -> SweepSummary:
+    """Ranks the trials and writes table, best checkpoint and pictures; `statuses` where Tune's own are not the true ones."""
+    records = read_trials(trials, statuses, sweep, folder)
     points = rank_points(records, sweep)
     best = best_trial(points, sweep)
     write_results(points, sweep, folder)

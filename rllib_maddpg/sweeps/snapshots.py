@@ -31,8 +31,14 @@ def snapshot_period(sweep: Sweep) -> str:
     return "auto" if sweep.env_steps >= 100_000 else f"{max(1.0, sweep.env_steps / 10_000):g}"
 
 
-class KeepSnapshots(Callback):
-    """Keeps a whole copy of Tune's last snapshot: Tune writes over the file, so that a driver killed then leaves half a one.
+class Watch(Callback):
+    """Keeps what Tune forgets: a whole copy of its last snapshot, and how trials stood when it was stopped.
+
+    Tune writes over the snapshot, so that a driver killed then leaves half a one; and on SIGINT it marks all trials as
+    terminated, also those that have not begun.
+
+    Attributes:
+        statuses: Trial id -> Tune's status after its last step.
 
     Args:
         folder: Of the sweep.
@@ -42,9 +48,11 @@ class KeepSnapshots(Callback):
     def __init__(self, folder: Path, every: float = 10.0):
         self._folder, self._every = folder, every
         self._last = 0.0
+        self.statuses: dict[str, str] = {}
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Called by Tune very often."""
+        self.statuses = {trial.trial_id: trial.status for trial in trials}
         if time.monotonic() - self._last < self._every:
             return
         self._last = time.monotonic()
