@@ -32,6 +32,7 @@ from rllib_maddpg.reporting import MAX_AGENT_COLUMNS
 from rllib_maddpg.run import DEFAULT_ENV_STEPS, DEFAULT_SEED, Observer, RunSummary, TrainOptions, train
 from rllib_maddpg.run_folder import find_checkpoint
 from rllib_maddpg.settings import parse_settings
+from rllib_maddpg.sweeps.command import add_sweep
 
 PROGRAM = "rllib-maddpg"
 GIF_EPISODES = 3
@@ -91,6 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_train(commands, common)
     _add_evaluate(commands, common)
     add_plot(commands, verbose)
+    add_sweep(commands, verbose)
     add_bench(commands, verbose)
     return parser
 

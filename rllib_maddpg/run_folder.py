@@ -21,6 +21,7 @@ from rllib_maddpg.tune_folder import newest_in_trial
 RUN_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
 PACKAGES = ("ray", "torch", "numpy", "gymnasium", "pettingzoo", "mpe2", "supersuit")
+BEST_CHECKPOINT = "best_checkpoint"  # in the folder of a sweep
 _UNFINISHED = ".unfinished-"
 
 
@@ -133,8 +134,8 @@ class RunFolder:
 
 
 def find_checkpoint(path: str | Path) -> tuple[Path, RunFolder | None]:
-    """The checkpoint meant by a run folder, a Tune trial's folder (each: its newest whole one) or a checkpoint folder; and its
-    run, if it has one.
+    """The checkpoint meant by a run folder, a Tune trial's folder (each: its newest whole one), a sweep's folder (the best one)
+    or a checkpoint folder; and its run, if it has one.
 
     Raises:
         ValueError: If there is no such folder, no checkpoint in it, or several trials.
@@ -145,6 +146,8 @@ def find_checkpoint(path: str | Path) -> tuple[Path, RunFolder | None]:
     if (path / RUN_FILE).is_file() or (path / CHECKPOINTS).is_dir():
         run = RunFolder(path)
         return run.newest_checkpoint(), run
+    if (path / BEST_CHECKPOINT / METADATA_FILE).is_file():
+        return path / BEST_CHECKPOINT, None
     if not (path / METADATA_FILE).is_file():
         return newest_in_trial(path), None
     if not is_whole(path):

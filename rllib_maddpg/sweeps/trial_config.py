@@ -1,0 +1,158 @@
+"""From a sweep to the config of its trials, and the check that MADDPG would take each of them."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+from typing import Any
+
+from rllib_maddpg.checks import unknown_key_message
+from rllib_maddpg.config import MADDPGConfig
+from rllib_maddpg.envs import probe_env
+from rllib_maddpg.settings import _PROPERTIES, apply_settings
+from rllib_maddpg.sweeps.schema import Sweep
+from rllib_maddpg.sweeps.space import SECTION, points
+
+# Keys of the file that say what a trial needs; the others under `resources` are the machine's.
+RESOURCE_SETTINGS = ("num_env_runners", "num_learners")
+# More combinations than this are not checked all: each key's values are, with the first values of the others.
+_MAX_POINTS = 256
+# What a checkpoint of one trial fits with, whatever the value in another; all else is the trial's form.
+MUTABLE = (
+    "lr",
+    "actor_lr",
+    "critic_lr",
+    "tau",
+    "gamma",
+    "target_network_update_freq",
+    "train_batch_size_per_learner",
+    "num_env_steps_per_update",
+    "grad_clip",
+    "actor_output_reg",
+    "huber_delta",
+    "gumbel_softmax_temperature",
+    "noise_scale",
+    "ou_theta",
+    "ou_sigma",
+    "exploration_temperature",
+)
+
+
+def shared_settings(sweep: Sweep) -> dict[str, Any]:
+    """The settings that all trials have, with dotted keys."""
+    resources = {key: sweep.resources[key] for key in RESOURCE_SETTINGS if key in sweep.resources}
+    return {"min_sample_timesteps_per_iteration": sweep.iteration, **sweep.settings, **resources}
+
+
+def tune_path(key: str) -> list[str]:
+    """Where a setting lies in the config dict that Tune gives to a trial."""
+    first, *rest = key.split(".")
+    # RLlib's `model_config` is a property without a setter.
+    return ["_model_config" if first == "model_config" else first, *rest]
+
+
+def param_space(sweep: Sweep, num_gpus_per_learner: float) -> dict[str, Any]:
+    """Tune's search space: a config dict with domains at the swept keys."""
+    base = make_config(sweep, {})
+    shared = {**shared_settings(sweep), "num_gpus_per_learner": num_gpus_per_learner}
+    space: dict[str, Any] = {"env": sweep.env, "env_config": dict(sweep.env_config)}
+    for key, value in itertools.chain(shared.items(), ((axis.key, axis.domain()) for axis in sweep.axes)):
+        first, *rest = tune_path(key)
+        if not rest:
+            space[first] = value
+            continue
+        # A dict in a config dict replaces the whole one of the config.
+        inner = space.setdefault(first, copy.deepcopy(dict(getattr(base, first) or {})))
+        for part in rest[:-1]:
+            inner = inner.setdefault(part, {})
+        inner[rest[-1]] = value
+    return space
+
+
+def make_config(sweep: Sweep, values: dict[str, Any]) -> MADDPGConfig:
+    """The config of a trial with these values at swept keys; not validated.
+
+    Raises:
+        ValueError: On an unknown key.
+    """
+    config = MADDPGConfig().environment(sweep.env, env_config=dict(sweep.env_config))
+    config.debugging(seed=sweep.seeds[0])
+    apply_settings(config, {**shared_settings(sweep), **values})
+    return config
+
+
+def check_trials(sweep: Sweep) -> MADDPGConfig:
+    """Checks the config of every point (of a range: its ends) as `MADDPGConfig.validate` does.
+
+    Returns:
+        The config of the first point, validated.
+
+    Raises:
+        ValueError: Naming file, line, key, and the mend.
+    """
+    file = sweep.file
+    _check_keys(sweep)
+    try:
+        probe_env(sweep.env, sweep.env_config)
+    except ValueError as error:
+        key = "env_config" if file.has(("env_config",)) and "env_config" in str(error) else "env"
+        raise file.error((key,), str(error)) from error
+    first = {axis.key: axis.examples()[0] for axis in sweep.axes}
+    base = _validated(sweep, first, ())
+    for axis in sweep.axes:
+        for value in axis.examples():
+            _validated(sweep, {**first, axis.key: value}, (SECTION, axis.key))
+    keys = [axis.key for axis in sweep.axes]
+    for values in itertools.islice(points(sweep.axes), _MAX_POINTS):
+        _validated(sweep, dict(zip(keys, values, strict=True)), (SECTION,))
+    return base
+
+
+def _check_keys(sweep: Sweep) -> None:
+    file = sweep.file
+    reserved = {
+        "env": "Set it at the top of the file.",
+        "seed": "List the seeds under `seeds`.",
+        "env_config": "Set it at the top of the file.",
+        "num_gpus_per_learner": "Set it under `resources`.",
+    }
+    config = MADDPGConfig()
+    known = [key for key in vars(config) if not key.startswith("_")] + list(_PROPERTIES)
+    places = [("settings", key) for key in sweep.settings] + [(SECTION, axis.key) for axis in sweep.axes]
+    for section, key in places:
+        first = str(key).split(".")[0]
+        if key in reserved:
+            raise file.error((section, key), f"this key has a place of its own. {reserved[key]}")
+        if first not in known:
+            raise file.error((section, key), unknown_key_message(first, known))
+        if key in RESOURCE_SETTINGS and key in sweep.resources:
+            raise file.error((section, key), "this key stands under `resources`, too. Keep one of the two.")
+        if sweep.scheduler == "pbt" and section == SECTION and key not in MUTABLE:
+            mend = f"Set it under `settings`. PBT can change: {', '.join(MUTABLE)}."
+            raise file.error((section, key), f"pbt cannot change `{key}` of a running trial. {mend}")
+
+
+def _validated(sweep: Sweep, values: dict[str, Any], place: tuple[str, ...]) -> MADDPGConfig:
+    """The validated config of a point; an error is told at the key that its text begins with, else at `place`."""
+    try:
+        config = make_config(sweep, values)
+        config.validate()
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        text = str(error) if isinstance(error, ValueError) else f"a value has the wrong type ({error})."
+        place = _place_of(sweep, text) or place or ("settings",)
+        point = ", ".join(f"{key}={value!r}" for key, value in values.items())
+        raise sweep.file.error(place, f"{text} (In the trial with {point}.)") from error
+    return config
+
+
+def _place_of(sweep: Sweep, text: str) -> tuple[str, ...] | None:
+    named = re.match(r"`(\w+)(?:\[['\"](\w+)['\"]\])?", text)
+    if named is None:
+        return None
+    key = ".".join(part for part in named.groups() if part)
+    for name in (key, named[1]):
+        for section in (SECTION, "settings", "resources"):
+            if sweep.file.has((section, name)):
+                return section, name
+    return None

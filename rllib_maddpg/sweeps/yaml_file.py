@@ -1,0 +1,89 @@
+"""Reading YAML so that every message can name file, line and key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rllib_maddpg.envs.errors import did_you_mean
+
+KeyPath = tuple[str, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, for which `1e-3` is a number, too (YAML 1.1 asks for `1.0e-3`)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+class YamlFile:
+    """A YAML file that holds a mapping.
+
+    Attributes:
+        path: The file.
+        data: Its content.
+    """
+
+    def __init__(self, path: str | Path):
+        """Reads the file.
+
+        Raises:
+            ValueError: If it cannot be read, is no YAML, holds no mapping, or has a key twice.
+        """
+        self.path = Path(path)
+        self._lines: dict[KeyPath, int] = {(): 1}
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} cannot be read ({error}). Name a YAML file, such as one of tune_configs/.") from error
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if not isinstance(node, yaml.MappingNode):
+                raise self.error((), f"the file must hold keys and values, such as `env: simple_spread`, not {text[:40]!r}.")
+            self._walk(node, ())
+            self.data: dict[str, Any] = loader.construct_document(node)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise ValueError(f"{self.path}:{line}: this is no YAML: {error.problem}. Check indentation and colons.") from error
+        finally:
+            loader.dispose()
+
+    def _walk(self, node: yaml.Node, path: KeyPath) -> None:
+        if not isinstance(node, yaml.MappingNode):
+            return
+        for key, value in node.value:
+            inner = (*path, str(key.value))
+            if inner in self._lines:
+                self._lines[inner] = key.start_mark.line + 1
+                raise self.error(inner, "this key stands here twice. Keep one of the two.")
+            self._lines[inner] = key.start_mark.line + 1
+            self._walk(value, inner)
+
+    def error(self, path: KeyPath, text: str) -> ValueError:
+        """An error at a key; a key that does not stand in the file has the line of what it belongs to."""
+        known = path
+        while known not in self._lines:
+            known = known[:-1]
+        key = f" `{'.'.join(path)}`:" if path else ""
+        return ValueError(f"{self.path}:{self._lines[known]}:{key} {text}")
+
+    def has(self, path: KeyPath) -> bool:
+        """Whether the file has this key."""
+        return path in self._lines
+
+    def check_keys(self, path: KeyPath, value: Any, known: Collection[str], what: str) -> None:
+        """Raises a ValueError unless `value`, found at `path`, is a mapping whose keys are all known."""
+        if not isinstance(value, dict):
+            raise self.error(path, f"{value!r} must be keys and values: {', '.join(known)}.")
+        for key in value:
+            if key not in known:
+                hint = did_you_mean(str(key), known) or f" There are: {', '.join(known)}."
+                raise self.error((*path, str(key)), f"this is no key of {what}.{hint}")
