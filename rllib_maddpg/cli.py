@@ -24,6 +24,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN
 
 from rllib_maddpg import __version__
 from rllib_maddpg.bench.command import add_bench
+from rllib_maddpg.deploy.command import add_export
 from rllib_maddpg.evaluation import Estimate, Evaluation, evaluate_checkpoint, load_config
 from rllib_maddpg.plots import save_gif
 from rllib_maddpg.run import DEFAULT_ENV_STEPS, DEFAULT_SEED, Observer, RunSummary, TrainOptions, train
@@ -88,6 +89,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_train(commands, common)
     _add_evaluate(commands, common)
     add_bench(commands, verbose)
+    add_export(commands, verbose)
     return parser
 
 

@@ -110,7 +110,19 @@ def evaluate_checkpoint(
         ValueError: If the checkpoint is missing or damaged, if it does not fit the env as `env_config` makes it, if
             frames are asked for that the env cannot render, or if `episodes` is below 1.
     """
-    path = Path(checkpoint)
+    runner = restored_runner(Path(checkpoint), episodes, seed, record_frames, num_envs, env_config)
+    return _play(runner, episodes)
+
+
+def restored_runner(
+    path: Path,
+    episodes: int = 1,
+    seed: int = 0,
+    record_frames: int = 0,
+    num_envs: int = 1,
+    env_config: dict | None = None,
+) -> Any:
+    """An env runner with the actors and connectors of a checkpoint; arguments and errors as in `evaluate_checkpoint`."""
     config = load_config(path)
     runner = _make_runner(config, episodes, seed, record_frames, num_envs, env_config)
     try:
@@ -124,7 +136,7 @@ def evaluate_checkpoint(
         raise damaged(path, error) from error
     except RuntimeError as error:  # torch, on weights of another shape
         raise ValueError(f"Checkpoint {path} does not fit the environment with env_config={env_config}: {error}") from error
-    return _play(runner, episodes)
+    return runner
 
 
 def evaluate_algorithm(algo: Any, episodes: int = 100, seed: int = 0, num_envs: int = 16) -> Evaluation:
