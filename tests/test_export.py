@@ -119,6 +119,7 @@ def test_actions_are_those_of_the_env_runner(played, file_format, tmp_path):
     path, seen, done = played
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*already in registry")  # Gymnasium's, of RLlib's second runner
         export = export_actors(path, file_format, tmp_path / "out")
         actors = load_actors(export.folder)
     assert set(actors) == set(seen)
@@ -234,7 +235,7 @@ def test_numpy_has_every_activation(tmp_path, activation):
     np.testing.assert_allclose(load_actors(tmp_path)["a"].batch(x), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "uint64"])
 def test_integer_actions_of_every_type(dtype):
     import onnxruntime
 

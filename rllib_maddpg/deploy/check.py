@@ -21,7 +21,7 @@ from rllib_maddpg.rl_module import HEAD_OUTPUT, MADDPGTorchRLModule
 NUM_OBSERVATIONS = 1000
 TOLERANCE = 1e-5
 # Observations are drawn from their space first, then from normal distributions that are this wide.
-_WIDTHS = (None, 1.0, 100.0, 10_000.0)
+_WIDTHS = (None, 1.0, 10.0, 100.0)
 # Rounding errors inside of a network may be this much larger than the effect of the last bit of its input.
 _ROUNDING = 16.0
 
