@@ -213,7 +213,7 @@ def make_codec(space: gym.Space, head: str = "tanh", agent: str = "") -> ActionC
     """The codec of an action space.
 
     Args:
-        space: Box with finite bounds and a float dtype, Discrete or MultiDiscrete.
+        space: Box with finite bounds of float32 or float64, Discrete or MultiDiscrete.
         head: "tanh" or "softmax", for Box spaces. "softmax" needs a one-dimensional Box(0, 1).
         agent: Named in errors.
 
@@ -227,9 +227,9 @@ def make_codec(space: gym.Space, head: str = "tanh", agent: str = "") -> ActionC
             f"Agent {agent!r}: action space {space} is not supported. MADDPG knows Box, Discrete and MultiDiscrete; wrap "
             "the env so that the agent has one of these (for example flatten a Tuple of Discretes into a MultiDiscrete)."
         )
-    if not np.issubdtype(space.dtype, np.floating):
+    if space.dtype not in (np.float32, np.float64):  # RLlib scales no other boxes to their bounds
         raise ValueError(
-            f"Agent {agent!r}: action space {space} is a Box of dtype {space.dtype}. Boxes must be float; use "
+            f"Agent {agent!r}: action space {space} is a Box of dtype {space.dtype}. Boxes must be float32 or float64; use "
             "MultiDiscrete for integer actions."
         )
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):

@@ -24,6 +24,7 @@ import gymnasium as gym
 
 from rllib_maddpg import __version__
 from rllib_maddpg.bench.command import add_bench
+from rllib_maddpg.deploy.command import add_export
 from rllib_maddpg.evaluation import Estimate, Evaluation, evaluate_checkpoint, load_config
 from rllib_maddpg.plot_command import add_plot
 from rllib_maddpg.plots import save_gif
@@ -94,6 +95,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_plot(commands, verbose)
     add_sweep(commands, verbose)
     add_bench(commands, verbose)
+    add_export(commands, verbose)
     return parser
 
 

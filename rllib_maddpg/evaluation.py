@@ -120,13 +120,26 @@ def evaluate_checkpoint(
         raise ValueError("An env either records frames or shows a window, not both: `record_frames` or `render`.")
     if render:
         _check_display()
-    path = Path(checkpoint)
-    config = load_config(path)
     render_mode = "human" if render else "rgb_array" if record_frames else None
     with _drawing_unseen() if record_frames else contextlib.nullcontext():
-        runner = _make_runner(config, episodes, seed, record_frames, 1 if render else num_envs, env_config, render_mode)
-        _restore(runner, path, env_config)
+        envs = 1 if render else num_envs
+        runner = restored_runner(Path(checkpoint), episodes, seed, record_frames, envs, env_config, render_mode)
         return _play(runner, episodes)
+
+
+def restored_runner(
+    path: Path,
+    episodes: int = 1,
+    seed: int = 0,
+    record_frames: int = 0,
+    num_envs: int = 1,
+    env_config: dict | None = None,
+    render_mode: str | None = None,
+) -> Any:
+    """An env runner with the actors and connectors of a checkpoint; arguments and errors as in `evaluate_checkpoint`."""
+    runner = _make_runner(load_config(path), episodes, seed, record_frames, num_envs, env_config, render_mode)
+    _restore(runner, path, env_config)
+    return runner
 
 
 def evaluate_algorithm(algo: Any, episodes: int = 100, seed: int = 0, num_envs: int = 16) -> Evaluation:

@@ -22,7 +22,7 @@ def add_plot(commands: Any, common: argparse.ArgumentParser) -> None:
     command = commands.add_parser(
         "plot",
         parents=[common],
-        help="learning curves: mean and 95 % band over seeds",
+        help="learning curves: mean and 95 %% band over seeds",
         description="Draws learning curves. Runs that differ only in their seed are one line, their mean, with a 95 % band.",
         epilog=f"example: {PROGRAM} results/spread_s0 results/spread_s1 results/spread_s2 --per-agent --out spread.png",
     )

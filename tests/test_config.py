@@ -188,6 +188,7 @@ class OneAgent(LedgerEnv):
     [
         (gym.spaces.Box(-np.inf, 1.0, (2,)), "unbounded"),
         (gym.spaces.Box(0, 5, (2,), np.int64), "Boxes must be float"),
+        (gym.spaces.Box(0, 5, (2,), np.float16), "Boxes must be float32 or float64"),
         (gym.spaces.MultiBinary(3), "MADDPG knows Box, Discrete and MultiDiscrete"),
         (gym.spaces.Tuple([gym.spaces.Discrete(2)]), "MADDPG knows Box, Discrete and MultiDiscrete"),
     ],

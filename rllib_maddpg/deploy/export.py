@@ -1,0 +1,198 @@
+"""From a checkpoint to a folder of actors that play without Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.rllib.connectors.common.flatten_observations import FlattenObservations
+
+from rllib_maddpg.deploy import maddpg_actors
+from rllib_maddpg.deploy.check import NUM_OBSERVATIONS, TOLERANCE, check_actor
+from rllib_maddpg.deploy.formats import FORMATS, Format, describe_network
+from rllib_maddpg.deploy.maddpg_actors import MANIFEST, SCHEMA, load_actors
+from rllib_maddpg.deploy.program import ActorProgram
+from rllib_maddpg.deploy.spaces import describe_action, describe_observation
+from rllib_maddpg.envs import resolve_env
+from rllib_maddpg.envs.errors import did_you_mean
+from rllib_maddpg.envs.sources import ModuleSource
+from rllib_maddpg.evaluation import restored_runner
+from rllib_maddpg.fast_path import DEFAULT_CONNECTORS
+from rllib_maddpg.layout import AgentSlot
+from rllib_maddpg.noise_connector import AddExplorationNoise
+from rllib_maddpg.rl_module import MADDPGTorchRLModule
+from rllib_maddpg.run_folder import find_checkpoint, versions
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export made.
+
+    Attributes:
+        folder: Where it lies.
+        manifest: The content of its manifest.json.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+
+
+def export_actors(checkpoint: str | Path, file_format: str = "onnx", out: str | Path | None = None) -> Export:
+    """Writes one decentralized actor for each agent and checks each against its RLModule; needs no running Ray.
+
+    The folder appears when all is written and checked, so a folder that is there is whole.
+
+    Args:
+        checkpoint: Checkpoint folder, or run folder (its newest checkpoint).
+        file_format: One of `FORMATS`.
+        out: New or empty folder. None: `exported_<format>` in the run folder, or beside a checkpoint that is in none.
+
+    Raises:
+        ValueError: If the format is unknown or its packages are missing, there is no checkpoint, the folder is not empty or
+            cannot be written, the actors cannot be exported, or they differ from their RLModules by more than 1e-5.
+    """
+    if file_format not in FORMATS:
+        raise ValueError(f"--format {file_format!r} must be one of {list(FORMATS)}.{did_you_mean(file_format, FORMATS)}")
+    fmt = FORMATS[file_format]
+    fmt.require(file_format)
+    path, run = find_checkpoint(checkpoint)
+    folder = Path(out) if out is not None else (run.path if run else path.parent) / f"exported_{file_format}"
+    _check_free(folder)
+    unfinished = folder.absolute().parent / f".unfinished-{folder.name}-{os.getpid()}"
+    runner = restored_runner(path)
+    try:
+        unfinished.mkdir(parents=True)
+        manifest = _write(unfinished, runner, file_format, fmt, path)
+        if folder.is_dir():
+            folder.rmdir()
+        unfinished.rename(folder)
+    except OSError as error:
+        raise ValueError(
+            f"--out {folder} cannot be written: {error}. Name a folder that can be, on a disk with room."
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        runner.stop()
+    return Export(folder, manifest)
+
+
+def _check_free(folder: Path) -> None:
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise ValueError(f"--out {folder} cannot be read: {error}. Name another folder.") from error
+    if taken:
+        raise ValueError(f"--out {folder} exists and is not an empty folder. Name another one; nothing is overwritten.")
+
+
+def _write(folder: Path, runner: Any, name: str, fmt: Format, checkpoint: Path) -> dict[str, Any]:
+    """Writes everything into `folder`, checks it, and returns the manifest."""
+    _check_connectors(runner)
+    env = runner.env.envs[0].unwrapped
+    agents: dict[str, dict[str, Any]] = {}
+    contents: dict[str, bytes] = {}  # by module, whose agents share a network
+    files = _file_names([str(slot.agent) for slot in runner.layout.slots], fmt.suffix)
+    for slot in runner.layout.slots:
+        space = env.get_observation_space(slot.agent)
+        program = _program(runner, slot, space)
+        if slot.module not in contents:
+            contents[slot.module] = _encode(fmt, program, slot)
+        file = files[str(slot.agent)]
+        (folder / file).write_bytes(contents[slot.module])
+        entry = {"file": file, "module": str(slot.module), "observation": program.inputs, "action": describe_action(slot.codec)}
+        if name == "safetensors":
+            entry["network"] = describe_network(program)
+        agents[str(slot.agent)] = entry
+    manifest = {
+        "schema": SCHEMA,
+        "format": name,
+        "env": _describe_env(runner.config),
+        "checkpoint": str(checkpoint),
+        "versions": versions(),
+        "agents": agents,
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    shutil.copy(maddpg_actors.__file__, folder / "maddpg_actors.py")
+    # As whoever uses them will load them, from the files.
+    actors = load_actors(folder)
+    largest = {}
+    for slot in runner.layout.slots:
+        module, space = runner.module[slot.module].unwrapped(), env.get_observation_space(slot.agent)
+        largest[str(slot.agent)] = check_actor(actors[str(slot.agent)], module, space)
+    manifest["check"] = {"observations": NUM_OBSERVATIONS, "tolerance": TOLERANCE, "largest_difference": largest}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    return manifest
+
+
+def _check_connectors(runner: Any) -> None:
+    """Only what an `ActorProgram` does, too, may lie between the env and the actor.
+
+    Raises:
+        ValueError: Naming the connector that does something else.
+    """
+    for piece in (*runner._env_to_module.connectors, *runner._module_to_env.connectors):
+        flattens = isinstance(piece, FlattenObservations) and not (piece._keys_to_remove or piece._agent_ids)
+        if type(piece) not in (*DEFAULT_CONNECTORS, AddExplorationNoise) and not flattens:
+            raise ValueError(
+                f"Connector {type(piece).__name__} changes what goes into or comes out of the actors, and cannot be exported "
+                "with them. Do its work in the env (a wrapper), or in the network (`build_actor`), and train so."
+            )
+
+
+def _program(runner: Any, slot: AgentSlot, space: Any) -> ActorProgram:
+    module = runner.module[slot.module].unwrapped()
+    if not isinstance(module, MADDPGTorchRLModule):
+        raise ValueError(f"Module {slot.module!r} is a {type(module).__name__}, not a MADDPGTorchRLModule.")
+    for name in ("_forward", "_forward_inference", "forward_inference"):
+        if getattr(type(module), name) is not getattr(MADDPGTorchRLModule, name):
+            raise ValueError(
+                f"Module {slot.module!r} of class {type(module).__name__} overrides `{name}`, which is not exported: only the "
+                "network of `build_actor` is. Do its work there."
+            )
+    module.eval().cpu()  # whatever the network draws in training, it plays without
+    return ActorProgram(module.actor, describe_observation(space, str(slot.agent)), slot.codec).eval()
+
+
+def _encode(fmt: Format, program: ActorProgram, slot: AgentSlot) -> bytes:
+    try:
+        return fmt.encode(program)
+    except ValueError as error:
+        raise ValueError(f"Module {slot.module!r}: {error}") from error
+    except Exception as error:  # of torch's many, whichever the tracing of a network of the user's raises
+        text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise ValueError(
+            f"Module {slot.module!r}: its actor, a {type(program.actor).__name__}, cannot be traced "
+            f"({type(error).__name__}: {text}). Its steps must not depend on the values in its input."
+        ) from error
+
+
+def _describe_env(config: Any) -> dict[str, Any]:
+    """Name and config; and for one that comes as a module with `parallel_env`, that module."""
+    name = config.env if isinstance(config.env, str) else None
+    creator = resolve_env(config.env)
+    source = creator.source
+    settings = json.loads(json.dumps(dict(config.env_config), default=repr))
+    return {
+        "name": name or source.name,
+        "config": settings,
+        "module": source.module if isinstance(source, ModuleSource) else None,
+    }
+
+
+def _file_names(agents: list[str], suffix: str) -> dict[str, str]:
+    """Agent -> file name that every file system takes, and that no two agents share."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for agent in agents:
+        stem = name = re.sub(r"[^A-Za-z0-9_.-]+", "-", agent).lstrip(".") or "agent"
+        number = 2
+        while name.lower() in taken:
+            name, number = f"{stem}-{number}", number + 1
+        taken.add(name.lower())
+        names[agent] = name + suffix
+    return names

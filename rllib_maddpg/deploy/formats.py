@@ -1,0 +1,128 @@
+"""The file formats: from an `ActorProgram` to the bytes of its file."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rllib_maddpg.deploy.program import ActorProgram
+from rllib_maddpg.networks import ACTIVATIONS
+from rllib_maddpg.stacking import is_plain_mlp
+
+# Of the observations that a program is traced with; not 1, which torch would take for a constant.
+_TRACED_BATCH = 2
+_NAMES = {type(make()): name for name, make in ACTIVATIONS.items() if name != "swish"}  # "silu" by another name
+
+
+@dataclass(frozen=True)
+class Format:
+    """One file format.
+
+    Attributes:
+        suffix: Of its files.
+        packages: What is imported to write and check it, beside the package's own requirements.
+        encode: Program -> content of its file.
+    """
+
+    suffix: str
+    packages: tuple[str, ...]
+    encode: Callable[[ActorProgram], bytes]
+
+    def require(self, name: str) -> None:
+        """Refuses where a package is missing.
+
+        Raises:
+            ValueError: Naming it, and how to install it.
+        """
+        for package in self.packages:
+            try:
+                importlib.import_module(package)
+            except ImportError as error:
+                raise ValueError(
+                    f"--format {name} needs the package {package}, which cannot be imported ({error}). Install it: "
+                    "pip install rllib-maddpg[export]"
+                ) from error
+
+
+def to_onnx(program: ActorProgram) -> bytes:
+    """An ONNX model with a batch axis of any size; inputs are named as in the manifest, the output is `action`."""
+    batch = torch.export.Dim("batch")
+    with _quiet():
+        exported = torch.onnx.export(
+            program,
+            program.example(_TRACED_BATCH),
+            dynamo=True,
+            dynamic_shapes=(tuple({0: batch} for _ in program.inputs),),
+            input_names=[spec["name"] for spec in program.inputs],
+            output_names=["action"],
+            verbose=False,
+        )
+    return exported.model_proto.SerializeToString()
+
+
+def to_torchscript(program: ActorProgram) -> bytes:
+    """A traced torch.jit program."""
+    file = io.BytesIO()
+    with _quiet():
+        torch.jit.save(torch.jit.trace(program, program.example(_TRACED_BATCH)), file)
+    return file.getvalue()
+
+
+def to_safetensors(program: ActorProgram) -> bytes:
+    """The weights alone; `describe_network` and the manifest have the rest.
+
+    Raises:
+        ValueError: If the actor is not an `MLP`.
+    """
+    from safetensors.torch import save
+
+    describe_network(program)
+    layers = enumerate(program.actor.linears)
+    weights = {f"{i}.{name}": p.detach().contiguous() for i, layer in layers for name, p in layer.named_parameters()}
+    return save(weights, metadata={"format": "pt"})
+
+
+def describe_network(program: ActorProgram) -> dict[str, Any]:
+    """What the weights do not tell of an `MLP`.
+
+    Raises:
+        ValueError: If the actor is something else.
+    """
+    actor = program.actor
+    hooks = actor._forward_hooks or actor._forward_pre_hooks
+    if not is_plain_mlp(actor) or hooks or type(actor.activation) not in _NAMES:
+        raise ValueError(
+            f"The actor is a {type(actor).__name__} of your own, and safetensors holds weights only, which say nothing of how "
+            "it computes. Use --format onnx or --format torchscript, which trace it."
+        )
+    widths = [actor.linears[0].in_features, *(layer.out_features for layer in actor.linears)]
+    return {"activation": _NAMES[type(actor.activation)], "widths": widths}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back what torch has to say about itself: deprecations, and operators of packages that nobody uses here."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+FORMATS = {
+    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), to_onnx),
+    "torchscript": Format(".pt", (), to_torchscript),
+    "safetensors": Format(".safetensors", ("safetensors",), to_safetensors),
+}
