@@ -33,6 +33,7 @@ from rllib_maddpg.checkpoints import FOLDERS, LAYOUT, damaged, module_folders, r
 from rllib_maddpg.collecting import Collected, RolloutCollector
 from rllib_maddpg.config import MADDPGConfig
 from rllib_maddpg.env_runner import EPISODE_NUMBERS
+from rllib_maddpg.joint_algorithm import JointAlgorithm
 from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.replay import JointReplayBuffer
@@ -46,7 +47,7 @@ MAX_UPDATES_PER_CALL = 16
 logger = logging.getLogger(__name__)
 
 
-class MADDPG(Algorithm):
+class MADDPG(JointAlgorithm):
     """Multi-Agent Deep Deterministic Policy Gradient (Lowe et al. 2017) on RLlib's new API stack."""
 
     config: MADDPGConfig
@@ -186,10 +187,10 @@ class MADDPG(Algorithm):
         if runner is None:
             return
         if learners.is_local:
-            runner.set_weights(learners._learner._weights_seq_no, learners._learner.actor_state())
+            runner.set_actors(learners._learner._weights_seq_no, learners._learner.actor_state())
         else:
             number, vector = self._new_weights
-            runner.set_weights(number, runner.split_weights(vector))
+            runner.set_actors(number, runner.split_weights(vector))
 
     # ------------------------------------------------------------------------------------------ reporting
 
@@ -347,7 +348,7 @@ class MADDPG(Algorithm):
             folders.append(REPLAY_BUFFER)
         return {**super().get_metadata(), LAYOUT: self.layout.description(), FOLDERS: folders}
 
-    @override(Algorithm)
+    @override(JointAlgorithm)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """Restores a checkpoint.
 
