@@ -378,11 +378,12 @@ class MADDPGConfig(AlgorithmConfig):
     def get_evaluation_config_object(self) -> AlgorithmConfig | None:
         """RLlib's, but noise-free unless the user's `evaluation_config` says otherwise."""
         config = super().get_evaluation_config_object()
-        if isinstance(self.evaluation_config, AlgorithmConfig):
-            # RLlib asks the evaluation's own config whether and with how many runners to evaluate, where nobody has set it.
-            own = [k for k in vars(self) if k.startswith("evaluation_") and k != "evaluation_config"]
-            config.update_from_dict({key: getattr(self, key) for key in own})
-        elif config is not None:
+        if config is None:
+            return None
+        # A whole config for the evaluation says nothing of how often to evaluate, but is what RLlib asks.
+        for key in [k for k in vars(self) if k.startswith("evaluation_") and k != "evaluation_config"]:
+            setattr(config, key, getattr(self, key))
+        if not isinstance(self.evaluation_config, AlgorithmConfig):
             config.explore = (self.evaluation_config or {}).get("explore", False)
         return config
 

@@ -19,15 +19,17 @@ class AgentMeanStdFilter(MeanStdFilter):
     @classmethod
     def like(cls, other: MeanStdFilter) -> AgentMeanStdFilter:
         """A filter with the settings of RLlib's."""
-        return cls(
-            input_observation_space=other.input_observation_space,
-            input_action_space=other.input_action_space,
+        same = cls(
             multi_agent=True,
             de_mean_to_zero=other.de_mean_to_zero,
             de_std_to_one=other.de_std_to_one,
             clip_by_value=other.clip_by_value,
             update_stats=other._update_stats,
         )
+        # Not by the constructor: RLlib's asks for the settings when it gets the spaces.
+        same.input_action_space = other.input_action_space
+        same.input_observation_space = other.input_observation_space
+        return same
 
     @override(ConnectorV2)
     def merge_states(self, states: list[dict[str, Any]]) -> dict[str, Any]:

@@ -20,13 +20,10 @@ class JointAlgorithm(Algorithm):
 
     @override(Algorithm)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        super().restore_from_path(path, *args, **kwargs)
         if COMPONENT_LEARNER_GROUP in (kwargs.get("component") or ""):
-            # Restored past the Learner, the weights have the number of the old ones, which env runners would keep.
+            # Restored past the Learner, the weights would have the number of the old ones, which env runners then keep.
             self.learner_group.foreach_learner(lambda learner: learner.count_weights())
-            for group in (self.env_runner_group, self.eval_env_runner_group):
-                if group:
-                    group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+        super().restore_from_path(path, *args, **kwargs)
 
     # ------------------------------------------------------------------------------------------ fixed modules
 

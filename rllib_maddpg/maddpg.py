@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
     ALL_MODULES,
@@ -67,6 +68,10 @@ class MADDPG(JointAlgorithm):
             self.layout, capacity=buffer["capacity"], seed=self.config.seed, device=buffer["device"]
         )
         self.collector = RolloutCollector(self.env_runner_group, self.config)
+        if self.config.num_env_runners and self.env_runner is not None:
+            # RLlib leaves the local runner out, where `get_module()` looks.
+            module = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
+            self.env_runner.set_state(self.learner_group.get_state(module, inference_only=True)[COMPONENT_LEARNER])
         # RLlib's own would wait for a dead runner, and the others with it.
         self.env_runner_group.probe_unhealthy_env_runners = lambda: self.collector.probe()
         # New actors for the remote env runners.

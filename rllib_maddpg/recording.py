@@ -41,9 +41,9 @@ def make_folder(output: str | Path) -> tuple[pa.fs.FileSystem, str]:
 class Recorder:
     """Writes the episodes of one env runner to `output/training` or `output/evaluation`.
 
-    Columns: `eps_id`, `t` (env steps since the episode's start), `truncated` (whether a time limit ends the episode here), and
-    for each agent `<agent>/obs`, `<agent>/next_obs` (as the module saw them), `<agent>/action` (as the env got it),
-    `<agent>/reward`, `<agent>/terminated`, `<agent>/alive` (whether it acts in this row; if not, its other values are zeros).
+    Columns: `eps_id`, `t` (env steps since the episode's start), and for each agent `<agent>/obs`, `<agent>/next_obs` (as the
+    module saw them), `<agent>/action` (as the env got it), `<agent>/reward`, `<agent>/terminated`, `<agent>/truncated`,
+    `<agent>/alive` (whether it acts in this row; if not, its other values are zeros, but for `next_obs` when it joins next).
     """
 
     def __init__(self, layout: JointLayout, config: Any, worker_index: int):
@@ -82,16 +82,15 @@ class Recorder:
     def _table(self, episode: MultiAgentEpisode) -> pa.Table:
         rollout = rollout_from_episodes([episode], self.layout)
         steps, columns = len(rollout), rollout.columns
-        truncated = np.zeros(steps, bool)
-        if steps:
-            truncated[-1] = episode.is_truncated
         table: dict[str, Any] = {
             "eps_id": pa.array([episode.id_] * steps, pa.string()),
             "t": episode.env_t_started + np.arange(steps),
-            "truncated": truncated,
         }
         for i, slot in enumerate(self.layout.slots):
             alive = columns["alive"][:, i] > 0
+            truncated = np.zeros(steps, bool)
+            if alive.any() and episode.agent_episodes[slot.agent].is_truncated:
+                truncated[np.flatnonzero(alive)[-1]] = True
             actions = np.asarray(slot.codec.to_env(columns["actions"][:, slot.actions]))
             # The code of nobody's action may stand for some action.
             actions = np.where(alive.reshape(-1, *[1] * (actions.ndim - 1)), actions, 0).astype(actions.dtype)
@@ -101,6 +100,7 @@ class Recorder:
                 f"{slot.agent}/reward": columns["rewards"][:, i],
                 f"{slot.agent}/next_obs": _rows(columns["new_obs"][:, slot.obs]),
                 f"{slot.agent}/terminated": columns["terminateds"][:, i] > 0,
+                f"{slot.agent}/truncated": truncated,
                 f"{slot.agent}/alive": alive,
             }
         return pa.table(table)
