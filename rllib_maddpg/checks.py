@@ -10,16 +10,16 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
-from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
-from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_maddpg.actions import ACTOR_HEADS
 from rllib_maddpg.collecting import SAMPLE_MODES
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.exploration import NOISE_TYPES
 from rllib_maddpg.losses import CRITIC_LOSSES
-from rllib_maddpg.networks import ACTIVATIONS
+from rllib_maddpg.model_checks import check_models
+from rllib_maddpg.require import is_whole, near, require
+from rllib_maddpg.rllib_settings import check_classes, check_policies, check_recording, check_unheeded
 
 DEFAULT_BATCH = 1024  # joint rows for each Learner (paper, appendix)
 REPLAY_BUFFER_KEYS = ("type", "capacity", "device", "num_shards")
@@ -38,8 +38,6 @@ PER_MODULE_KEYS = (
     "others_actions",
     "gumbel_softmax_temperature",
 )
-# What the networks are made from; the rest of RLlib's model keys would be passed over.
-MODEL_KEYS = ("fcnet_hiddens", "fcnet_activation", "critic_fcnet_hiddens", "critic_fcnet_activation")
 
 
 def check_settings(config: AlgorithmConfig) -> None:
@@ -49,9 +47,12 @@ def check_settings(config: AlgorithmConfig) -> None:
     check_resources(config)
     check_numbers(config)
     check_choices(config)
-    check_networks(config)
+    check_models(config)
     check_replay(config)
-    check_modules(config)
+    check_classes(config)
+    check_policies(config)
+    check_unheeded(config)
+    check_recording(config)
 
 
 def check_api_stack(config: AlgorithmConfig) -> None:
@@ -61,13 +62,6 @@ def check_api_stack(config: AlgorithmConfig) -> None:
             "`api_stack`: MADDPG runs on RLlib's new API stack only (RLModule, Learner, EnvRunner). Leave "
             "`enable_rl_module_and_learner` and `enable_env_runner_and_connector_v2` True."
         )
-
-
-def require(config: AlgorithmConfig, key: str, ok: bool, allowed: str, mend: str, value: Any = NotProvided) -> None:
-    """Raises unless `ok`; `value` where it is not the config's attribute `key`."""
-    if not ok:
-        value = getattr(config, key) if value is NotProvided else value
-        raise ValueError(f"`{key}`={value!r} is not allowed: it must be {allowed}. {mend}")
 
 
 def check_keys(config: AlgorithmConfig) -> None:
@@ -82,16 +76,16 @@ def check_keys(config: AlgorithmConfig) -> None:
 def check_resources(config: AlgorithmConfig) -> None:
     """Counts of actors, the seed, and settings of RLlib that MADDPG would pass over."""
     for key in ("num_learners", "num_env_runners"):
-        require(config, key, _is_whole(getattr(config, key), 0), "a whole number >= 0", "0: the main process does it.")
-    require(config, "num_envs_per_env_runner", _is_whole(config.num_envs_per_env_runner, 1), "a whole number > 0", "")
+        require(config, key, is_whole(getattr(config, key), 0), "a whole number >= 0", "0: the main process does it.")
+    require(config, "num_envs_per_env_runner", is_whole(config.num_envs_per_env_runner, 1), "a whole number > 0", "")
     interval = config.broadcast_interval
-    require(config, "broadcast_interval", _is_whole(interval, 1), "a whole number > 0", "1: new weights in each round.")
+    require(config, "broadcast_interval", is_whole(interval, 1), "a whole number > 0", "1: new weights in each round.")
     timeout = config.sample_timeout_s
     ok = timeout is None or (_is_number(timeout) and timeout > 0)
     require(config, "sample_timeout_s", ok, "a number > 0, or None", "None: wait for fragments as long as it takes.")
     fast = config.env_runner_fast_path
     require(config, "env_runner_fast_path", isinstance(fast, bool), "True or False", "False: sample in RLlib's own loop.")
-    require(config, "seed", config.seed is None or _is_whole(config.seed, 0), "a whole number >= 0, or None", "")
+    require(config, "seed", config.seed is None or is_whole(config.seed, 0), "a whole number >= 0, or None", "")
     mend = "Batches reach the Learners as they lie in the replay buffer; change observations in `env_to_module_connector`."
     require(config, "learner_connector", config._learner_connector is None, "unset", mend, config._learner_connector)
     value = config._torch_lr_scheduler_classes
@@ -184,7 +178,7 @@ def check_choices(config: AlgorithmConfig) -> None:
     }
     for key, allowed in choices.items():
         value = getattr(config, key)
-        require(config, key, value in allowed, f"one of {list(allowed)}", _near(value, allowed))
+        require(config, key, value in allowed, f"one of {list(allowed)}", near(value, allowed))
     require(
         config,
         "normalize_actions",
@@ -194,45 +188,16 @@ def check_choices(config: AlgorithmConfig) -> None:
     )
 
 
-def check_networks(config: AlgorithmConfig) -> None:
-    """Keys and values of `model_config`."""
-    model, default = config.model_config, vars(DefaultModelConfig())
-    mend = "Stateful modules are not supported; stack frames instead (`env_config={'wrappers': [['frame_stack_v2', {}]]}`)."
-    require(config, "model_config['use_lstm']", not model.get("use_lstm"), "False", mend, True)
-    for key, value in model.items():
-        # A whole `DefaultModelConfig` may be given; what it has beyond our keys must be as it came.
-        if key not in MODEL_KEYS and (key not in default or value != default[key]):
-            mend = "Override `MADDPGTorchRLModule.build_actor` and `build_critic` for other networks."
-            raise ValueError(
-                f"`model_config['{key}']` is no setting of MADDPG's networks.{did_you_mean(key, MODEL_KEYS)} {mend}"
-            )
-    for prefix in ("", "critic_"):
-        unset = (None,) if prefix else ()
-        key, activation = f"{prefix}fcnet_activation", model.get(f"{prefix}fcnet_activation")
-        allowed = (*unset, *ACTIVATIONS)
-        require(
-            config,
-            f"model_config['{key}']",
-            activation in allowed,
-            f"one of {list(allowed)}",
-            _near(activation, allowed),
-            activation,
-        )
-        key, hiddens = f"{prefix}fcnet_hiddens", model.get(f"{prefix}fcnet_hiddens")
-        ok = hiddens in unset or (isinstance(hiddens, (list, tuple)) and all(_is_whole(n, 1) for n in hiddens))
-        require(config, f"model_config['{key}']", ok, "a list of layer widths", "For example [64, 64].", hiddens)
-
-
 def check_replay(config: AlgorithmConfig) -> None:
     """Batch and replay buffer fit each other."""
     learners, total, own = config.num_learners or 1, config.train_batch_size, config.train_batch_size_per_learner
     if total is not None:
         mend = "Set `train_batch_size_per_learner` instead."
-        require(config, "train_batch_size", _is_whole(total, 1), "a whole number > 0", mend)
+        require(config, "train_batch_size", is_whole(total, 1), "a whole number > 0", mend)
         require(config, "train_batch_size", total % learners == 0, f"divisible by the {learners} Learners", mend)
         agree = own in (DEFAULT_BATCH, total // learners)
         require(config, "train_batch_size", agree, f"unset beside `train_batch_size_per_learner`={own}", "Set one of the two.")
-    require(config, "train_batch_size_per_learner", _is_whole(own, 1), "a whole number > 0", "The paper uses 1024.")
+    require(config, "train_batch_size_per_learner", is_whole(own, 1), "a whole number > 0", "The paper uses 1024.")
     buffer = config.replay_buffer_config
     unknown = sorted(set(buffer) - set(REPLAY_BUFFER_KEYS))
     require(config, "replay_buffer_config", not unknown, f"made of {list(REPLAY_BUFFER_KEYS)}", f"Drop {unknown}.")
@@ -245,7 +210,7 @@ def check_replay(config: AlgorithmConfig) -> None:
         buffer["type"],
     )
     capacity, key = buffer["capacity"], "replay_buffer_config['capacity']"
-    require(config, key, _is_whole(capacity, 1), "a whole number of env steps", "The paper uses 1,000,000.", capacity)
+    require(config, key, is_whole(capacity, 1), "a whole number of env steps", "The paper uses 1,000,000.", capacity)
     require(
         config,
         key,
@@ -283,53 +248,9 @@ def check_replay_device(config: AlgorithmConfig) -> None:
         require(config, key, not config.replay_buffer_config["num_shards"], "'cpu' with `num_shards`", mend, device)
 
 
-def check_modules(config: AlgorithmConfig) -> None:
-    """Env runner and module classes are MADDPG's or made from them."""
-    from rllib_maddpg.env_runner import MADDPGEnvRunner
-    from rllib_maddpg.rl_module import MADDPGTorchRLModule
-
-    require(
-        config,
-        "env_runner_cls",
-        isinstance(config.env_runner_cls, type) and issubclass(config.env_runner_cls, MADDPGEnvRunner),
-        "MADDPGEnvRunner or a subclass",
-        "Other runners return no joint rows.",
-    )
-    spec = config._rl_module_spec
-    specs = spec.rl_module_specs if isinstance(spec, MultiRLModuleSpec) else {"": spec} if spec else {}
-    for module_spec in (specs if isinstance(specs, dict) else {"": specs}).values():
-        cls = module_spec.module_class
-        if cls is None:
-            continue
-        require(
-            config,
-            "rl_module_spec",
-            issubclass(cls, MADDPGTorchRLModule),
-            "made of MADDPGTorchRLModule or subclasses",
-            "Subclass it and override `build_actor` and `build_critic`.",
-            cls.__name__,
-        )
-        require(
-            config,
-            "rl_module_spec",
-            cls.get_initial_state is MADDPGTorchRLModule.get_initial_state,
-            "made of stateless modules",
-            f"Remove `get_initial_state` from {cls.__name__}; stack frames instead.",
-            cls.__name__,
-        )
-
-
 def unknown_key_message(key: str, known: list[str]) -> str:
     """Text for a key that no setting has."""
-    return f"`{key}` is no setting of MADDPG. {_near(key, known)}"
-
-
-def _near(value: Any, allowed: Any) -> str:
-    return did_you_mean(str(value), map(str, allowed)).strip() or "See `MADDPGConfig.training` for all settings."
-
-
-def _is_whole(x: Any, least: int) -> bool:
-    return isinstance(x, int) and not isinstance(x, bool) and x >= least
+    return f"`{key}` is no setting of MADDPG. {near(key, known)}"
 
 
 def _is_number(x: Any) -> bool:

@@ -73,7 +73,7 @@ class RolloutCollector:
         """One round.
 
         Args:
-            weights: What `MADDPGEnvRunner.set_weights` takes, if there are new ones.
+            weights: What `MADDPGEnvRunner.set_actors` takes, if there are new ones.
             want_metrics: Whether the fragments that are asked for now shall bring the runners' metrics.
         """
         if not self.group.num_remote_env_runners():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
+import tree
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.connectors.env_to_module import AddObservationsFromEpisodesToBatch
@@ -27,9 +28,12 @@ from rllib_maddpg.checks import (
     check_settings,
     unknown_key_message,
 )
+from rllib_maddpg.connectors import use_agent_filters
 from rllib_maddpg.envs import EnvSpaces, probe_env
 from rllib_maddpg.layout import JointLayout, check_shared_modules
+from rllib_maddpg.model_checks import check_spec_modules
 from rllib_maddpg.replay.buffer import check_memory
+from rllib_maddpg.rllib_settings import check_policy_values
 
 DEFAULT_REPLAY_BUFFER_CONFIG = {"type": "JointReplayBuffer", "capacity": 1_000_000, "device": "cpu", "num_shards": 0}
 
@@ -51,6 +55,9 @@ class AgentMapping:
 
     def __hash__(self) -> int:
         return hash(repr(self.module_of))
+
+    def __repr__(self) -> str:
+        return f"AgentMapping({self.module_of})"
 
 
 class MADDPGConfig(AlgorithmConfig):
@@ -114,6 +121,7 @@ class MADDPGConfig(AlgorithmConfig):
         self.disable_env_checking = True  # RLlib's check refuses games of one step, such as matrix games
         self.min_sample_timesteps_per_iteration = 1000
         self.policy_mapping_fn: Callable = AgentMapping()
+        self.output_write_episodes = False  # recordings are joint rows; RLlib's episodes are of single agents
         self._dont_auto_sync_env_runner_states = True  # `MADDPG.step` does it
 
     @override(AlgorithmConfig)
@@ -224,6 +232,7 @@ class MADDPGConfig(AlgorithmConfig):
         """As RLlib's `multi_agent`; `policy_mapping_fn` may also be a dict of agent ids to module ids."""
         if isinstance(policy_mapping_fn, Mapping) and "type" not in policy_mapping_fn:
             policy_mapping_fn = AgentMapping(policy_mapping_fn)
+        check_policy_values(kwargs.get("policies"))
         super().multi_agent(policy_mapping_fn=policy_mapping_fn, **kwargs)
         return self
 
@@ -297,6 +306,7 @@ class MADDPGConfig(AlgorithmConfig):
                     f"`policy_mapping_fn` maps agent {agent!r} to {module!r}, which is not in `policies` "
                     f"{sorted(self.policies)}. Add it to `policies` or change the mapping."
                 )
+        check_spec_modules(self, used)
         if isinstance(self._rl_module_spec, MultiRLModuleSpec):
             # RLlib tells env spaces to the modules of this spec only, so the user's has to have all of them.
             for module in used:
@@ -367,15 +377,26 @@ class MADDPGConfig(AlgorithmConfig):
         if not flat and not any(isinstance(piece, FlattenObservations) for piece in pipeline.connectors):
             flatten = FlattenObservations(multi_agent=True, as_learner_connector=False)
             pipeline.insert_before(AddObservationsFromEpisodesToBatch, flatten)
+        use_agent_filters(pipeline)
         return pipeline
 
     @override(AlgorithmConfig)
     def get_evaluation_config_object(self) -> AlgorithmConfig | None:
         """RLlib's, but noise-free unless the user's `evaluation_config` says otherwise."""
         config = super().get_evaluation_config_object()
-        if config is not None and not isinstance(self.evaluation_config, AlgorithmConfig):
+        if config is None:
+            return None
+        # A whole config for the evaluation says nothing of how often to evaluate, but is what RLlib asks.
+        for key in [k for k in vars(self) if k.startswith("evaluation_") and k != "evaluation_config"]:
+            setattr(config, key, getattr(self, key))
+        if not isinstance(self.evaluation_config, AlgorithmConfig):
             config.explore = (self.evaluation_config or {}).get("explore", False)
         return config
+
+    @override(AlgorithmConfig)
+    def serialize(self) -> dict[str, Any]:
+        """RLlib's, with class paths also where it leaves classes, so that JSON takes all of it."""
+        return tree.map_structure(_class_path, super().serialize())
 
     @override(AlgorithmConfig)
     def get_rollout_fragment_length(self, worker_index: int = 0) -> int:
@@ -384,6 +405,10 @@ class MADDPGConfig(AlgorithmConfig):
             return self.rollout_fragment_length
         num_envs = max(1, self.num_env_runners) * self.num_envs_per_env_runner
         return max(1, math.ceil(self.num_env_steps_per_update / num_envs))
+
+
+def _class_path(value: Any) -> Any:
+    return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else value
 
 
 def _is_flat_box(space: Any) -> bool:

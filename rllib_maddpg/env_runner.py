@@ -18,6 +18,7 @@ from rllib_maddpg.exploration import JointExploration, greedy
 from rllib_maddpg.fast_path import reason_for_stock_path
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.noise_connector import AddExplorationNoise
+from rllib_maddpg.recording import Recorder
 from rllib_maddpg.replay import JointRollout, rollout_from_episodes
 from rllib_maddpg.replay.remote import RemoteRollout
 from rllib_maddpg.sampling import JointSampler
@@ -58,6 +59,9 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
             noise = AddExplorationNoise()
             noise.runner = self
             self._module_to_env.insert_after(RemoveSingleTsTimeRankFromBatch, noise)
+        self._recorder: Recorder | None = None
+        if config.output and self.env is not None and self.layout is not None:
+            self._recorder = Recorder(self.layout, self.config, self.worker_index or 0)
 
     def _make_exploration(self) -> JointExploration:
         config = self.config
@@ -158,14 +162,14 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         """
         if weights is not None:
             number, vector = weights
-            self.set_weights(number, self.split_weights(vector))
+            self.set_actors(number, self.split_weights(vector))
         rollouts = self.sample()
         if self.config.replay_buffer_config["num_shards"]:
             rollouts = [RemoteRollout(rollout) for rollout in rollouts]
         return rollouts, self.get_metrics() if want_metrics else None
 
     @torch.no_grad()
-    def set_weights(self, number: int, tensors: Sequence[torch.Tensor]) -> None:
+    def set_actors(self, number: int, tensors: Sequence[torch.Tensor]) -> None:
         """Takes over the state of all actors, module by module in layout order, if it is newer than the present one.
 
         Args:
@@ -178,7 +182,7 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
             torch._foreach_copy_(mine, [new.view_as(old) for old, new in zip(mine, tensors, strict=True)])
 
     def split_weights(self, vector: np.ndarray) -> Sequence[torch.Tensor]:
-        """The vector of `get_actor_weights()` as `set_weights` takes it."""
+        """The vector of `get_actor_weights()` as `set_actors` takes it."""
         # A copy, because arrays from Ray are read-only, which torch does not know.
         return torch.from_numpy(vector.copy()).split([t.numel() for t in self._weights()])
 
@@ -198,11 +202,20 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         """In RLlib's own loop."""
         episodes = super()._sample(**asked)
         try:
-            return rollout_from_episodes(episodes, self.layout)
+            rollout = rollout_from_episodes(episodes, self.layout)
+            if self._recorder is not None:
+                self._recorder.record(episodes)
+            return rollout
         except ValueError as error:
             rollout = JointRollout.empty(self.layout, 0)
             rollout.error = str(error)
             return rollout
+
+    @override(MultiAgentEnvRunner)
+    def stop(self) -> None:
+        if self._recorder is not None:
+            self._recorder.close()
+        super().stop()
 
     def _sample_columns(self, *, explore: bool, force_reset: bool, **asked: Any) -> JointRollout:
         """In the columnar loop."""

@@ -233,6 +233,10 @@ class JointTorchLearner(TorchLearner):
         # One transfer from the device.
         return self._weights_seq_no, torch.cat([t.flatten() for t in self.actor_state()]).cpu().numpy()
 
+    def count_weights(self) -> None:
+        """Makes the present weights newer than all that env runners have."""
+        self._weights_seq_no += 1
+
     def actor_state(self) -> list[Tensor]:
         """All tensors that env runners have, module by module in layout order."""
         return [t for m in self.layout.modules for t in self._networks(m).actor_state()]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
     ALL_MODULES,
@@ -33,6 +34,7 @@ from rllib_maddpg.checkpoints import FOLDERS, LAYOUT, damaged, module_folders, r
 from rllib_maddpg.collecting import Collected, RolloutCollector
 from rllib_maddpg.config import MADDPGConfig
 from rllib_maddpg.env_runner import EPISODE_NUMBERS
+from rllib_maddpg.joint_algorithm import JointAlgorithm
 from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.replay import JointReplayBuffer
@@ -46,7 +48,7 @@ COUNTS = "counts"
 MAX_UPDATES_PER_CALL = 16
 
 
-class MADDPG(TunableAlgorithm):
+class MADDPG(JointAlgorithm, TunableAlgorithm):
     """Multi-Agent Deep Deterministic Policy Gradient (Lowe et al. 2017) on RLlib's new API stack."""
 
     config: MADDPGConfig
@@ -63,6 +65,10 @@ class MADDPG(TunableAlgorithm):
         self.layout: JointLayout = spec.model_config["layout"]
         self.replay_buffer = self._make_replay_buffer()
         self.collector = RolloutCollector(self.env_runner_group, self.config)
+        if self.config.num_env_runners and self.env_runner is not None:
+            # RLlib leaves the local runner out, where `get_module()` looks.
+            module = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
+            self.env_runner.set_state(self.learner_group.get_state(module, inference_only=True)[COMPONENT_LEARNER])
         # RLlib's own would wait for a dead runner, and the others with it.
         self.env_runner_group.probe_unhealthy_env_runners = lambda: self.collector.probe()
         # New actors for the remote env runners.
@@ -197,10 +203,10 @@ class MADDPG(TunableAlgorithm):
         if runner is None:
             return
         if learners.is_local:
-            runner.set_weights(learners._learner._weights_seq_no, learners._learner.actor_state())
+            runner.set_actors(learners._learner._weights_seq_no, learners._learner.actor_state())
         else:
             number, vector = self._new_weights
-            runner.set_weights(number, runner.split_weights(vector))
+            runner.set_actors(number, runner.split_weights(vector))
 
     # ------------------------------------------------------------------------------------------ reporting
 
@@ -366,7 +372,7 @@ class MADDPG(TunableAlgorithm):
             folders.append(REPLAY_BUFFER)
         return {**super().get_metadata(), LAYOUT: self.layout.description(), FOLDERS: folders}
 
-    @override(Algorithm)
+    @override(JointAlgorithm)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """Restores a checkpoint.
 

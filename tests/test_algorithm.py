@@ -121,6 +121,8 @@ def test_remote_runners_have_actors_only_and_the_learners_weights(build):
 def test_a_killed_runner_comes_back_with_other_games(build):
     config = small_config().env_runners(num_env_runners=2).fault_tolerance(restart_failed_env_runners=True)
     config.fault_tolerance(delay_between_env_runner_restarts_s=0)
+    recreated = []
+    config.callbacks(on_env_runners_recreated=lambda **arguments: recreated.append(arguments))
     algo = build(config)
     algo.train()
     algo.env_runner_group.foreach_env_runner(lambda r: os._exit(1) if r.worker_index == 2 else None, local_env_runner=False)
@@ -130,6 +132,13 @@ def test_a_killed_runner_comes_back_with_other_games(build):
         algo.train()  # the other one goes on
     assert algo.env_runner_group.num_healthy_remote_workers() == 2
     assert min(algo._episode_numbers[2]) >= max(before)
+    assert len(recreated) == 1
+    assert recreated[0] == {
+        "algorithm": algo,
+        "env_runner_group": algo.env_runner_group,
+        "env_runner_indices": [2],
+        "is_evaluation": False,
+    }
 
 
 def test_resume_in_a_new_process_equals_a_run_that_never_stopped(build, tmp_path):
