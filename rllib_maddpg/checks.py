@@ -221,7 +221,7 @@ def check_replay(config: AlgorithmConfig) -> None:
     )
 
     shards, key = buffer["num_shards"], "replay_buffer_config['num_shards']"
-    require(config, key, _is_whole(shards, 0), "a whole number >= 0", "0: the main process keeps the rows.", shards)
+    require(config, key, is_whole(shards, 0), "a whole number >= 0", "0: the main process keeps the rows.", shards)
     require(config, key, shards <= capacity, f"at most the capacity of {capacity} rows", "Some 4 shards are many.", shards)
     own = capacity // max(1, shards)
 

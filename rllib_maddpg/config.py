@@ -56,9 +56,6 @@ class AgentMapping:
     def __hash__(self) -> int:
         return hash(repr(self.module_of))
 
-    def __repr__(self) -> str:
-        return f"AgentMapping({self.module_of})"
-
 
 class MADDPGConfig(AlgorithmConfig):
     """Settings of MADDPG; defaults from the paper (Lowe et al. 2017, appendix) or its released code.
