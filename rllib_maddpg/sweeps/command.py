@@ -10,15 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ray.tune import CLIReporter, ProgressReporter
-
+from rllib_maddpg.reporting import MADDPGReporter
 from rllib_maddpg.run_folder import BEST_CHECKPOINT
 from rllib_maddpg.sweeps.pictures import text_of
 from rllib_maddpg.sweeps.ranking import RESULTS_FILE, UNFINISHED
 from rllib_maddpg.sweeps.resources import Placement
 from rllib_maddpg.sweeps.run import SweepObserver, SweepOptions, SweepSummary, run_sweep
 from rllib_maddpg.sweeps.schema import Sweep
-from rllib_maddpg.sweeps.search import ENV_STEPS
 
 PROGRAM = "rllib-maddpg sweep"
 _BEST_SHOWN = 5
@@ -54,7 +52,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     """
     names = ("file", "out", "resume", "num_samples", "max_concurrent", "address")
     options = SweepOptions(**{name: getattr(args, name) for name in names}, argv=tuple(argv))
-    summary = run_sweep(options, Screen(), make_reporter(), verbose=2 if args.verbose else 1)
+    summary = run_sweep(options, Screen(), MADDPGReporter(max_report_frequency=10), verbose=2 if args.verbose else 1)
     _print_summary(summary)
     if not summary.is_complete:
         again = [*options_again(options), "--resume"]
@@ -62,19 +60,6 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
         print(f"\nStopped with {left} of {summary.sweep.num_trials} trials left. Continue with: {shlex.join(again)}")
         return 128 + signal.SIGINT
     return 1 if summary.failed else 0
-
-
-def make_reporter() -> ProgressReporter | None:
-    """What is shown while trials run; None: what Tune chooses."""
-    columns = {"env_runners/episode_return_mean": "return", ENV_STEPS: "env steps", "time_total_s": "seconds"}
-    return _Table(metric_columns=columns, max_report_frequency=10)
-
-
-class _Table(CLIReporter):
-    """Tune's, without the line that prints all of RLlib's settings of the best trial."""
-
-    def set_search_properties(self, metric: str | None, mode: str | None) -> bool:
-        return True
 
 
 def options_again(options: SweepOptions) -> list[str]:

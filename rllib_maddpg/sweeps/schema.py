@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rllib_maddpg.envs.errors import did_you_mean
+from rllib_maddpg.require import is_whole
 from rllib_maddpg.sweeps.space import SECTION, Axis, read_axes
 from rllib_maddpg.sweeps.yaml_file import YamlFile
 
@@ -178,7 +179,7 @@ def _choice(file: YamlFile, key: str, default: str, known: dict[str, tuple]) -> 
 
 
 def _seeds(file: YamlFile, seeds: Any) -> list[int]:
-    ok = isinstance(seeds, list) and seeds and all(_is_whole(seed, 0) for seed in seeds)
+    ok = isinstance(seeds, list) and seeds and all(is_whole(seed, 0) for seed in seeds)
     if not ok or len(set(seeds)) < len(seeds):
         raise file.error(("seeds",), f"{seeds!r} must be a list of different whole numbers >= 0, such as [0, 1, 2].")
     return list(seeds)
@@ -189,20 +190,16 @@ def _whole(file: YamlFile, path: tuple[str, ...], value: Any, default: int | Non
         if default is None:
             raise file.error(path, "this is missing. Say when a trial is over, such as `stop: {env_steps: 100000}`.")
         return default
-    if not _is_whole(value, 1):
+    if not is_whole(value, 1):
         raise file.error(path, f"{value!r} must be a whole number > 0.")
     return value
-
-
-def _is_whole(x: Any, least: int) -> bool:
-    return isinstance(x, int) and not isinstance(x, bool) and x >= least
 
 
 def _check_search(sweep: Sweep) -> None:
     file = sweep.file
     grids = [axis for axis in sweep.axes if axis.is_grid]
     seed = sweep.search_options.get("seed", 0)
-    if not _is_whole(seed, 0):
+    if not is_whole(seed, 0):
         raise file.error(("search", "seed"), f"{seed!r} must be a whole number >= 0.")
     if sweep.scheduler == "pbt":
         if sweep.search == "optuna":
@@ -232,7 +229,7 @@ def _check_search(sweep: Sweep) -> None:
                 mend = "Use `search: random`."
                 raise file.error((SECTION, axis.key), f"optuna chooses among numbers and words, not lists. {mend}")
         startup = sweep.search_options.get("startup_points", 1)
-        if not _is_whole(startup, 1):
+        if not is_whole(startup, 1):
             raise file.error(("search", "startup_points"), f"{startup!r} must be a whole number > 0.")
 
 
@@ -248,7 +245,7 @@ def _check_scheduler(sweep: Sweep) -> None:
 
     for name, value in options.items():
         if name in ("grace_env_steps", "perturb_every"):
-            ok = _is_whole(value, 1) and value <= sweep.env_steps
+            ok = is_whole(value, 1) and value <= sweep.env_steps
             check(name, ok, f"a whole number of env steps, at most `stop.env_steps` = {sweep.env_steps}")
         elif name == "reduction_factor":
             check(name, number(value) and value > 1, "a number > 1: of so many trials one goes on")
