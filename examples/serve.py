@@ -75,12 +75,12 @@ def main() -> None:
 
     # A Ray of its own, whichever others run here.
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    serve.start(http_options={"host": "127.0.0.1", "port": args.port})
-    serve.run(ActorServer.bind(str(folder)), route_prefix="/")
     stop = threading.Event()
     # After `ray.init`, which sets handlers of its own.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    serve.start(http_options={"host": "127.0.0.1", "port": args.port})
+    serve.run(ActorServer.bind(str(folder)), route_prefix="/")
     print(f"Serving on http://127.0.0.1:{args.port}/ (Ctrl-C stops)", flush=True)
     stop.wait()
     serve.shutdown()

@@ -27,6 +27,6 @@ def test_tune_by_name(ray_session, tmp_path, monkeypatch):
     exec(BLOCKS[1], {})
 
 
-@pytest.mark.parametrize("command", re.findall(r"rllib-maddpg (?:train|evaluate|bench) .*", README))
+@pytest.mark.parametrize("command", re.findall(r"rllib-maddpg (?:train|evaluate|bench|export) .*", README))
 def test_commands_can_be_parsed(command):
     make_parser().parse_args(shlex.split(command)[1:])
