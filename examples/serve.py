@@ -11,14 +11,15 @@ Needs the extras `export` and `serve`.
 
 import argparse
 import importlib.util
+import json
 import signal
 import threading
 from pathlib import Path
 from typing import Any
 
 import ray
-from fastapi import Body, FastAPI, HTTPException
-from pydantic import BaseModel
+from fastapi import FastAPI, HTTPException, Request
+from pydantic import BaseModel, ValidationError
 from ray import serve
 
 api = FastAPI(title="MADDPG actors")
@@ -43,9 +44,13 @@ class ActorServer:
         spec.loader.exec_module(module)
         self._actors = module.load_actors(folder)
 
-    # Whatever the request's Content-Type, so that a plain `curl -d` works.
     @api.post("/")
-    def act(self, query: Query = Body()) -> dict:  # noqa: B008
+    async def act(self, request: Request) -> dict:
+        try:
+            # By hand, whatever the request's Content-Type: `curl -d` names another than JSON.
+            query = Query.model_validate_json(await request.body())
+        except ValidationError as error:
+            raise HTTPException(422, json.loads(error.json(include_url=False, include_input=False))) from error
         if query.agent not in self._actors:
             raise HTTPException(422, f"There is no agent {query.agent!r}. There are: {list(self._actors)}.")
         try:
@@ -68,11 +73,12 @@ def main() -> None:
     if not (folder / "manifest.json").is_file():
         parser.error(f"{args.folder} has no manifest.json: give a folder that `rllib-maddpg export` has written.")
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     # A Ray of its own, whichever others run here.
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    stop = threading.Event()
+    # After `ray.init`, which sets handlers of its own.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     serve.start(http_options={"host": "127.0.0.1", "port": args.port})
     serve.run(ActorServer.bind(str(folder)), route_prefix="/")
     print(f"Serving on http://127.0.0.1:{args.port}/ (Ctrl-C stops)", flush=True)

@@ -128,7 +128,6 @@ def ask(url, body=None):
         return error.code, json.loads(error.read())
 
 
-@pytest.mark.slow
 def test_actors_answer_over_http(ray_session, tmp_path):
     path = save("simple_adversary", {"continuous_actions": True, "max_cycles": 5}, tmp_path / "checkpoint")
     folder = export_actors(path, "safetensors", tmp_path / "out").folder
