@@ -24,7 +24,13 @@ SCENARIOS = {
         "simple_spread",
         {"continuous_actions": True},
         250_000,
-        {**MPE, "num_env_steps_per_update": 12.5, "actor_output_reg": 1e-4},
+        # Networks of 128, as in the paper's cooperative navigation.
+        {
+            **MPE,
+            "num_env_steps_per_update": 12.5,
+            "actor_output_reg": 1e-4,
+            "model_config": {"fcnet_hiddens": [128, 128]},
+        },
         8,
         500,
     ),

@@ -299,7 +299,7 @@ def test_what_surrounds_the_network_must_be_known(ray_session, tmp_path):
     config = MADDPGConfig().environment("Pendulum-v1")
     config.env_runners(env_to_module_connector=lambda env, spaces, device: MeanStdFilter(multi_agent=True))
     path = save(config, tmp_path / "filter")
-    with pytest.raises(ValueError, match=r"Connector MeanStdFilter changes .* cannot be exported"):
+    with pytest.raises(ValueError, match=r"Connector AgentMeanStdFilter changes .* cannot be exported"):
         export_actors(path, "safetensors", tmp_path / "out")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from rllib_maddpg import MADDPGConfig
 from rllib_maddpg.sweeps.metrics import check_metric
 from rllib_maddpg.sweeps.resources import check_resources
 from rllib_maddpg.sweeps.schema import read_sweep
@@ -164,7 +165,7 @@ def test_param_space_holds_domains_at_nested_keys(tmp_path):
     space = param_space(sweep, 0.25)
     assert space["tau"] == {"grid_search": [0.001, 0.1]}  # 1e-3 is a number
     assert space["_model_config"] == {"fcnet_activation": "tanh", "fcnet_hiddens": {"grid_search": [[8], [16, 16]]}}
-    assert space["replay_buffer_config"] == {"type": "JointReplayBuffer", "capacity": 5000, "device": "cpu"}
+    assert space["replay_buffer_config"] == {**MADDPGConfig().replay_buffer_config, "capacity": 5000}
     assert (space["env"], space["env_config"]) == ("simple_spread", {"continuous_actions": True})
     assert space["num_gpus_per_learner"] == 0.25
     # Results come at least as often as checkpoints.
