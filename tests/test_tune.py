@@ -330,7 +330,7 @@ def trained(folder):
 @pytest.mark.parametrize(
     ("how", "number"),
     [
-        ("run", signal.SIGKILL),
+        pytest.param("run", signal.SIGKILL, marks=pytest.mark.slow),
         ("tuner", signal.SIGINT),
         pytest.param("run", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("tuner", signal.SIGKILL, marks=pytest.mark.slow),
