@@ -238,6 +238,8 @@ def _make_runner(
     # An env made anew would have no record of its episodes.
     config.fault_tolerance(restart_failed_sub_environments=False)
     config.debugging(seed=seed)
+    # These episodes are no part of what the run was to record.
+    config.output = None
     config.in_evaluation = True
     runner = config.env_runner_cls(config=config, worker_index=0, num_workers=0)
     has = runner.env.envs[0].render_mode

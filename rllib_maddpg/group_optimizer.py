@@ -17,16 +17,23 @@ class GroupOptimizer:
     Optimizers that are no plain Adam, or differ in their settings, step one by one.
     """
 
-    def __init__(self, optimizers: Sequence[torch.optim.Optimizer], stacked: Sequence[Tensor] | None):
+    def __init__(
+        self,
+        optimizers: Sequence[torch.optim.Optimizer],
+        parameters: Sequence[Sequence[Tensor]],
+        stacked: Sequence[Tensor] | None,
+    ):
         """
         Args:
-            optimizers: Of each network, over its parameters in order.
+            optimizers: Of each network.
+            parameters: Of each network, in order. An optimizer may have them in another order, or not all of them.
             stacked: The parameters of all of them, `[G, ...]` each; None: a single network that has its own.
         """
         self._optimizers = list(optimizers)
-        self._params = [[p for group in o.param_groups for p in group["params"]] for o in self._optimizers]
+        self._params = [list(own) for own in parameters]
         self._stacked = None
-        if stacked is not None and all(_is_plain_adam(o) for o in self._optimizers):
+        plain = all(_is_plain_adam(o, own) for o, own in zip(self._optimizers, self._params, strict=True))
+        if stacked is not None and plain:
             self._stacked = list(stacked)
             self._moments = [self._tied(name) for name in ("exp_avg", "exp_avg_sq")]
             # One clock for each parameter of each network, as Adam has it.
@@ -99,8 +106,10 @@ class GroupOptimizer:
         return state
 
 
-def _is_plain_adam(optimizer: torch.optim.Optimizer) -> bool:
+def _is_plain_adam(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> bool:
     if type(optimizer) is not torch.optim.Adam or len(optimizer.param_groups) != 1:
         return False
     options = optimizer.param_groups[0]
+    if list(map(id, options["params"])) != list(map(id, parameters)):
+        return False
     return bool(options["fused"]) and not (options["amsgrad"] or options["weight_decay"] or options["maximize"])

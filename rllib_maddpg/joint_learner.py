@@ -217,6 +217,7 @@ class JointTorchLearner(TorchLearner):
         self._optimizers_of = {
             group: GroupOptimizer(
                 [self.get_optimizer(m, name) for m in group.modules],
+                [list(getattr(self._networks(m), name).parameters()) for m in group.modules],
                 group.network.parameters if group.network.is_stacked else None,
             )
             for name, groups in self._groups.items()

@@ -81,7 +81,11 @@ class MADDPGTorchLearner(JointTorchLearner):
             gumbel = self._stacked_noise(group, noise[joint])
             code = group.codec.sample(outputs[group], gumbel, config.gumbel_softmax_temperature)
             mu.update(zip(group.modules, code, strict=True))
-        for group in self._trained_groups(CRITIC):
+        # A frozen module may stand beside trained ones in a group of actors, and alone in one of critics.
+        judged = {m for group in self._trained_groups(ACTOR) for m in group.modules}
+        for group in self._groups[CRITIC]:
+            if judged.isdisjoint(group.modules):
+                continue
             config, joint = self._configs[group.modules[0]], minibatches[group.modules[0]]
             inputs = self._current_inputs(joint, noise[joint]) if config.others_actions == "current" else joint.inputs
             values = group.network.q_values_with_own(inputs, torch.stack([mu[m] for m in group.modules]))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from learner_games import (
+    SpacesEnv,
     build,
     columns_of,
     config_of,
@@ -20,11 +22,14 @@ from learner_games import (
     same_generator,
     weights_of,
 )
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from reference.maddpg import NETS, Box, Discrete, Game, Hyper, clip_gradients, flat, random_game
 
 from rllib_maddpg import MADDPGConfig
-from rllib_maddpg.joint_batch import JointBatch
+from rllib_maddpg.joint_batch import JointBatch, column_widths
+from rllib_maddpg.learner import MADDPGTorchLearner
 
 # A game has boxes of one head only, because `actor_head` is one setting for all agents.
 KINDS = (
@@ -168,6 +173,55 @@ def test_modules_outside_policies_to_train_stay_bit_for_bit(trained):
     for m, net in before:
         assert torch.equal(before[m, net], after[m, net]) == (m not in moving), (m, net)
     assert {m for m in game.modules if "critic_loss" in results[m]} == moving
+
+
+def test_a_frozen_module_may_have_a_critic_of_another_shape():
+    """Its actor is computed with the trained ones, its critic by itself."""
+    box = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    specs = {"b": RLModuleSpec(model_config={"critic_fcnet_hiddens": [5]})}
+    config = (
+        MADDPGConfig()
+        .environment(SpacesEnv, env_config={kind: dict.fromkeys("abc", box) for kind in ("obs_spaces", "action_spaces")})
+        .multi_agent(policies_to_train=["a", "c"])
+        .rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
+    )
+    learner = build(config)
+    before = weights_of(learner)
+    rows = torch.rand(16, sum(column_widths(learner.layout)))
+    learner.update(batch=JointBatch(learner.layout, rows), timesteps=env_steps(0))
+    after = weights_of(learner)
+    for m, net in before:
+        assert torch.equal(before[m, net], after[m, net]) == (m == "b"), (m, net)
+
+
+class DecayingLearner(MADDPGTorchLearner):
+    """AdamW with weights and biases apart, as many write it: parameters in another order than the network's."""
+
+    def configure_optimizers_for_module(self, module_id, config=None):
+        for name in ("critic", "actor"):
+            params = list(getattr(self.module[module_id].unwrapped(), name).parameters())
+            groups = [
+                {"params": [p for p in params if p.dim() > 1], "weight_decay": 0.0},
+                {"params": [p for p in params if p.dim() == 1], "weight_decay": 0.0},
+            ]
+            self.register_optimizer(
+                module_id=module_id,
+                optimizer_name=name,
+                optimizer=torch.optim.AdamW(groups),
+                params=params,
+                lr_or_lr_schedule=config.learning_rate(name),
+            )
+
+
+def test_an_optimizer_may_have_its_parameters_in_another_order():
+    game = small_game()
+    learners = [build(config_of(game).learners(learner_class=cls), game) for cls in (DecayingLearner, None)]
+    for learner in learners:
+        for k in range(2):
+            learner.update(batch=multi_agent_batch(game, game.batch(16, k)), timesteps=env_steps(k))
+    one, other = map(weights_of, learners)
+    for key in one:
+        torch.testing.assert_close(one[key], other[key], rtol=1e-5, atol=1e-7)
 
 
 def test_actions_of_a_frozen_agent_enter_the_others_critics():

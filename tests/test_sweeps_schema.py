@@ -49,6 +49,13 @@ ERRORS = {
     "empty space": ("  tau: {grid: [0.01, 0.1]}\n", "", 5, "search_space", "nothing to sweep over"),
     "no space": ("search_space:\n  tau: {grid: [0.01, 0.1]}\n", "", 1, "search_space", "nothing to sweep over"),
     "empty grid": ("[0.01, 0.1]", "[]", 6, "search_space.tau.grid", "a list of values"),
+    "steps that miss the bounds": (
+        "{grid: [0.01, 0.1]}",
+        "{quniform: [0.01, 0.1, 0.02]}",
+        6,
+        "search_space.tau.quniform",
+        "whole multiples of the step",
+    ),
     "bare value": ("{grid: [0.01, 0.1]}", "0.01", 6, "search_space.tau", "under `settings`"),
     "unknown kind": ("grid:", "logunifrom:", 6, "search_space.tau.logunifrom", "Did you mean 'loguniform'"),
     "value twice": ("[0.01, 0.1]", "[0.01, 0.01]", 6, "search_space.tau.grid", "twice"),

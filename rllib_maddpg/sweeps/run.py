@@ -141,8 +141,9 @@ def run_sweep(
         if options.resume:
             tuner = _restore(folder.path)
         else:
-            folder.create(sweep, list(options.argv))
+            # In this order: a folder is no sweep's if Tune, or Optuna, refuses what it is to hold.
             tuner = _make_tuner(sweep, placement, folder.path)
+            folder.create(sweep, list(options.argv))
         # Not what an earlier run has pickled.
         run_config = tuner._local_tuner.get_run_config()
         run_config.progress_reporter, run_config.verbose = progress_reporter, verbose

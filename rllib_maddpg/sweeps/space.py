@@ -116,6 +116,8 @@ def _check_bounds(file: YamlFile, path: tuple[str, ...], kind: str, args: list) 
         raise file.error(path, f"{args!r}: a logarithmic range must begin above 0, such as at 1e-5.")
     if kind.startswith("q") and not 0 < args[2] <= args[1] - args[0]:
         raise file.error(path, f"{args!r}: the step must be above 0 and at most high - low.")
+    if kind.startswith("q") and not all(math.isclose(bound / args[2], round(bound / args[2])) for bound in args[:2]):
+        raise file.error(path, f"{args!r}: low and high must be whole multiples of the step, as Tune asks.")
 
 
 def points(axes: Sequence[Axis]) -> itertools.product:

@@ -60,7 +60,8 @@ def param_space(sweep: Sweep, num_gpus_per_learner: float) -> dict[str, Any]:
     for key, value in itertools.chain(shared.items(), ((axis.key, axis.domain()) for axis in sweep.axes)):
         first, *rest = tune_path(key)
         if not rest:
-            space[first] = value
+            # A copy, since a dotted key may set an item of it.
+            space[first] = copy.deepcopy(value)
             continue
         # A dict in a config dict replaces the whole one of the config.
         inner = space.setdefault(first, copy.deepcopy(dict(getattr(base, first) or {})))
