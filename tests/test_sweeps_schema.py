@@ -228,3 +228,12 @@ def test_scenario_configs_have_the_settings_of_the_results_table(monkeypatch):
             # The published value is one of those that are tried.
             assert wanted.pop(axis.key) in axis.args, axis
         assert {"num_envs_per_env_runner": 1, **sweep.settings} == wanted
+
+
+def test_a_swept_item_of_a_dict_in_settings_leaves_the_settings_alone(tmp_path):
+    text = PLAIN.replace("num_env_steps_per_update: 50", "model_config: {fcnet_activation: tanh}")
+    text = text.replace("tau: {grid: [0.01, 0.1]}", "model_config.fcnet_hiddens: {grid: [[8], [16]]}")
+    sweep = check(write(tmp_path, text))
+    space = param_space(sweep, 0)
+    assert space["_model_config"] == {"fcnet_activation": "tanh", "fcnet_hiddens": {"grid_search": [[8], [16]]}}
+    assert sweep.settings == {"model_config": {"fcnet_activation": "tanh"}}
