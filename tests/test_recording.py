@@ -84,6 +84,20 @@ def test_evaluating_a_run_adds_nothing_to_its_recordings(tmp_path):
     assert not list((tmp_path / "recorded").iterdir())
 
 
+def test_a_full_disk_ends_sampling_with_an_error_and_keeps_the_rows(tmp_path, monkeypatch):
+    runner = make_runner(
+        LedgerEnv, {"script": MIXED_END}, num_envs=1, change=lambda config: config.offline_data(output=str(tmp_path))
+    )
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rllib_maddpg.recording.pq.write_table", full)
+    (rollout,) = runner.sample(num_timesteps=5, explore=True)
+    assert len(rollout) == 5
+    assert "cannot be written to any more ([Errno 28] No space left on device)" in rollout.error
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
