@@ -203,13 +203,19 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         episodes = super()._sample(**asked)
         try:
             rollout = rollout_from_episodes(episodes, self.layout)
-            if self._recorder is not None:
-                self._recorder.record(episodes)
-            return rollout
         except ValueError as error:
             rollout = JointRollout.empty(self.layout, 0)
             rollout.error = str(error)
             return rollout
+        try:
+            if self._recorder is not None:
+                self._recorder.record(episodes)
+        except (OSError, ValueError) as error:  # pyarrow's errors are these, too
+            rollout.error = (
+                f"`output`={str(self.config.output)!r} cannot be written to any more ({error}). Make room there, or name "
+                "another folder in `.offline_data(output=...)`."
+            )
+        return rollout
 
     @override(MultiAgentEnvRunner)
     def stop(self) -> None:

@@ -227,6 +227,7 @@ def _make_runner(
     if episodes < 1:
         raise ValueError(f"`episodes`={episodes} must be at least 1.")
     config = config.copy(copy_frozen=False)
+    config.output = None  # these episodes are no part of what the run was to record
     if env_config:
         # An env that is not the one trained in: its agents may have no actors.
         config.environment(env_config=env_config)
@@ -238,8 +239,6 @@ def _make_runner(
     # An env made anew would have no record of its episodes.
     config.fault_tolerance(restart_failed_sub_environments=False)
     config.debugging(seed=seed)
-    # These episodes are no part of what the run was to record.
-    config.output = None
     config.in_evaluation = True
     runner = config.env_runner_cls(config=config, worker_index=0, num_workers=0)
     has = runner.env.envs[0].render_mode

@@ -215,15 +215,20 @@ def _origin(options: TrainOptions) -> dict[str, Any]:
     return {"started": f"{datetime.now():%Y-%m-%d %H:%M:%S}", "argv": options.argv, "versions": versions()}
 
 
+def local_ray(actors: int, address: str | None = None) -> contextlib.AbstractContextManager[None]:
+    """`ray_at`, with a core for each of so many actors beside this process in a Ray of our own."""
+    # Actors that find no free core would wait forever, so Ray is told of as many as they need.
+    return ray_at(address, max(os.cpu_count() or 1, actors + 1))
+
+
 @contextlib.contextmanager
-def local_ray(actors: int, address: str | None = None) -> Iterator[None]:
-    """The Ray that is running already, or that of a cluster, or one of our own until the end, with a core for each of so many
-    actors.
+def ray_at(address: str | None, num_cpus: int | None) -> Iterator[None]:
+    """The Ray that this process has already, or that of a cluster, or one of our own until the end.
 
     Args:
-        actors: How many need a core beside this process.
         address: "HOST:PORT" of a cluster's head, or "auto" for the cluster that this machine is a part of; None: that of
             RAY_ADDRESS, if it is set, else a Ray of our own.
+        num_cpus: Cores of a Ray of our own; None: those of the machine.
 
     Raises:
         ValueError: If no cluster answers there.
@@ -233,12 +238,12 @@ def local_ray(actors: int, address: str | None = None) -> Iterator[None]:
         return
     if address is not None:
         check_address(address)
-    # Actors that find no free core would wait forever, so Ray is told of as many as they need.
     own = address is None and not os.environ.get("RAY_ADDRESS")
-    cores = {"num_cpus": max(os.cpu_count() or 1, actors + 1)} if own else {}
+    # "local", because without an address Ray would join the newest cluster of this machine.
+    options = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False} if own else {"address": address}
     try:
-        ray.init(address=address, include_dashboard=False if own else None, log_to_driver=False, **cores)
-    except (ConnectionError, RuntimeError) as error:
+        ray.init(**options, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
         if own:
             raise
         where = f"--address {address}" if address else f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}"

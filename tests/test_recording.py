@@ -10,6 +10,7 @@ from ledger_env import LATE_JOINER, LEDGERS, MIXED_END, LedgerEnv
 from runners import make_runner
 
 from rllib_maddpg import MADDPGConfig
+from rllib_maddpg.evaluation import _make_runner, _play
 
 AGENTS = ("a", "b", "c")
 
@@ -74,6 +75,27 @@ def test_training_and_evaluation_are_recorded_apart_by_all_runners(ray_session, 
     for episode in training:
         actions = np.stack([row["agent_0/action"] for row in episode])
         assert ((actions >= 0) & (actions <= 1)).all()  # the env's bounds, and not [-1, 1]
+
+
+def test_evaluating_a_run_adds_nothing_to_its_recordings(tmp_path):
+    config = config_for(str(tmp_path / "recorded"))
+    config.validate()
+    _play(_make_runner(config, 1, 0, 0, 1, None, None), 1)
+    assert not list((tmp_path / "recorded").iterdir())
+
+
+def test_a_full_disk_ends_sampling_with_an_error_and_keeps_the_rows(tmp_path, monkeypatch):
+    runner = make_runner(
+        LedgerEnv, {"script": MIXED_END}, num_envs=1, change=lambda config: config.offline_data(output=str(tmp_path))
+    )
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rllib_maddpg.recording.pq.write_table", full)
+    (rollout,) = runner.sample(num_timesteps=5, explore=True)
+    assert len(rollout) == 5
+    assert "cannot be written to any more ([Errno 28] No space left on device)" in rollout.error
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,15 @@ ERRORS = {
         "search_space.tau.quniform",
         "whole multiples of the step",
     ),
+    "searcher in a list": ("stop:", "search: [random]\nstop:", 7, "search", "must be one of grid, random, optuna"),
+    "setting that is no word": ("num_env_steps_per_update", "1", 4, "settings.1", "no setting"),
+    "iteration without steps": (
+        "num_env_steps_per_update: 50",
+        "min_sample_timesteps_per_iteration: 0",
+        4,
+        "settings.min_sample_timesteps_per_iteration",
+        "whole number",
+    ),
     "bare value": ("{grid: [0.01, 0.1]}", "0.01", 6, "search_space.tau", "under `settings`"),
     "unknown kind": ("grid:", "logunifrom:", 6, "search_space.tau.logunifrom", "Did you mean 'loguniform'"),
     "value twice": ("[0.01, 0.1]", "[0.01, 0.01]", 6, "search_space.tau.grid", "twice"),
@@ -219,3 +228,12 @@ def test_scenario_configs_have_the_settings_of_the_results_table(monkeypatch):
             # The published value is one of those that are tried.
             assert wanted.pop(axis.key) in axis.args, axis
         assert {"num_envs_per_env_runner": 1, **sweep.settings} == wanted
+
+
+def test_a_swept_item_of_a_dict_in_settings_leaves_the_settings_alone(tmp_path):
+    text = PLAIN.replace("num_env_steps_per_update: 50", "model_config: {fcnet_activation: tanh}")
+    text = text.replace("tau: {grid: [0.01, 0.1]}", "model_config.fcnet_hiddens: {grid: [[8], [16]]}")
+    sweep = check(write(tmp_path, text))
+    space = param_space(sweep, 0)
+    assert space["_model_config"] == {"fcnet_activation": "tanh", "fcnet_hiddens": {"grid_search": [[8], [16]]}}
+    assert sweep.settings == {"model_config": {"fcnet_activation": "tanh"}}

@@ -56,7 +56,8 @@ class ShardedBatch:
             RuntimeError: If none of the shards answers.
         """
         pieces = _fetch(self.refs)
-        there = [piece for piece in pieces if piece is not None]
+        # Those that are there may have no row for this Learner.
+        there = [piece for piece in pieces if piece is not None and len(piece)]
         if not there:
             raise RuntimeError("None of the replay buffer's shards that rows were to be drawn from is there any more.")
         at = self._places()

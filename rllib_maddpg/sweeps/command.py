@@ -37,7 +37,7 @@ def add_sweep(commands: Any, common: argparse.ArgumentParser) -> None:
     add("--max-concurrent", type=_positive, metavar="K", help="trials at the same time (default: as many as there is room for)")
     add("--resume", action="store_true", help="go on with the unfinished trials of the sweep in the folder")
     add("--out", metavar="DIR", help="folder of the sweep, new or empty (default: results/NAME_OF_FILE)")
-    add("--address", metavar="ADDRESS", help="Ray cluster to use, or auto (default: this machine)")
+    add("--address", metavar="ADDRESS", help="HOST:PORT of a Ray cluster's head, or auto (default: this machine)")
     command.set_defaults(run=run)
 
 

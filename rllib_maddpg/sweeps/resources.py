@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 from ray.tune import PlacementGroupFactory
@@ -33,33 +29,6 @@ class Placement:
     num_gpus_per_learner: float
     cpus: float
     concurrent: int
-
-
-@contextlib.contextmanager
-def sweep_ray(sweep: Sweep, address: str | None) -> Iterator[None]:
-    """The Ray of the sweep: the one that runs in this process, the cluster at `address`, or one of our own until the end.
-
-    Raises:
-        ValueError: If there is no cluster at `address`.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    address = address or os.environ.get("RAY_ADDRESS")
-    # Results are told by Tune; what else the workers print would go between the lines of its table.
-    options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False}
-    if not address and "cpus" in sweep.resources:
-        options["num_cpus"] = sweep.resources["cpus"]
-    try:
-        ray.init(**({"address": address, "log_to_driver": False} if address else options))
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        if not address:
-            raise
-        raise ValueError(f"--address {address}: no Ray cluster answers there ({error}). Begin one with `ray start`.") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def check_resources(sweep: Sweep) -> None:

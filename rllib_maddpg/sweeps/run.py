@@ -15,6 +15,7 @@ from ray.tune import CheckpointConfig, FailureConfig, ProgressReporter, RunConfi
 from ray.tune.experiment import Trial
 
 from rllib_maddpg.registration import NAME
+from rllib_maddpg.run import ray_at
 from rllib_maddpg.sweeps.folder import SweepFolder
 from rllib_maddpg.sweeps.metrics import check_metric
 from rllib_maddpg.sweeps.pictures import save_pictures
@@ -29,7 +30,7 @@ from rllib_maddpg.sweeps.ranking import (
     write_best,
     write_results,
 )
-from rllib_maddpg.sweeps.resources import Placement, check_resources, place, sweep_ray
+from rllib_maddpg.sweeps.resources import Placement, check_resources, place
 from rllib_maddpg.sweeps.schema import Sweep, read_sweep
 from rllib_maddpg.sweeps.search import ENV_STEPS, make_scheduler, make_searcher, perturb_every, tune_num_samples
 from rllib_maddpg.sweeps.snapshots import Watch, mend_checkpoints, mend_snapshot, snapshot_period
@@ -135,7 +136,7 @@ def run_sweep(
         folder.check_resumable(sweep)
     else:
         folder.check_new(sweep)
-    with _environment(sweep, progress_reporter), sweep_ray(sweep, options.address):
+    with _environment(sweep, progress_reporter), ray_at(options.address, sweep.resources.get("cpus")):
         placement = place(sweep, config)
         (observer or SweepObserver()).started(folder.path, sweep, placement)
         if options.resume:

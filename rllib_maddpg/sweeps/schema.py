@@ -125,7 +125,8 @@ def read_sweep(path: str | Path, num_samples: int | None = None, max_concurrent:
         if not isinstance(data.get(key) or {}, dict):
             raise file.error((key,), f"{data[key]!r} must be keys and values.")
     axes = read_axes(file)
-    settings = dict(data.get("settings") or {})
+    # A key such as `1` or `yes` is no string in YAML.
+    settings = {str(key): value for key, value in (data.get("settings") or {}).items()}
     for axis in axes:
         if axis.key in settings:
             raise file.error(("settings", axis.key), f"this key is swept over under `{SECTION}`, too. Keep one of the two.")
@@ -159,6 +160,11 @@ def read_sweep(path: str | Path, num_samples: int | None = None, max_concurrent:
         keep_checkpoints=_whole(file, ("keep_checkpoints",), data.get("keep_checkpoints"), 2),
         resources=dict(resources),
     )
+    iteration, key = settings.get("min_sample_timesteps_per_iteration"), ("settings", "min_sample_timesteps_per_iteration")
+    if iteration is not None and not is_whole(iteration, 1):
+        raise file.error(
+            key, f"{iteration!r} must be a whole number of env steps > 0: checkpoints are made between iterations."
+        )
     _check_scheduler(sweep)
     _check_search(sweep)
     return sweep
@@ -167,9 +173,9 @@ def read_sweep(path: str | Path, num_samples: int | None = None, max_concurrent:
 def _choice(file: YamlFile, key: str, default: str, known: dict[str, tuple]) -> tuple[str, dict[str, Any]]:
     """A word, or a mapping of `type` and the options of that type."""
     value = file.data.get(key, default)
-    options = dict(value) if isinstance(value, dict) else {"type": value}
+    options = {str(k): v for k, v in value.items()} if isinstance(value, dict) else {"type": value}
     name, path = options.pop("type", None), ((key, "type") if isinstance(value, dict) else (key,))
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise file.error(path, f"{name!r} must be one of {', '.join(known)}.{did_you_mean(str(name), known)}")
     for option in options:
         if option not in known[name]:
