@@ -31,7 +31,7 @@ class GroupOptimizer:
         """
         self._optimizers = list(optimizers)
         self._params = [list(own) for own in parameters]
-        self._stacked = None
+        self._stacked, self._is_even = None, True
         plain = all(_is_plain_adam(o, own) for o, own in zip(self._optimizers, self._params, strict=True))
         if stacked is not None and plain:
             self._stacked = list(stacked)
@@ -57,7 +57,7 @@ class GroupOptimizer:
         if self._stacked is not None and len(members) == len(self._optimizers) and self._is_even and self._agree():
             self._step_all(gradients)
             return
-        self._is_even = False
+        self._is_even = self._is_even and len(members) == len(self._optimizers)
         for k in members:
             self._optimizers[k].step()
 
