@@ -39,6 +39,7 @@ KEY_SETTINGS = (
 )
 # What follows from other settings, and RLlib's inner names of settings above.
 _DERIVED = {"policies", "simple_optimizer", "train_batch_size"}
+_END = "...\n"
 _HEAD = """\
 # Settings of this run: the main ones, then all others that differ from their defaults (params.json has every setting).
 # Python: rllib_maddpg.config_file.read_config("{name}") makes a MADDPGConfig of it.
@@ -88,14 +89,23 @@ def _value(config: MADDPGConfig, key: str) -> Any:
 def _yaml(settings: Mapping[str, Any]) -> str:
     text = ""
     for key, value in settings.items():
-        try:
+        plain = _plain(value)
+        if _is_plain(plain):
             # One line each: schedules and layer sizes are read at a glance.
-            line = yaml.safe_dump(_plain(value), sort_keys=False, default_flow_style=True, width=math.inf)
-            value = line.removesuffix("...\n").strip()  # a lone scalar ends a document
-            text += f"{key}: {value}\n"
-        except yaml.YAMLError:
+            line = yaml.safe_dump(plain, sort_keys=False, default_flow_style=True, width=math.inf)
+            text += f"{key}: {line.removesuffix(_END).strip()}\n"  # a lone scalar ends a document
+        else:
             text += f"# {key}: {' '.join(repr(value).split())} (no plain value; set it in Python)\n"
     return text
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is made of what YAML has. PyYAML is not asked: other packages teach it to write more, but not to read it."""
+    if isinstance(value, dict):
+        return all(map(_is_plain, [*value.keys(), *value.values()]))
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """`config.yaml`: reads back as the same settings; what YAML cannot hold is said; unknown keys are refused."""
 
 import pytest
+import yaml
 
 from rllib_maddpg import MADDPGConfig
 from rllib_maddpg.config_file import read_config, write_config
@@ -38,7 +39,9 @@ def test_every_setting_comes_back(tmp_path):
     ]
 
 
-def test_what_yaml_cannot_hold_is_a_comment(tmp_path):
+def test_what_yaml_cannot_hold_is_a_comment(tmp_path, monkeypatch):
+    # As some packages do for the whole process.
+    monkeypatch.setitem(yaml.SafeDumper.yaml_multi_representers, object, lambda dumper, value: dumper.represent_str(str(value)))
     config = MADDPGConfig().environment("simple_spread").callbacks(on_train_result=print)
     config.validate()
     write_config(config, tmp_path / "config.yaml")
