@@ -218,6 +218,23 @@ def end_shard(buffer, k):
         ray.get([buffer._shards[k].size.remote() for _ in range(200)])
 
 
+def test_a_shard_that_was_made_anew_unnoticed_is_told(buffer, caplog):
+    for k in range(6):
+        buffer.add(rows(10 * k, 10 * k + 10))
+    end_shard(buffer, 1)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            assert ray.get(buffer._shards[1].size.remote()) == 0
+            break
+        except ray.exceptions.RayActorError:
+            ray.wait([buffer._shards[1].size.remote()], timeout=1)
+    with caplog.at_level(logging.WARNING):
+        stored = buffer.store([rows(60, 65), rows(65, 70), rows(70, 75)])
+    assert [s.rows for s in stored] == [5] * 3 and len(buffer) == 40 + 15
+    assert "Shard 1 of the replay buffer died with its 20 rows and is back already, with 5." in caplog.text
+
+
 def test_a_dead_shard_stops_nobody_and_comes_back_empty(buffer, caplog):
     for k in range(6):
         buffer.add(rows(10 * k, 10 * k + 10))
@@ -225,11 +242,11 @@ def test_a_dead_shard_stops_nobody_and_comes_back_empty(buffer, caplog):
     end_shard(buffer, 1)
     late = buffer.draw(1, 2, 300)[0]  # the driver does not know yet
     with caplog.at_level(logging.WARNING):
+        # What was on its way to the dead one goes to another. Done at once, for Ray makes a new one in a moment.
+        stored = buffer.store([rows(60, 65), rows(65, 70), rows(70, 75), rows(75, 80)])
         assert set(drawn_numbers(late)) == {*range(0, 10), *range(20, 40), *range(50, 60)}
         assert "replaced by others" in caplog.text
         assert len(drawn_numbers(in_flight)) == 600
-        # What was on its way to the dead one goes to another.
-        stored = buffer.store([rows(60, 65), rows(65, 70), rows(70, 75), rows(75, 80)])
     assert [s.rows for s in stored] == [5] * 4 and buffer.num_rows_added == 80
     assert "Shard 1 of the replay buffer died with its 20 rows" in caplog.text
     assert len(buffer) == 60 and set(range(60, 80)) <= set(numbers(buffer.get_state()))

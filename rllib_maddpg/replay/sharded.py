@@ -186,6 +186,7 @@ class ShardedReplayBuffer(Checkpointable):
 
     def _answer(self, k: int, answer: ray.ObjectRef, num_rollouts: int) -> list[Stored | None]:
         """What became of rollouts; None for those that have to be sent once more."""
+        before = self._sizes[k]
         try:
             stored, self._sizes[k] = ray.get(answer)
         except RayActorError as error:
@@ -198,6 +199,10 @@ class ShardedReplayBuffer(Checkpointable):
                 return [None] * num_rollouts
             logger.warning("A fragment is lost with the env runner that had sampled it; its env steps are not counted.")
             return [Stored(lost=True)]
+        if self._sizes[k] < before:  # a ring does not shrink
+            logger.warning(
+                "Shard %d of the replay buffer died with its %d rows and is back already, with %d.", k, before, self._sizes[k]
+            )
         return stored
 
     def _draw(self, k: int, num_rows: list[int]) -> list[ray.ObjectRef | None]:
