@@ -31,7 +31,7 @@ from rllib_maddpg.plots import save_gif
 from rllib_maddpg.progress import Progress
 from rllib_maddpg.reporting import MAX_AGENT_COLUMNS
 from rllib_maddpg.run import DEFAULT_ENV_STEPS, DEFAULT_SEED, Observer, RunSummary, TrainOptions, train
-from rllib_maddpg.run_folder import find_checkpoint
+from rllib_maddpg.run_folder import find_checkpoint, short_path
 from rllib_maddpg.settings import parse_settings
 from rllib_maddpg.sweeps.command import add_sweep
 
@@ -181,14 +181,14 @@ def _train(args: argparse.Namespace, argv: list[str]) -> int:
     if summary.error is not None:
         _print_error(summary)
         return 1
-    again = f"{PROGRAM} train --resume {shlex.quote(_short(summary.folder))}"
+    again = f"{PROGRAM} train --resume {shlex.quote(short_path(summary.folder))}"
     if summary.stop_signal is not None:
         print(f"Stopped at {summary.env_steps:,} env steps, all saved. Continue with: {again}")
         return 128 + summary.stop_signal
     if summary.evaluation is not None:
         print()
         _print_evaluation(summary.evaluation)
-    print(f"\nRun folder: {_short(summary.folder)} (learning_curve.png, progress.csv, checkpoints/)")
+    print(f"\nRun folder: {short_path(summary.folder)} (learning_curve.png, progress.csv, checkpoints/)")
     return 0
 
 
@@ -197,7 +197,7 @@ def _print_error(summary: RunSummary) -> None:
     # Errors of this package say what to do; others need their place.
     if not isinstance(error, ValueError):
         traceback.print_exception(error, file=sys.stderr)
-    saved = f"Last checkpoint: {_short(summary.checkpoint)}" if summary.checkpoint else "There is no checkpoint"
+    saved = f"Last checkpoint: {short_path(summary.checkpoint)}" if summary.checkpoint else "There is no checkpoint"
     text = " ".join(str(error).split())
     print(f"{PROGRAM}: error: training failed at {summary.env_steps:,} env steps: {text} {saved}.", file=sys.stderr)
 
@@ -222,7 +222,7 @@ def _evaluate(args: argparse.Namespace, argv: list[str]) -> int:
     if args.json:
         print(json.dumps({"checkpoint": str(checkpoint), "seed": args.seed, **result.to_dict()}, indent=2))
         return 0
-    print(f"{load_config(checkpoint).env}, checkpoint {_short(checkpoint)}")
+    print(f"{load_config(checkpoint).env}, checkpoint {short_path(checkpoint)}")
     _print_evaluation(result)
     if args.gif:
         print(f"Film of {min(GIF_EPISODES, episodes)} episodes: {args.gif}")
@@ -263,7 +263,7 @@ class Screen(Observer):
 
     def started(self, folder: Path, env_steps: int, total: int) -> None:
         verb = "Resuming" if env_steps else "Training"
-        print(f"{verb} in {_short(folder)}: {env_steps:,} of {total:,} env steps are made.", flush=True)
+        print(f"{verb} in {short_path(folder)}: {env_steps:,} of {total:,} env steps are made.", flush=True)
         self._last_steps, self._tenths = env_steps, 10 * env_steps // total
         self._last_time = self._last_line = time.monotonic()
 
@@ -323,11 +323,6 @@ def _clock(seconds: float) -> str:
         return "-"
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
-
-
-def _short(path: Path) -> str:
-    """The path as seen from here, where that is shorter."""
-    return min(str(path), os.path.relpath(path), key=len)
 
 
 @contextlib.contextmanager

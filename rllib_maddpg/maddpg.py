@@ -324,7 +324,8 @@ class MADDPG(JointAlgorithm, TunableAlgorithm):
     @override(Algorithm)
     def cleanup(self) -> None:
         super().cleanup()
-        if isinstance(self.replay_buffer, ShardedReplayBuffer):
+        # There is none yet if the setup has failed.
+        if isinstance(getattr(self, "replay_buffer", None), ShardedReplayBuffer):
             self.replay_buffer.stop()
 
     # ------------------------------------------------------------------------------------------ checkpoints

@@ -156,6 +156,11 @@ def find_checkpoint(path: str | Path) -> tuple[Path, RunFolder | None]:
     return path, RunFolder(path.parent.parent) if is_in_run else None
 
 
+def short_path(path: Path) -> str:
+    """The path as seen from here, where that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)
+
+
 def versions() -> dict[str, str]:
     """Versions of what a result depends on; packages that are not installed are left out."""
     found = {"python": platform.python_version(), "rllib_maddpg": rllib_maddpg.__version__}

@@ -30,3 +30,17 @@ def ray_session():
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def build():
+    """Builds algorithms and stops them at the test's end."""
+    built = []
+
+    def _build(config):
+        built.append(config.build_algo())
+        return built[-1]
+
+    yield _build
+    for algo in built:
+        algo.stop()

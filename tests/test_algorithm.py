@@ -39,20 +39,6 @@ def small_config(env="simple_adversary", num_envs=2, seed=0, **training):
     return config.training(**training).reporting(min_sample_timesteps_per_iteration=100)
 
 
-@pytest.fixture
-def build():
-    """Builds algorithms and stops them at the test's end."""
-    built = []
-
-    def _build(config):
-        built.append(config.build_algo())
-        return built[-1]
-
-    yield _build
-    for algo in built:
-        algo.stop()
-
-
 def weights_of(algo):
     """All network weights, targets included, as arrays by name."""
     state = algo.learner_group.get_state()["learner"]["rl_module"]

@@ -37,19 +37,6 @@ def config_for(runners=0, mode="pipelined", per_update=20, env=TroubleEnv, itera
     return config.reporting(min_sample_timesteps_per_iteration=iteration)
 
 
-@pytest.fixture
-def build():
-    built = []
-
-    def _build(config):
-        built.append(config.build_algo())
-        return built[-1]
-
-    yield _build
-    for algo in built:
-        algo.stop()
-
-
 @pytest.fixture(scope="module")
 def troubled(ray_session):
     """An algorithm with two remote runners, shared because these take long to start; and its first rounds."""

@@ -60,6 +60,13 @@ def test_commands_can_be_parsed(command):
     make_parser().parse_args(shlex.split(command[command.index("rllib-maddpg") :])[1:])
 
 
+@pytest.mark.parametrize("words", [[], *([name] for name in ("train", "evaluate", "plot", "sweep", "bench", "export"))])
+def test_help_can_be_printed(words, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        make_parser().parse_args([*words, "-h"])
+    assert "usage: rllib-maddpg" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("page", re.findall(r"\]\((.*?)\)", README))
 def test_linked_pages_are_there(page):
     assert (ROOT / page).is_file()

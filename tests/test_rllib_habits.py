@@ -30,19 +30,6 @@ def small_config(seed=0):
     return config.rl_module(model_config={"fcnet_hiddens": [16, 16]})
 
 
-@pytest.fixture
-def build():
-    built = []
-
-    def _build(config):
-        built.append(config.build_algo())
-        return built[-1]
-
-    yield _build
-    for algo in built:
-        algo.stop()
-
-
 @pytest.fixture(scope="module")
 def algo():
     """An algorithm after one iteration."""

@@ -30,19 +30,6 @@ def config_for(runners=2, shards=2, learners=0, **env_config):
     return config.reporting(min_sample_timesteps_per_iteration=100)
 
 
-@pytest.fixture
-def build():
-    built = []
-
-    def _build(config):
-        built.append(config.build_algo())
-        return built[-1]
-
-    yield _build
-    for algo in built:
-        algo.stop()
-
-
 def weights_of(learner):
     return {f"{m}/{k}": v.clone() for m in sorted(learner.module.keys()) for k, v in learner.module[m].state_dict().items()}
 

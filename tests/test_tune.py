@@ -42,20 +42,6 @@ def small_config(**training):
     return config.training(**training)
 
 
-@pytest.fixture
-def build():
-    """Builds algorithms and stops them at the test's end."""
-    built = []
-
-    def _build(config):
-        built.append(config.build_algo())
-        return built[-1]
-
-    yield _build
-    for algo in built:
-        algo.stop()
-
-
 def learned_by(algo):
     """Copies of all that a trial has learned, by name: networks with targets, Adam's moments and steps, replay rows, counts."""
     learner = algo.learner_group._learner

@@ -10,6 +10,7 @@ from typing import Any
 
 from rllib_maddpg.deploy.export import export_actors
 from rllib_maddpg.deploy.formats import FORMATS
+from rllib_maddpg.run_folder import short_path
 
 PROGRAM = "rllib-maddpg export"
 
@@ -43,7 +44,7 @@ def run_export(args: argparse.Namespace, argv: list[str]) -> int:
     manifest = export.manifest
     check = manifest["check"]
     width = max(len(entry["file"]) for entry in manifest["agents"].values())
-    folder = min(str(export.folder), os.path.relpath(export.folder), key=len)
+    folder = short_path(export.folder)
     print(f"{manifest['env']['name']}: {len(manifest['agents'])} actors in {folder}")
     for entry in manifest["agents"].values():
         sizes = ", ".join(f"{part['name']} {part['shape']} {part['dtype']}" for part in entry["observation"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import signal
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rllib_maddpg.reporting import MADDPGReporter
-from rllib_maddpg.run_folder import BEST_CHECKPOINT
+from rllib_maddpg.run_folder import BEST_CHECKPOINT, short_path
 from rllib_maddpg.sweeps.pictures import text_of
 from rllib_maddpg.sweeps.ranking import RESULTS_FILE, UNFINISHED
 from rllib_maddpg.sweeps.resources import Placement
@@ -80,7 +79,7 @@ class Screen(SweepObserver):
         share = placement.num_gpus_per_learner
         gpu = f", each with {share:g} GPU" if share else ", on the CPU"
         print(
-            f"Sweep in {_short(folder)}: {sweep.num_points} points{seeds} of {sweep.env_steps:,} env steps, "
+            f"Sweep in {short_path(folder)}: {sweep.num_points} points{seeds} of {sweep.env_steps:,} env steps, "
             f"{placement.concurrent} at a time{gpu}.",
             flush=True,
         )
@@ -89,7 +88,7 @@ class Screen(SweepObserver):
 def _print_summary(summary: SweepSummary) -> None:
     sweep = summary.sweep
     for trial in summary.failed:
-        where = _short(summary.folder / trial.name)
+        where = short_path(summary.folder / trial.name)
         values = text_of({**trial.values, "seed": trial.seed})
         print(f"Trial failed at {trial.env_steps:,} env steps: {values}: {trial.error} ({where})", file=sys.stderr)
     ranked = [point for point in summary.points if point.mean is not None]
@@ -103,9 +102,9 @@ def _print_summary(summary: SweepSummary) -> None:
         print(f"{point.rank:>3}. {point.mean:>10.3f}   {text_of(point.values)}{spread}")
     if summary.best is not None:
         print(f"\nBest config: {text_of(ranked[0].values)}")
-        print(f"Best checkpoint: {_short(summary.folder / BEST_CHECKPOINT)} (of {summary.best.name})")
+        print(f"Best checkpoint: {short_path(summary.folder / BEST_CHECKPOINT)} (of {summary.best.name})")
     files = ", ".join([RESULTS_FILE, "best.json", *(file.name for file in summary.pictures)])
-    print(f"Sweep folder: {_short(summary.folder)} ({files})")
+    print(f"Sweep folder: {short_path(summary.folder)} ({files})")
 
 
 def _positive(text: str) -> int:
@@ -113,8 +112,3 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} must be at least 1")
     return number
-
-
-def _short(path: Path) -> str:
-    """The path as seen from here, where that is shorter."""
-    return min(str(path), os.path.relpath(path), key=len)
