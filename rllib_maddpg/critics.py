@@ -67,6 +67,7 @@ class StackedCritics:
             weight = self.mlp.parameters[0]
             at = self._own_columns.unsqueeze(1).expand(-1, weight.shape[1], -1)
             own_weight = weight.gather(2, at).unflatten(2, (agents, code_dim)).permute(0, 2, 3, 1).flatten(0, 1)
+            own_weight = own_weight.contiguous()  # for the product of the backward pass
             old = inputs.index_select(1, self._own_columns.flatten()).view(len(inputs), -1, code_dim).transpose(0, 1)
         first = torch.baddbmm(first, own.flatten(0, 1) - old, own_weight)
         return self._q_values(first, detach=True).view(modules, agents, -1)

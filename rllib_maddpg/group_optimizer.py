@@ -51,15 +51,18 @@ class GroupOptimizer:
             gradients: Of each parameter, `[G, ...]`, contiguous.
             members: Numbers of the networks to step.
         """
-        for params, gradient in zip(zip(*self._params, strict=True), gradients, strict=True):
-            for param, own in zip(params, gradient.unbind(), strict=True):
-                param.grad = own
         if self._stacked is not None and len(members) == len(self._optimizers) and self._is_even and self._agree():
             self._step_all(gradients)
             return
         self._is_even = self._is_even and len(members) == len(self._optimizers)
+        self._hand_out(gradients)
         for k in members:
             self._optimizers[k].step()
+
+    def _hand_out(self, gradients: Sequence[Tensor]) -> None:
+        for params, gradient in zip(zip(*self._params, strict=True), gradients, strict=True):
+            for param, own in zip(params, gradient.unbind(), strict=True):
+                param.grad = own
 
     @torch.no_grad()
     def _step_all(self, gradients: Sequence[Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -177,7 +178,8 @@ class JointTorchLearner(TorchLearner):
             norms.update({group.modules[k]: norm[k] for k in members})
             steps.append((self._optimizers_of[group], own, members))
         norm = torch.stack([norms[m] for m in module_losses])
-        if not torch.isfinite(torch.cat([norm, totals])).all():
+        # NaN and infinity make the sum so, too.
+        if not math.isfinite(torch.cat([norm, totals]).sum()):
             self._on_not_finite(name, dict(zip(module_losses, totals, strict=True)), norms, batch)
             return False
         for optimizer, own, members in steps:

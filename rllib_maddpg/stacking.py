@@ -28,7 +28,7 @@ class _StackedLinear(torch.autograd.Function):
         need_x, need_weight, need_bias = ctx.needs_input_grad
         return (
             _times(grad, weight) if need_x else None,
-            torch.bmm(grad.transpose(1, 2), x) if need_weight else None,
+            _weight_gradient(grad, x) if need_weight else None,
             grad.sum(1) if need_bias else None,
         )
 
@@ -36,6 +36,13 @@ class _StackedLinear(torch.autograd.Function):
 def _times(a: Tensor, b: Tensor) -> Tensor:
     """Matrix products of G pairs; a critic's last layer has one output, for which the product is slower than it should be."""
     return a * b if a.shape[-1] == 1 else torch.bmm(a, b)
+
+
+def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """grad^T x of G layers, `[G, out, in]`. BLAS takes up to five times as long for a tall result as for a wide one."""
+    if x.shape[-1] < grad.shape[-1]:
+        return torch.bmm(x.transpose(1, 2), grad).transpose(1, 2)
+    return torch.bmm(grad.transpose(1, 2), x)
 
 
 class _WideLinear(torch.autograd.Function):
@@ -55,7 +62,8 @@ class _WideLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
         (x,) = ctx.saved_tensors
         wide = grad.transpose(0, 1).reshape(len(x), -1)
-        return None, torch.mm(wide.t(), x).unflatten(0, (ctx.groups, -1)), wide.sum(0).view(ctx.groups, -1)
+        weight = _weight_gradient(wide.unsqueeze(0), x.unsqueeze(0))[0]
+        return None, weight.unflatten(0, (ctx.groups, -1)), wide.sum(0).view(ctx.groups, -1)
 
 
 class _ReLULayers(torch.autograd.Function):
@@ -80,7 +88,7 @@ class _ReLULayers(torch.autograd.Function):
         for i in reversed(range(layers)):
             hidden, weight = ctx.saved_tensors[i], ctx.saved_tensors[layers + i]
             if ctx.needs_input_grad[1 + 2 * i]:
-                gradients[2 * i], gradients[2 * i + 1] = torch.bmm(grad.transpose(1, 2), hidden), grad.sum(1)
+                gradients[2 * i], gradients[2 * i + 1] = _weight_gradient(grad, hidden), grad.sum(1)
             grad = _times(grad, weight)
             torch.ops.aten.threshold_backward.grad_input(grad, hidden, 0, grad_input=grad)
         return grad.view(ctx.shape), *gradients

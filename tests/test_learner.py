@@ -28,6 +28,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from reference.maddpg import NETS, Box, Discrete, Game, Hyper, clip_gradients, flat, random_game
 
 from rllib_maddpg import MADDPGConfig
+from rllib_maddpg.group_optimizer import GroupOptimizer
 from rllib_maddpg.joint_batch import JointBatch, column_widths
 from rllib_maddpg.learner import MADDPGTorchLearner
 
@@ -99,8 +100,20 @@ def test_the_random_games_have_everything():
         assert seen == everything or len(seen) == everything
 
 
+@pytest.fixture
+def kept_gradients(monkeypatch):
+    """Has all optimizers leave clipped gradients in `param.grad`, from where torch's own take them."""
+    step = GroupOptimizer.step
+
+    def keep_and_step(self, gradients, members):
+        self._hand_out(gradients)
+        step(self, gradients, members)
+
+    monkeypatch.setattr(GroupOptimizer, "step", keep_and_step)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
-def test_update_is_the_oracles_in_float64(seed):
+def test_update_is_the_oracles_in_float64(seed, kept_gradients):
     """Losses, clipped gradients and all weights, over three updates, so that Adam's moments and the targets matter.
 
     Both sides are float64, so they may differ by rounding only: errors are measured in units of 1 or, if that is more,
