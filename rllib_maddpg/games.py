@@ -109,7 +109,7 @@ class Games:
         """Writes a step in which in every env all agents were and stay in the game, as in nearly all.
 
         Args:
-            results: What the `step` of each env gave.
+            results: What the `step` of each env gave; or observations and rewards of all agents, in order.
             columns: The rows of this step, `[E, width]` each; as if all agents were in the game and none ended.
 
         Returns:
@@ -119,11 +119,14 @@ class Games:
             return False
         arrays, numbers = [], []
         try:
-            for observations, rewards, terminateds, truncateds, _ in results:
-                if True in terminateds.values() or True in truncateds.values() or len(observations) != len(self._agents):
-                    return False
-                arrays += self._pick(observations)
-                numbers += self._pick(rewards)
+            for observations, rewards, *endings in results:
+                if endings:
+                    terminateds, truncateds, _ = endings
+                    if True in terminateds.values() or True in truncateds.values() or len(observations) != len(self._agents):
+                        return False
+                    observations, rewards = self._pick(observations), self._pick(rewards)
+                arrays += observations
+                numbers += rewards
             if [*map(len, arrays)] != self._all_widths:
                 return False
             np.concatenate(arrays, out=self.obs.reshape(-1))
@@ -138,7 +141,7 @@ class Games:
 
         Args:
             env: Number of the env.
-            result: What its `step` gave.
+            result: As one of those of `write_plain`.
             columns: As in `write_plain`.
 
         Returns:
@@ -148,6 +151,8 @@ class Games:
             EnvFailure: If that makes no joint row.
         """
         row = {name: column[env] for name, column in columns.items()}
+        if len(result) == 2:
+            result = (*(dict(zip(self._agents, values, strict=True)) for values in result), {}, {}, {})
         observations, rewards, terminateds, truncateds, _ = result
         self._check_known(observations)
         for name in ("new_obs", "rewards", "alive", "next_alive"):

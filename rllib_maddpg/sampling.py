@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -14,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import OrderEnforcing
 
+from rllib_maddpg.envs import ParallelPettingZoo
 from rllib_maddpg.games import EnvFailure, FinishedEpisode, Games
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.replay.blocks import RowBlocks
@@ -78,7 +80,7 @@ class JointSampler:
         self._remake_env = remake_env
         self._groups = layout.action_groups()
         self._games = Games(layout, len(envs))
-        self._steps: list[Callable] = []
+        self._steps: list[Callable[[Sequence], tuple]] = []  # per env what takes the actions of all agents in layout order
         self._due_reset = list(range(len(envs)))
         self._broken: set[int] = set()
         self._failures_in_a_row = 0
@@ -110,7 +112,7 @@ class JointSampler:
             self._due_reset = list(range(num_envs))
         blocks = RowBlocks(self.layout, num_envs, 64 if num_timesteps is None else max(1, math.ceil(num_timesteps / num_envs)))
         sample, error = Sample(), ""
-        self._steps = [plain_step(env) for env in self.envs]
+        self._steps = [self._step_of(e) for e in range(num_envs)]
         ends = np.zeros(num_envs, int)  # per env the row at which its last finished episode ends
         self._games.resume_clock()
         while not error and (
@@ -178,18 +180,28 @@ class JointSampler:
         sample.env_steps += len(self.envs) - len(failed)
         return over, failed
 
-    def _env_actions(self, codes: np.ndarray) -> list[dict[str, Any]]:
-        """Per env the actions of the agents in the game, as it takes them."""
+    def _env_actions(self, codes: np.ndarray) -> list[tuple]:
+        """Per env the actions of all agents as it takes them, in layout order; anything for those not in the game."""
         parts = []
         for group in self._groups:
-            actions = group.codec.to_env(group.part(codes).reshape(-1, group.codec.dim))
-            parts.append(actions.reshape(len(codes), len(group.agents), *actions.shape[1:]))
-        rows = parts[0] if len(parts) == 1 else [chain(*row) for row in zip(*parts, strict=True)]
-        dicts = [dict(zip(self.layout.agents, row, strict=True)) for row in rows]
-        for e, whole in enumerate(self._games.whole):
-            if not whole:
-                dicts[e] = {agent: dicts[e][agent] for agent in self._games.living(e)}
-        return dicts
+            actions = iter(group.codec.to_env(group.part(codes).reshape(-1, group.codec.dim)))
+            # One iterator n times: by n agents the next env's.
+            parts.append(zip(*[actions] * len(group.agents), strict=True))
+        return [tuple(chain(*row)) for row in zip(*parts, strict=True)] if len(parts) > 1 else [*parts[0]]
+
+    def _step_of(self, env: int) -> Callable[[Sequence], tuple]:
+        """What steps an env, in the quickest way that it has."""
+        inner = plainly_wrapped(self.envs[env])
+        if isinstance(inner, ParallelPettingZoo) and "step" not in vars(inner):
+            joint_step = inner.joint_step(self.layout.agents)
+            if joint_step is not None:
+                return joint_step
+        return partial(self._step_by_dict, env, inner.step)
+
+    def _step_by_dict(self, env: int, step: Callable, actions: Sequence) -> tuple:
+        named = dict(zip(self.layout.agents, actions, strict=True))
+        whole = self._games.whole[env]
+        return step(named if whole else {agent: named[agent] for agent in self._games.living(env)})
 
     # ------------------------------------------------------------------------------------------ resets and failures
 
@@ -200,7 +212,7 @@ class JointSampler:
             try:
                 if e in self._broken:
                     self._remake_env(e)
-                    self._steps[e] = plain_step(self.envs[e])
+                    self._steps[e] = self._step_of(e)
                     self._broken.discard(e)
                 self._games.lengths[e] = 0
                 self._games.begin(e, self.envs[e].reset()[0])
@@ -254,10 +266,10 @@ class JointSampler:
         )
 
 
-def plain_step(env: Any) -> Callable:
-    """An env's `step` without the wrappers that only hand it on, or ask whether there was a reset, as there always was here."""
+def plainly_wrapped(env: Any) -> Any:
+    """The env below the wrappers that only hand on its steps, or ask whether there was a reset, as there always was here."""
     while (
         isinstance(env, gym.Wrapper) and type(env).step in (gym.Wrapper.step, OrderEnforcing.step) and "step" not in vars(env)
     ):
         env = env.env
-    return env.step
+    return env

@@ -2,8 +2,8 @@
 
 The first three are found by wrapping the calls that do them, on the objects of a running algorithm:
 
-- env step: `step` and `reset` of the environment below our wrappers and adapter (of mpe2's own parallel env, or of the env that
-  stands in for it),
+- env step: `step`, `step_joint` and `reset` of the environment below our wrappers and adapter (of mpe2's own parallel env, or
+  of the env that stands in for it),
 - forward pass: `JointActors`, or `forward` of each actor network where RLlib's own loop samples,
 - update arithmetic: the Learner's `_update`, RLlib's one door to losses, gradients, optimizers and targets.
 
@@ -62,7 +62,8 @@ class Stopwatch:
 def hooks(algo: MADDPG) -> list[tuple[str, Any, str]]:
     """What to time: (name, object or class, attribute)."""
     runner = algo.env_runner_group.local_env_runner
-    found = [(ENV, _innermost(env), call) for env in runner.env.envs for call in ("step", "reset")]
+    envs, calls = [_innermost(env) for env in runner.env.envs], ("step", "step_joint", "reset")
+    found = [(ENV, env, call) for env in envs for call in calls if hasattr(env, call)]
     found += [(FORWARD, module.unwrapped().actor, "forward") for module in runner.module.values()]
     # A class, since runners make these anew whenever weights change.
     found.append((FORWARD, JointActors, "__call__"))

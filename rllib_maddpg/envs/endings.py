@@ -13,8 +13,7 @@ def nobody_ends(terminateds: dict, truncateds: dict) -> bool:
 
 def flags_of_nobody(living: Iterable[Hashable]) -> tuple[dict, dict]:
     """Returns what `settle_flags` does if nobody ends."""
-    flags = dict.fromkeys(living, False)
-    flags["__all__"] = False
+    flags = dict.fromkeys((*living, "__all__"), False)
     return flags, flags.copy()
 
 

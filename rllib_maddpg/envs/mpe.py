@@ -7,6 +7,9 @@ called as it is.
 Import this module only where mpe2 is installed.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import mpe2
 import numpy as np
 from mpe2._mpe_utils.simple_env import SimpleEnv
@@ -63,21 +66,45 @@ class DirectMPE(BaseParallelWrapper):
         Returns:
             observations, rewards, terminations, truncations, infos, each by agent; empty if the episode is over.
         """
-        raw = self._raw
-        if not self._can_skip_turns(actions):
+        if not (self._has_no_turns() and self._are_sound(actions)):
             result = self.env.step(actions)
             self.agents = self.env.agents
             return result
+        return self._by_agent(*self._move([actions[agent] for agent in self._raw.agents]))
 
-        agents = raw.agents
-        raw.current_actions = [actions[agent] for agent in agents]
+    def step_joint(self, actions: Sequence[Any]) -> tuple:
+        """Steps the world once, for callers that need no dicts.
+
+        Args:
+            actions: Of all agents in the env's order, as the action spaces have them; this is not checked.
+
+        Returns:
+            observations and rewards in the env's order; what `step` returns if the episode is over.
+        """
+        if not self._has_no_turns():
+            return self.step(dict(zip(self._raw.agents, actions, strict=True)))
+        observations, rewards, terminated, truncated = self._move(actions)
+        if terminated or truncated:
+            return self._by_agent(observations, rewards, terminated, truncated)
+        return observations, rewards
+
+    def _move(self, actions: Sequence[Any]) -> tuple[list, list, bool, bool]:
+        """observations and rewards of all agents, and whether the episode has terminated or is truncated."""
+        raw = self._raw
+        raw.current_actions = list(actions)
         raw._execute_world_step()
         raw.steps += 1
         truncated = raw.steps >= raw.max_cycles
         terminated = not truncated and bool(raw.scenario.is_terminal(raw.world))
+        rewards = [0 + reward for reward in raw.rewards.values()]  # summed up over the turns: never -0.0
+        return [*map(raw.observe, raw.agents)], rewards, terminated, truncated
+
+    def _by_agent(self, observations: list, rewards: list, terminated: bool, truncated: bool) -> tuple:
+        """What `step` returns; ends the episode if it is over."""
+        raw, agents = self._raw, self._raw.agents
         result = (
-            {agent: raw.observe(agent) for agent in agents},
-            {agent: 0 + reward for agent, reward in raw.rewards.items()},  # summed up over the turns: never -0.0
+            dict(zip(agents, observations, strict=True)),
+            dict(zip(agents, rewards, strict=True)),
             dict.fromkeys(agents, terminated),
             dict.fromkeys(agents, truncated),
             dict(raw.infos),
@@ -88,13 +115,16 @@ class DirectMPE(BaseParallelWrapper):
                 of_agents.clear()
         return result
 
-    def _can_skip_turns(self, actions: dict) -> bool:
-        """Whether no turn would do more than keep its action: refuse or clip it, or draw a window; or be out of order."""
+    def _has_no_turns(self) -> bool:
+        """Whether an episode is running, with nobody in the middle of a turn and no window to be drawn after each."""
         raw = self._raw
         agents = raw.agents  # none after an episode; before the first reset nobody is selected
-        if not agents or raw.render_mode == "human" or getattr(raw, "agent_selection", None) != agents[0]:
-            return False
-        for agent in agents:
+        return bool(agents) and raw.render_mode != "human" and getattr(raw, "agent_selection", None) == agents[0]
+
+    def _are_sound(self, actions: dict) -> bool:
+        """Whether no turn would refuse or clip its action."""
+        raw = self._raw
+        for agent in raw.agents:
             action = actions.get(agent)
             if raw.continuous_actions:
                 if type(action) is not np.ndarray or action.dtype is not _FLOAT32 or action.shape != self._shapes[agent]:

@@ -1,6 +1,6 @@
 """A PettingZoo parallel environment as an RLlib `MultiAgentEnv`."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -75,9 +75,39 @@ class ParallelPettingZoo(MultiAgentEnv):
             this step with that flag, too, so an agent's own end can be read back: it terminated if and only if its episode
             is terminated and not truncated. One that terminates without a last observation has its previous one again.
         """
-        agents = self.agents
-        observations, rewards, terminateds, truncateds, infos = self.env.step(self._pick(action_dict, agents))
-        env_agents = self.env.agents
+        return self._settled(self.env.step(self._pick(action_dict, self.agents)))
+
+    def joint_step(self, agents: Sequence[Hashable]) -> Callable[[Sequence], tuple] | None:
+        """A quicker `step` for the columnar loop, where the env has one for all of its agents at once; else None.
+
+        Args:
+            agents: All agents, in the order in which the loop has them.
+
+        Returns:
+            A function of their actions, sound and in that order. It returns observations and rewards in that order, or what
+            `step` returns if the episode is over. It may be called while all agents are in the game.
+        """
+        step = getattr(self.env, "step_joint", None)
+        if step is None:
+            return None
+        own, agents = list(self.env.possible_agents), list(agents)
+        to_own, from_own = [agents.index(agent) for agent in own], [own.index(agent) for agent in agents]
+
+        def in_order(actions: Sequence) -> tuple:
+            result = step(actions)
+            # While nobody ends there is nothing to settle.
+            return result if len(result) == 2 else self._settled(result)
+
+        def reordered(actions: Sequence) -> tuple:
+            result = in_order([actions[i] for i in to_own])
+            return tuple([values[i] for i in from_own] for values in result) if len(result) == 2 else result
+
+        return in_order if own == agents else reordered
+
+    def _settled(self, result: tuple) -> tuple[dict, dict, dict, dict, dict]:
+        """What `step` makes of what the env's own has returned."""
+        agents, env_agents = self.agents, self.env.agents
+        observations, rewards, terminateds, truncateds, infos = result
         if agents and env_agents == self._env_agents and nobody_ends(terminateds, truncateds):
             terminateds, truncateds = flags_of_nobody(agents)
         else:
