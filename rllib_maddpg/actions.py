@@ -112,6 +112,7 @@ class BoxCodec(ActionCodec):
     def __init__(self, space: gym.spaces.Box, head: str = "tanh"):
         super().__init__(space, int(np.prod(space.shape, dtype=int)))
         self._span = space.high - space.low
+        self._is_unit = space.dtype == np.float32 and bool((space.low == 0.0).all() and (space.high == 1.0).all())
         self.head = head
         self.noise = "additive" if head == "tanh" else "gumbel"
 
@@ -122,6 +123,8 @@ class BoxCodec(ActionCodec):
         return code.reshape(len(code), *self.space.shape)
 
     def to_env(self, code: np.ndarray) -> np.ndarray:
+        if self._is_unit:
+            return (self.decode(code) + 1.0) / 2.0  # what is below, where codes are in [-1, 1]
         low, high = self.space.low, self.space.high
         # As RLlib's `unsquash_action` computes it, so that no bit differs.
         return np.minimum(np.maximum(low + (self.decode(code) + 1.0) * self._span / 2.0, low), high)

@@ -118,6 +118,8 @@ class RolloutCollector:
 
     def probe(self) -> list[int]:
         """Runners that died and are back; waits for nobody, so that they do not stop the others."""
+        if not self.group.num_remote_env_runners():
+            return []
         back = [runner for runner, _ in self._results("ping", 0.0, mark_healthy=True)]
         self._pinged.difference_update(self.group.healthy_env_runner_ids())
         self._dead.difference_update(back)

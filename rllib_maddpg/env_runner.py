@@ -90,8 +90,8 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
     def _seed_of_episode(self, env: int) -> Callable[[int], int]:
         return lambda episode: int(self._seed_sequence(env, episode).generate_state(1)[0] >> 1)
 
-    def _seed_sequence(self, env: int, episode: int) -> np.random.SeedSequence:
-        key = (int(self.config.in_evaluation), self.worker_index or 0, env, episode)
+    def _seed_sequence(self, env: int, episode: int, *child: int) -> np.random.SeedSequence:
+        key = (int(self.config.in_evaluation), self.worker_index or 0, env, episode, *child)
         return np.random.SeedSequence(self._entropy, spawn_key=key)
 
     def _make_sub_env_anew(self, number: int) -> None:
@@ -174,17 +174,18 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
 
         Args:
             number: RLlib's number of these weights.
-            tensors: `actor_state()` of all modules, of any shape.
+            tensors: `actor_state()` of all modules.
         """
         if number > self._weights_seq_no:
             self._weights_seq_no = number
-            mine = self._weights()
-            torch._foreach_copy_(mine, [new.view_as(old) for old, new in zip(mine, tensors, strict=True)])
+            torch._foreach_copy_(self._weights(), list(tensors))
 
     def split_weights(self, vector: np.ndarray) -> Sequence[torch.Tensor]:
         """The vector of `get_actor_weights()` as `set_actors` takes it."""
         # A copy, because arrays from Ray are read-only, which torch does not know.
-        return torch.from_numpy(vector.copy()).split([t.numel() for t in self._weights()])
+        mine = self._weights()
+        parts = torch.from_numpy(vector.copy()).split([t.numel() for t in mine])
+        return [part.view_as(t) for part, t in zip(parts, mine, strict=True)]
 
     def _weights(self) -> list[torch.Tensor]:
         return [t for m in self.layout.modules for t in self.module[m].unwrapped().actor_state()]
@@ -227,7 +228,12 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         """In the columnar loop."""
         if self._sampler is None or self._sampler.envs is not self.env.envs:
             self._sampler = JointSampler(
-                self.layout, self.env.envs, self._make_sub_env_anew, self._failures_allowed(), self.worker_index or 0
+                self.layout,
+                self.env.envs,
+                self._make_sub_env_anew,
+                self._failures_allowed(),
+                self.worker_index or 0,
+                on_reset=self._begin_exploration,
             )
         networks = {m: module.unwrapped().actor for m, module in self.module.items()}
         if self._actors is None or not self._actors.is_current(networks):
@@ -236,7 +242,7 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         everyone = list(range(self.num_envs))
 
         def act(obs: np.ndarray) -> np.ndarray:
-            return self.explore(everyone, actors(obs)) if explore else greedy(self.layout, actors(obs))
+            return self._noisy(everyone, actors(obs)) if explore else greedy(self.layout, actors(obs))
 
         sample = self._sampler.sample(act, force_reset=force_reset or self._needs_initial_reset, **asked)
         self._needs_initial_reset = False
@@ -258,11 +264,17 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
     def explore(self, envs: list[int], outputs: np.ndarray) -> np.ndarray:
         """Noisy action codes `[E, action_dim]` of the envs that act now; see `JointExploration.act`."""
         for e in envs:
-            episode = self.env.envs[e].episode
-            if episode != self._explored_episode[e]:
-                self._explored_episode[e] = episode
-                noise_seed = self._seed_sequence(e, episode).spawn(1)[0]
-                self.exploration.begin_episode(e, np.random.default_rng(noise_seed))
+            if self.env.envs[e].episode != self._explored_episode[e]:
+                self._begin_exploration(e)
+        return self._noisy(envs, outputs)
+
+    def _begin_exploration(self, env: int) -> None:
+        self._explored_episode[env] = episode = self.env.envs[env].episode
+        # The first child of the episode's own seed.
+        noise_seed = self._seed_sequence(env, episode, 0)
+        self.exploration.begin_episode(env, np.random.default_rng(noise_seed))
+
+    def _noisy(self, envs: list[int], outputs: np.ndarray) -> np.ndarray:
         codes = self.exploration.act(envs, outputs, self.num_env_steps_sampled_lifetime, self._random_actions)
         # The schedules run on the env steps of all runners. RLlib sets the exact count at the end of each iteration; until then
         # this runner assumes that the others are as fast as itself.

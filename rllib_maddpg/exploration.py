@@ -66,9 +66,10 @@ class JointExploration:
         self._groups = layout.action_groups()
         self._draws_gumbel = any(group.codec.noise == "gumbel" for group in self._groups)
         self._rngs: list[np.random.Generator | None] = [None] * num_envs
-        block = num_envs, BLOCK, layout.action_dim
-        self._uniform, self._normal, self._gumbel = (np.zeros(block, np.float32) for _ in range(3))
-        self._at = [BLOCK] * num_envs  # per env the row of its block that comes next
+        # Random numbers of all envs, a block of rows each, and per env the row of its block that comes next.
+        shape = num_envs * BLOCK, layout.action_dim
+        self._uniform, self._normal, self._gumbel = (np.zeros(shape, np.float32) for _ in range(3))
+        self._at = [BLOCK] * num_envs
         self._ou_state = np.zeros((num_envs, layout.action_dim), np.float32)
 
     def begin_episode(self, env: int, rng: np.random.Generator) -> None:
@@ -90,49 +91,50 @@ class JointExploration:
             Action codes `[E, action_dim]` float32.
         """
         rows = self._next_rows(envs)
-        additive = self._additive(rows)
+        additive = self._additive(envs, rows)
         random = random or env_steps < self.random_steps
-        scale = self._noise_scale.update(env_steps)
-        temperature = self._temperature.update(env_steps)
-        codes = np.empty_like(outputs)
+        codes = []
         for group in self._groups:
+            output = group.part(outputs)
             if group.codec.noise == "gumbel":
-                output = group.part(np.zeros_like(outputs) if random else outputs)
-                code = group.codec.explore(output, group.part(self._gumbel[rows]), 1.0 if random else temperature)
+                temperature = 1.0 if random else self._temperature.update(env_steps)
+                output = np.zeros_like(output) if random else output
+                code = group.codec.explore(output, group.part(self._gumbel.take(rows, 0)), temperature)
             elif random:
-                code = 2.0 * group.part(self._uniform[rows]) - 1.0
+                code = 2.0 * group.part(self._uniform.take(rows, 0)) - 1.0
             elif additive is None:
-                code = group.codec.greedy_numpy(group.part(outputs))
+                code = group.codec.greedy_numpy(output)
             else:
-                code = group.codec.explore(group.part(outputs), group.part(additive), scale)
-            codes[:, group.actions] = code.reshape(len(codes), -1)
-        return codes
+                code = group.codec.explore(output, group.part(additive), self._noise_scale.update(env_steps))
+            codes.append(code.reshape(len(code), -1))
+        return codes[0] if len(codes) == 1 else np.concatenate(codes, -1)
 
-    def _next_rows(self, envs: Sequence[int]) -> tuple[Sequence[int], list[int]]:
-        """Index of each env's next row in the blocks of random numbers, which are drawn anew when they are used up."""
-        at = []
+    def _next_rows(self, envs: Sequence[int]) -> list[int]:
+        """Number of each env's next row of random numbers; those of a block are drawn anew when they are used up."""
+        rows = []
         for e in envs:
             if self._at[e] == BLOCK:
                 self._draw(e)
-            at.append(self._at[e])
+            rows.append(e * BLOCK + self._at[e])
             self._at[e] += 1
-        return envs, at
+        return rows
 
     def _draw(self, env: int) -> None:
+        block = slice(env * BLOCK, (env + 1) * BLOCK)
         # Both kinds for every agent, whether needed or not: an env's stream stays the same whoever is alive.
-        uniform = self._rngs[env].random(out=self._uniform[env], dtype=np.float32)
-        self._rngs[env].standard_normal(out=self._normal[env], dtype=np.float32)
+        uniform = self._rngs[env].random(out=self._uniform[block], dtype=np.float32)
+        self._rngs[env].standard_normal(out=self._normal[block], dtype=np.float32)
         if self._draws_gumbel:
-            self._gumbel[env] = -np.log(-np.log(np.clip(uniform, 1e-20, 1.0 - 2.0**-24)))
+            self._gumbel[block] = -np.log(-np.log(np.clip(uniform, 1e-20, 1.0 - 2.0**-24)))
         self._at[env] = 0
 
-    def _additive(self, rows: tuple[Sequence[int], list[int]]) -> np.ndarray | None:
+    def _additive(self, envs: Sequence[int], rows: list[int]) -> np.ndarray | None:
         """Noise before its scale, `[E, action_dim]`; None if there is none."""
         if self.noise_type == "none":
             return None
+        normal = self._normal.take(rows, 0)
         if self.noise_type == "gaussian":
-            return self._normal[rows]
-        envs, _ = rows
+            return normal
         state = self._ou_state[envs]
-        self._ou_state[envs] = state = state - self.ou_theta * state + self.ou_sigma * self._normal[rows]
+        self._ou_state[envs] = state = state - self.ou_theta * state + self.ou_sigma * normal
         return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,7 +104,8 @@ class Games:
                 self.alive[env, i] = True
         self._seen[env] = self.alive[env]
         self.whole[env] = bool(self.alive[env].all())
-        self._check_finite(self.obs[env])
+        if not is_finite(self.obs[env]):
+            self._check_finite(self.obs[env])
 
     def write_plain(self, results: list[tuple], columns: dict[str, np.ndarray]) -> bool:
         """Writes a step in which in every env all agents were and stay in the game, as in nearly all.
@@ -113,7 +115,7 @@ class Games:
             columns: The rows of this step, `[E, width]` each; as if all agents were in the game and none ended.
 
         Returns:
-            Whether it was such a step; if not, call `write` for each env.
+            Whether it was such a step, and all numbers are finite; if not, call `write` for each env.
         """
         if not all(self.whole):
             return False
@@ -131,6 +133,8 @@ class Games:
                 return False
             np.concatenate(arrays, out=self.obs.reshape(-1))
             columns["rewards"][:] = np.array(numbers, float).reshape(columns["rewards"].shape)
+            if not (math.isfinite(sum(numbers)) and is_finite(self.obs)):
+                return False
         except (AttributeError, KeyError, TypeError, ValueError):
             return False
         columns["new_obs"][:] = self.obs
@@ -180,11 +184,12 @@ class Games:
         self.obs[env] = row["new_obs"]
         return bool(all_terminated or all_truncated)
 
-    def advance(self, columns: dict[str, np.ndarray]) -> dict[int, EnvFailure]:
+    def advance(self, columns: dict[str, np.ndarray], was_plain: bool) -> dict[int, EnvFailure]:
         """Goes on to the next step after all envs have written their rows.
 
         Args:
             columns: As in `write_plain`.
+            was_plain: What that has returned.
 
         Returns:
             Envs with a number in their rows that is not finite, and what is wrong with it.
@@ -193,13 +198,13 @@ class Games:
         self._returns += columns["rewards"]
         self._agent_steps += columns["alive"]
         failed = {}
-        if not (is_finite(self.obs) and is_finite(self._returns)):
+        if not was_plain:
             for env, (obs, rewards) in enumerate(zip(columns["new_obs"], columns["rewards"], strict=True)):
                 try:
                     self._check_finite(obs, rewards)
                 except EnvFailure as failure:
                     failed[env] = failure
-        if not all(self.whole):
+        if not (was_plain or all(self.whole)):
             self.obs[~self.alive[:, self._agent_of_obs]] = 0.0
         return failed
 

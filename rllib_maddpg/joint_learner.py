@@ -156,6 +156,14 @@ class JointTorchLearner(TorchLearner):
         super().before_gradient_based_update(timesteps=timesteps)
         self._env_steps = int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, self._env_steps))
 
+    @override(TorchLearner)
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        if self._reports or self._lr_schedulers:
+            super().after_gradient_based_update(timesteps=timesteps)
+        else:  # RLlib would log all learning rates, too
+            for optimizer, schedule in self._optimizer_lr_schedules.items():
+                self._set_optimizer_lr(optimizer, schedule.update(self._env_steps))
+
     # ------------------------------------------------------------------------------------------ gradients
 
     def _step(self, name: str, module_losses: Mapping[str, Tensor], batch: JointBatch) -> bool:

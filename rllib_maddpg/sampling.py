@@ -65,6 +65,7 @@ class JointSampler:
         remake_env: Callable[[int], None],
         max_failures: int = 0,
         worker_index: int = 0,
+        on_reset: Callable[[int], None] = lambda env: None,
     ):
         """
         Args:
@@ -74,13 +75,15 @@ class JointSampler:
             max_failures: Failures in a row after which an env is still made anew. A call without any ends the row. An env that
                 misses the same agent at the same step twice running is turn-based, which no new env would change.
             worker_index: Number of the env runner, for messages.
+            on_reset: Called with the number of an env that begins an episode.
         """
         self.layout, self.envs = layout, envs
         self.max_failures, self.worker_index = max_failures, worker_index
-        self._remake_env = remake_env
+        self._remake_env, self._on_reset = remake_env, on_reset
         self._groups = layout.action_groups()
         self._games = Games(layout, len(envs))
-        self._steps: list[Callable[[Sequence], tuple]] = []  # per env what takes the actions of all agents in layout order
+        # Per env what takes the actions of all agents in layout order.
+        self._steps = [self._step_of(e) for e in range(len(envs))]
         self._due_reset = list(range(len(envs)))
         self._broken: set[int] = set()
         self._failures_in_a_row = 0
@@ -112,7 +115,6 @@ class JointSampler:
             self._due_reset = list(range(num_envs))
         blocks = RowBlocks(self.layout, num_envs, 64 if num_timesteps is None else max(1, math.ceil(num_timesteps / num_envs)))
         sample, error = Sample(), ""
-        self._steps = [self._step_of(e) for e in range(num_envs)]
         ends = np.zeros(num_envs, int)  # per env the row at which its last finished episode ends
         self._games.resume_clock()
         while not error and (
@@ -165,14 +167,15 @@ class JointSampler:
                 failed[len(results)] = error
                 results.append(None)
         sample.env_seconds += time.perf_counter() - started
-        if failed or not games.write_plain(results, columns):
+        plain = not failed and games.write_plain(results, columns)
+        if not plain:
             for e, result in enumerate(results):
                 try:
                     if e not in failed and games.write(e, result, columns):
                         over.append(e)
                 except Exception as error:
                     failed[e] = error
-        failed = {**games.advance(columns), **failed}
+        failed = {**games.advance(columns, plain), **failed}
         if failed:
             over = [e for e in over if e not in failed]
             blocks.filled[list(failed), t] = False
@@ -196,12 +199,12 @@ class JointSampler:
             joint_step = inner.joint_step(self.layout.agents)
             if joint_step is not None:
                 return joint_step
-        return partial(self._step_by_dict, env, inner.step)
+        return partial(self._step_by_dict, env, inner)
 
-    def _step_by_dict(self, env: int, step: Callable, actions: Sequence) -> tuple:
+    def _step_by_dict(self, env: int, inner: Any, actions: Sequence) -> tuple:
         named = dict(zip(self.layout.agents, actions, strict=True))
         whole = self._games.whole[env]
-        return step(named if whole else {agent: named[agent] for agent in self._games.living(env)})
+        return inner.step(named if whole else {agent: named[agent] for agent in self._games.living(env)})
 
     # ------------------------------------------------------------------------------------------ resets and failures
 
@@ -221,6 +224,7 @@ class JointSampler:
                 if error:
                     return error
             else:
+                self._on_reset(e)
                 self._due_reset.remove(e)
         return ""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from typing import TYPE_CHECKING
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
 
 from ray.rllib.env.env_runner import NUM_ENV_STEP_FAILURES_LIFETIME
 from ray.rllib.utils.metrics import (
@@ -29,6 +29,7 @@ from ray.rllib.utils.metrics import (
     NUM_MODULE_STEPS_SAMPLED_LIFETIME,
     RLMODULE_INFERENCE_TIMER,
 )
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from rllib_maddpg.games import FinishedEpisode
 from rllib_maddpg.sampling import Sample
@@ -81,27 +82,40 @@ class Tally:
             if steps:
                 log((NUM_MODULE_STEPS_SAMPLED, module), steps, reduce="sum")
                 log((NUM_MODULE_STEPS_SAMPLED_LIFETIME, module), steps, reduce="lifetime_sum")
-        for episode in sample.episodes:
-            _log_episode(runner, episode, module_of)
+        _log_episodes(runner, sample.episodes, module_of)
 
 
-def _log_episode(runner: MADDPGEnvRunner, episode: FinishedEpisode, module_of: dict[str, str]) -> None:
+def _log_episodes(runner: MADDPGEnvRunner, episodes: list[FinishedEpisode], module_of: dict[str, str]) -> None:
     """The keys of `MultiAgentEnvRunner._log_episode_metrics`, whose walk through trees takes five times as long."""
-    config, log = runner.config, runner.metrics.log_value
+    config = runner.config
     window = max(1, math.ceil(config.metrics_num_episodes_for_smoothing / (config.num_env_runners or 1)))
-    total = sum(episode.returns.values())
-    modules: Counter[str] = Counter()
-    for agent, value in episode.returns.items():
-        modules[module_of[agent]] += value
-        log((EPISODE_AGENT_RETURN_MEAN, str(agent)), value, reduce="mean", window=window)
-        log((EPISODE_AGENT_STEPS, str(agent)), episode.agent_steps[agent], reduce="mean", window=window)
-    for module, value in modules.items():
-        log((EPISODE_MODULE_RETURN_MEAN, module), value, reduce="mean", window=window)
-    for mean, least, most, value in (
-        (EPISODE_LEN_MEAN, EPISODE_LEN_MIN, EPISODE_LEN_MAX, episode.length),
-        (EPISODE_RETURN_MEAN, EPISODE_RETURN_MIN, EPISODE_RETURN_MAX, total),
-    ):
-        log(mean, value, reduce="mean", window=window)
-        log(least, value, reduce="min", window=window)
-        log(most, value, reduce="max", window=window)
-    log(EPISODE_DURATION_SEC_MEAN, episode.seconds, reduce="mean", window=window)
+    series: dict[tuple[tuple[str, ...], str], list[float]] = defaultdict(list)
+    for episode in episodes:
+        modules: Counter[str] = Counter()
+        for agent, value in episode.returns.items():
+            modules[module_of[agent]] += value
+            series[(EPISODE_AGENT_RETURN_MEAN, str(agent)), "mean"].append(value)
+            series[(EPISODE_AGENT_STEPS, str(agent)), "mean"].append(episode.agent_steps[agent])
+        for module, value in modules.items():
+            series[(EPISODE_MODULE_RETURN_MEAN, module), "mean"].append(value)
+        for mean, least, most, value in (
+            (EPISODE_LEN_MEAN, EPISODE_LEN_MIN, EPISODE_LEN_MAX, episode.length),
+            (EPISODE_RETURN_MEAN, EPISODE_RETURN_MIN, EPISODE_RETURN_MAX, sum(episode.returns.values())),
+        ):
+            series[(mean,), "mean"].append(value)
+            series[(least,), "min"].append(value)
+            series[(most,), "max"].append(value)
+        series[(EPISODE_DURATION_SEC_MEAN,), "mean"].append(episode.seconds)
+    for (key, reduce), values in series.items():
+        _log_values(runner.metrics, key, values, reduce=reduce, window=window)
+
+
+def _log_values(metrics: MetricsLogger, key: tuple[str, ...], values: list[float], **how: Any) -> None:
+    """`metrics.log_value(key, value, **how)` for each of the values; RLlib would look up the key each time."""
+    first, *others = values
+    metrics.log_value(key, first, **how)
+    stats: Any = metrics.stats
+    for part in key:
+        stats = stats[part]
+    for value in others:
+        stats.push(value)

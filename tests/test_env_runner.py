@@ -218,7 +218,7 @@ def test_a_failed_env_goes_on_with_other_games():
     config.validate()
     runner = config.env_runner_cls(config=config.copy(copy_frozen=False), worker_index=0, num_workers=0)
     seeds = []
-    runner._seed_sequence, original = lambda e, k: seeds.append(k) or original(e, k), runner._seed_sequence
+    runner._seed_sequence, original = lambda e, *k: seeds.append(k[0]) or original(e, *k), runner._seed_sequence
     runner.sample(num_timesteps=4)
     runner.sample(num_timesteps=8)
     assert Fails.failed and runner.episode_numbers == [4]

@@ -87,14 +87,13 @@ class ParallelPettingZoo(MultiAgentEnv):
             A function of their actions, sound and in that order. It returns observations and rewards in that order, or what
             `step` returns if the episode is over. It may be called while all agents are in the game.
         """
-        step = getattr(self.env, "step_joint", None)
-        if step is None:
+        if not hasattr(self.env, "step_joint"):
             return None
         own, agents = list(self.env.possible_agents), list(agents)
         to_own, from_own = [agents.index(agent) for agent in own], [own.index(agent) for agent in agents]
 
         def in_order(actions: Sequence) -> tuple:
-            result = step(actions)
+            result = self.env.step_joint(actions)
             # While nobody ends there is nothing to settle.
             return result if len(result) == 2 else self._settled(result)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 
@@ -93,12 +94,11 @@ class JointRollout:
 
 def views(rows: np.ndarray, widths: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Per column of `COLUMNS` its part of rows `[..., row_width]`."""
-    parts = np.split(rows, np.cumsum(widths)[:-1], axis=-1)
-    return dict(zip(COLUMNS, parts, strict=True))
+    stops = list(accumulate(widths))
+    return {name: rows[..., stop - width : stop] for name, width, stop in zip(COLUMNS, widths, stops, strict=True)}
 
 
 def is_finite(array: np.ndarray) -> bool:
     """Whether there is neither NaN nor infinity in a contiguous float array."""
     # The sum of squares tells it at a third of the price, unless it overflows.
-    flat = array.ravel()
-    return math.isfinite(np.dot(flat, flat)) or bool(np.isfinite(flat).all())
+    return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
