@@ -76,6 +76,10 @@ class Games:
         """The agents of an env that act now."""
         return [agent for agent, alive in zip(self._agents, self.alive[env], strict=True) if alive]
 
+    def observations_of(self, env: int) -> list[np.ndarray]:
+        """What each agent of an env acts on next, as views of `obs`."""
+        return [self.obs[env, slot.obs] for slot in self.layout.slots]
+
     def mask(self, codes: np.ndarray) -> np.ndarray:
         """Action codes `[E, action_dim]` with zeros for the agents that are not in the game."""
         return codes if all(self.whole) else np.where(self.alive[:, self._agent_of_action], codes, np.float32(0.0))
@@ -111,7 +115,8 @@ class Games:
         """Writes a step in which in every env all agents were and stay in the game, as in nearly all.
 
         Args:
-            results: What the `step` of each env gave; or observations and rewards of all agents, in order.
+            results: What the `step` of each env gave; or a list of the rewards of all agents, in order, from one that has
+                written into `observations_of` it.
             columns: The rows of this step, `[E, width]` each; as if all agents were in the game and none ended.
 
         Returns:
@@ -121,17 +126,19 @@ class Games:
             return False
         arrays, numbers = [], []
         try:
-            for observations, rewards, *endings in results:
-                if endings:
-                    terminateds, truncateds, _ = endings
-                    if True in terminateds.values() or True in truncateds.values() or len(observations) != len(self._agents):
-                        return False
-                    observations, rewards = self._pick(observations), self._pick(rewards)
-                arrays += observations
-                numbers += rewards
-            if [*map(len, arrays)] != self._all_widths:
-                return False
-            np.concatenate(arrays, out=self.obs.reshape(-1))
+            for result in results:
+                if isinstance(result, list):
+                    numbers += result
+                    continue
+                observations, rewards, terminateds, truncateds, _ = result
+                if True in terminateds.values() or True in truncateds.values() or len(observations) != len(self._agents):
+                    return False
+                arrays += self._pick(observations)
+                numbers += self._pick(rewards)
+            if arrays:
+                if [*map(len, arrays)] != self._all_widths:
+                    return False
+                np.concatenate(arrays, out=self.obs.reshape(-1))
             columns["rewards"][:] = np.array(numbers, float).reshape(columns["rewards"].shape)
             if not (math.isfinite(sum(numbers)) and is_finite(self.obs)):
                 return False
@@ -155,8 +162,9 @@ class Games:
             EnvFailure: If that makes no joint row.
         """
         row = {name: column[env] for name, column in columns.items()}
-        if len(result) == 2:
-            result = (*(dict(zip(self._agents, values, strict=True)) for values in result), {}, {}, {})
+        if isinstance(result, list):
+            values = self.observations_of(env), result
+            result = (*(dict(zip(self._agents, v, strict=True)) for v in values), {}, {}, {})
         observations, rewards, terminateds, truncateds, _ = result
         self._check_known(observations)
         for name in ("new_obs", "rewards", "alive", "next_alive"):
@@ -198,7 +206,7 @@ class Games:
         self._returns += columns["rewards"]
         self._agent_steps += columns["alive"]
         failed = {}
-        if not was_plain:
+        if not (was_plain or (is_finite(self.obs) and is_finite(self._returns))):
             for env, (obs, rewards) in enumerate(zip(columns["new_obs"], columns["rewards"], strict=True)):
                 try:
                     self._check_finite(obs, rewards)

@@ -36,6 +36,9 @@ from rllib_maddpg.module_groups import ACTOR, CRITIC, NetworkGroup, group_networ
 from rllib_maddpg.replay.remote import ShardedBatch
 from rllib_maddpg.rl_module import MADDPGTorchRLModule
 
+# How a metric of several Learners becomes one, where that is not its mean.
+OVER_LEARNERS = {"qf_min": {"reduce": "min"}, "qf_max": {"reduce": "max"}}
+
 
 class JointTorchLearner(TorchLearner):
     """A Learner whose losses need the rows of all modules at once.
@@ -266,7 +269,8 @@ class JointTorchLearner(TorchLearner):
         if self._noted:
             # One transfer from the device for all metrics.
             values = torch.stack([v.float() for v in self._noted.values()]).tolist()
-            self.metrics.log_dict(dict(zip(self._noted, values, strict=True)), window=1)
+            for key, value in zip(self._noted, values, strict=True):
+                log(key, value, **OVER_LEARNERS.get(key[1], {"reduce": "mean", "window": 1}))
         for module_id in self.layout.modules:
             log((module_id, WEIGHTS_SEQ_NO), self._weights_seq_no, window=1)
             log((module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), batch_size, reduce="mean")

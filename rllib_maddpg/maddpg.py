@@ -25,7 +25,6 @@ from ray.rllib.utils.metrics import (
     REPLAY_BUFFER_RESULTS,
     REPLAY_BUFFER_SAMPLE_TIMER,
     SYNCH_WORKER_WEIGHTS_TIMER,
-    TIMERS,
 )
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.result import TIMESTEPS_TOTAL
@@ -39,6 +38,7 @@ from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.replay import JointReplayBuffer
 from rllib_maddpg.replay.sharded import SHARD_RESOURCES, ShardedReplayBuffer
+from rllib_maddpg.timers import Timers
 from rllib_maddpg.tunable import TunableAlgorithm
 
 REPLAY_BUFFER = "replay_buffer"
@@ -73,6 +73,7 @@ class MADDPG(JointAlgorithm, TunableAlgorithm):
         self.env_runner_group.probe_unhealthy_env_runners = lambda: self.collector.probe()
         # New actors for the remote env runners.
         self._new_weights: tuple[int, np.ndarray] | None = None
+        self._durations = Timers()
         # Lifetime counts, and the env steps at which metrics were reported last.
         self._env_steps = 0
         self._num_updates = 0
@@ -112,15 +113,15 @@ class MADDPG(JointAlgorithm, TunableAlgorithm):
     def _sample_store_update_sync(self) -> None:
         if self._iteration_began is None or self._iteration_began[0] != self.iteration:
             self._iteration_began = self.iteration, self._env_steps
-        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+        with self._durations(ENV_RUNNER_SAMPLING_TIMER):
             collected = self.collector.collect(self._new_weights, want_metrics=self._report_is_near())
-        with self.metrics.log_time((TIMERS, REPLAY_BUFFER_ADD_DATA_TIMER)):
+        with self._durations(REPLAY_BUFFER_ADD_DATA_TIMER):
             new_env_steps = self._store(collected)
         self._new_weights = None
         updates = self._num_updates_due(new_env_steps)
         if updates:
             self._update(updates)
-            with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+            with self._durations(SYNCH_WORKER_WEIGHTS_TIMER):
                 self._sync_weights()
         self._report_sampling(collected)
 
@@ -163,10 +164,10 @@ class MADDPG(JointAlgorithm, TunableAlgorithm):
         while updates > 0:
             now = min(updates, MAX_UPDATES_PER_CALL)
             updates -= now
-            with self.metrics.log_time((TIMERS, REPLAY_BUFFER_SAMPLE_TIMER)):
+            with self._durations(REPLAY_BUFFER_SAMPLE_TIMER):
                 batch = self._draw(now, rows)
             report = not updates and self._learner_report_is_due()
-            with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            with self._durations(LEARNER_UPDATE_TIMER):
                 results = self.learner_group.update(
                     **batch,
                     timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self._env_steps},
@@ -249,6 +250,7 @@ class MADDPG(JointAlgorithm, TunableAlgorithm):
         log((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED), new, reduce="sum", with_throughput=True)
         log((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), new, reduce="lifetime_sum", with_throughput=True)
         self._reported_at = self._env_steps
+        self._durations.log(self.metrics)
         buffer = self.replay_buffer
         self.metrics.log_dict(
             {

@@ -82,7 +82,6 @@ class JointSampler:
         self._remake_env, self._on_reset = remake_env, on_reset
         self._groups = layout.action_groups()
         self._games = Games(layout, len(envs))
-        # Per env what takes the actions of all agents in layout order.
         self._steps = [self._step_of(e) for e in range(len(envs))]
         self._due_reset = list(range(len(envs)))
         self._broken: set[int] = set()
@@ -192,11 +191,11 @@ class JointSampler:
             parts.append(zip(*[actions] * len(group.agents), strict=True))
         return [tuple(chain(*row)) for row in zip(*parts, strict=True)] if len(parts) > 1 else [*parts[0]]
 
-    def _step_of(self, env: int) -> Callable[[Sequence], tuple]:
-        """What steps an env, in the quickest way that it has."""
+    def _step_of(self, env: int) -> Callable[[Sequence], list | tuple]:
+        """What steps an env with the actions of all agents, in the quickest way that it has; results as `Games` takes them."""
         inner = plainly_wrapped(self.envs[env])
         if isinstance(inner, ParallelPettingZoo) and "step" not in vars(inner):
-            joint_step = inner.joint_step(self.layout.agents)
+            joint_step = inner.joint_step(self.layout.agents, self._games.observations_of(env))
             if joint_step is not None:
                 return joint_step
         return partial(self._step_by_dict, env, inner)

@@ -226,6 +226,19 @@ def test_a_failed_env_goes_on_with_other_games():
     assert sorted(set(seeds)) == [0, 1, 2, 3] and seeds == sorted(seeds)
 
 
+@pytest.mark.parametrize("seed", [0, 7, 2**31, None])
+def test_seeds_of_episodes_are_numpys(seed):
+    config = MADDPGConfig().environment("simple_spread").debugging(seed=seed)
+    config.validate()
+    runner = config.env_runner_cls(config=config.copy(copy_frozen=False), worker_index=2, num_workers=2)
+    entropy = sum(word << 32 * i for i, word in enumerate(runner._seed_words))
+    assert entropy == seed or (seed is None and entropy > 2**64)
+    for child in ((), (0,)):
+        ours = runner._seed_sequence(1, 99, *child)
+        theirs = np.random.SeedSequence(entropy, spawn_key=(0, 2, 1, 99, *child))
+        np.testing.assert_array_equal(ours.generate_state(8), theirs.generate_state(8))
+
+
 def test_a_users_module_to_env_connector_gets_noisy_actions():
     from ray.rllib.connectors.connector_v2 import ConnectorV2
 

@@ -40,21 +40,21 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
-        self._inner: list[float] = []  # for each running call the seconds of those within it
+        self._counted = 0.0  # seconds of all calls that are over
 
     def wrap(self, call: Callable, name: str) -> Callable:
         """The same call, timed."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            self._inner.append(0.0)
+            counted = self._counted
             start = time.perf_counter()
             try:
                 return call(*args, **kwargs)
             finally:
                 spent = time.perf_counter() - start
-                self.seconds[name] += spent - self._inner.pop()
-                if self._inner:
-                    self._inner[-1] += spent
+                # Calls within this one have counted theirs.
+                self.seconds[name] += spent - (self._counted - counted)
+                self._counted = counted + spent
 
         return timed
 

@@ -70,40 +70,45 @@ class DirectMPE(BaseParallelWrapper):
             result = self.env.step(actions)
             self.agents = self.env.agents
             return result
-        return self._by_agent(*self._move([actions[agent] for agent in self._raw.agents]))
+        rewards, terminated, truncated = self._move([actions[agent] for agent in self._raw.agents])
+        return self._by_agent(rewards, terminated, truncated)
 
-    def step_joint(self, actions: Sequence[Any]) -> tuple:
+    def step_joint(self, actions: Sequence[Any], observations: Sequence[np.ndarray]) -> list | tuple:
         """Steps the world once, for callers that need no dicts.
 
         Args:
             actions: Of all agents in the env's order, as the action spaces have them; this is not checked.
+            observations: Arrays, in the same order, into which they are written unless the episode is over.
 
         Returns:
-            observations and rewards in the env's order; what `step` returns if the episode is over.
+            rewards in the env's order; what `step` returns if the episode is over.
         """
-        if not self._has_no_turns():
-            return self.step(dict(zip(self._raw.agents, actions, strict=True)))
-        observations, rewards, terminated, truncated = self._move(actions)
-        if terminated or truncated:
-            return self._by_agent(observations, rewards, terminated, truncated)
-        return observations, rewards
-
-    def _move(self, actions: Sequence[Any]) -> tuple[list, list, bool, bool]:
-        """observations and rewards of all agents, and whether the episode has terminated or is truncated."""
         raw = self._raw
-        raw.current_actions = list(actions)
+        if not self._has_no_turns():
+            return self.step(dict(zip(raw.agents, actions, strict=True)))
+        rewards, terminated, truncated = self._move(list(actions))
+        if terminated or truncated:
+            return self._by_agent(rewards, terminated, truncated)
+        for agent, observation in zip(raw.world.agents, observations, strict=True):
+            observation[:] = raw.scenario.observation(agent, raw.world)  # as `observe` does, in float32
+        return rewards
+
+    def _move(self, actions: list) -> tuple[list, bool, bool]:
+        """Rewards of all agents, and whether the episode has terminated or is truncated."""
+        raw = self._raw
+        raw.current_actions = actions
         raw._execute_world_step()
         raw.steps += 1
         truncated = raw.steps >= raw.max_cycles
         terminated = not truncated and bool(raw.scenario.is_terminal(raw.world))
-        rewards = [0 + reward for reward in raw.rewards.values()]  # summed up over the turns: never -0.0
-        return [*map(raw.observe, raw.agents)], rewards, terminated, truncated
+        # Summed up over the turns: never -0.0.
+        return [0 + reward for reward in raw.rewards.values()], terminated, truncated
 
-    def _by_agent(self, observations: list, rewards: list, terminated: bool, truncated: bool) -> tuple:
+    def _by_agent(self, rewards: list, terminated: bool, truncated: bool) -> tuple:
         """What `step` returns; ends the episode if it is over."""
         raw, agents = self._raw, self._raw.agents
         result = (
-            dict(zip(agents, observations, strict=True)),
+            {agent: raw.observe(agent) for agent in agents},
             dict(zip(agents, rewards, strict=True)),
             dict.fromkeys(agents, terminated),
             dict.fromkeys(agents, truncated),
