@@ -194,16 +194,16 @@ class JointSampler:
     def _step_of(self, env: int) -> Callable[[Sequence], list | tuple]:
         """What steps an env with the actions of all agents, in the quickest way that it has; results as `Games` takes them."""
         inner = plainly_wrapped(self.envs[env])
-        if isinstance(inner, ParallelPettingZoo) and "step" not in vars(inner):
-            joint_step = inner.joint_step(self.layout.agents, self._games.observations_of(env))
-            if joint_step is not None:
-                return joint_step
-        return partial(self._step_by_dict, env, inner)
+        if type(inner) is not ParallelPettingZoo or "step" in vars(inner):
+            return partial(self._step_by_dict, env, inner, "step")
+        joint_step = inner.joint_step(self.layout.agents, self._games.observations_of(env))
+        return joint_step or partial(self._step_by_dict, env, inner, "quick_step")
 
-    def _step_by_dict(self, env: int, inner: Any, actions: Sequence) -> tuple:
+    def _step_by_dict(self, env: int, inner: Any, step: str, actions: Sequence) -> tuple:
         named = dict(zip(self.layout.agents, actions, strict=True))
-        whole = self._games.whole[env]
-        return inner.step(named if whole else {agent: named[agent] for agent in self._games.living(env)})
+        if not self._games.whole[env]:
+            named = {agent: named[agent] for agent in self._games.living(env)}
+        return getattr(inner, step)(named)
 
     # ------------------------------------------------------------------------------------------ resets and failures
 
