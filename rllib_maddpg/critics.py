@@ -11,7 +11,7 @@ with one product W_xa [x, a] for the critics of all agents of a module, and for 
 
 of which only the last term has a gradient. With many agents nearly all work is in the first layer.
 
-Shapes: G modules of n agents each, B rows, "inputs" are (x, a_1 ... a_N), `[B, obs_dim + code_dim of all agents]`.
+Shapes: G modules of n agents each, B rows.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rllib_maddpg.critic_inputs import CriticInputs
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.networks import MLP
 from rllib_maddpg.stacking import SingleNetwork, StackedMLP, wide_linear
@@ -50,11 +51,11 @@ class StackedCritics:
         """As in `StackedMLP`."""
         return self.mlp.is_tied()
 
-    def q_values(self, inputs: Tensor) -> Tensor:
+    def q_values(self, inputs: CriticInputs) -> Tensor:
         """Q_i(x, a) of each agent i: `[G, n, B]`."""
         return self._q_values(self._first_layer(inputs))
 
-    def q_values_with_own(self, inputs: Tensor, own: Tensor) -> Tensor:
+    def q_values_with_own(self, inputs: CriticInputs, own: Tensor) -> Tensor:
         """Q_i(x, a) with a_i replaced, to be differentiated by it: `[G, n, B]`.
 
         Args:
@@ -68,7 +69,7 @@ class StackedCritics:
             at = self._own_columns.unsqueeze(1).expand(-1, weight.shape[1], -1)
             own_weight = weight.gather(2, at).unflatten(2, (agents, code_dim)).permute(0, 2, 3, 1).flatten(0, 1)
             own_weight = own_weight.contiguous()  # for the product of the backward pass
-            old = inputs.index_select(1, self._own_columns.flatten()).view(len(inputs), -1, code_dim).transpose(0, 1)
+            old = inputs.values.index_select(1, self._own_columns.flatten()).unflatten(1, (-1, code_dim)).transpose(0, 1)
         first = torch.baddbmm(first, own.flatten(0, 1) - old, own_weight)
         return self._q_values(first, detach=True).view(modules, agents, -1)
 
@@ -76,13 +77,13 @@ class StackedCritics:
         q = self.mlp.after_first_layer(first, detach=detach)
         return q.view(len(q), self._agents, -1)
 
-    def _first_layer(self, inputs: Tensor) -> Tensor:
+    def _first_layer(self, inputs: CriticInputs) -> Tensor:
         """Before the activation: `[G, B, width]` for one agent a module, else `[G, n, B, width]`."""
         weight, bias = self.mlp.parameters[:2]
         if weight.shape[2] == self._shared_inputs:
-            return wide_linear(inputs, weight, bias)
+            return wide_linear(inputs.picked, weight, bias, inputs.columns)
         shared, agent_id = weight.split([self._shared_inputs, weight.shape[2] - self._shared_inputs], -1)
-        first = wide_linear(inputs, shared, bias)
+        first = wide_linear(inputs.picked, shared, bias, inputs.columns)
         return first.unsqueeze(1) + agent_id.transpose(1, 2).unsqueeze(2)
 
 
@@ -94,14 +95,14 @@ class SingleCritic(SingleNetwork):
         self._layout, self._module = layout, module
         self._slots = layout.slots_of(module.module_id)
 
-    def q_values(self, inputs: Tensor) -> Tensor:
+    def q_values(self, inputs: CriticInputs) -> Tensor:
         """As in `StackedCritics`; G is 1."""
-        obs, actions = inputs.split([self._layout.obs_dim, self._layout.action_dim], -1)
+        obs, actions = inputs.values.split([self._layout.obs_dim, self._layout.action_dim], -1)
         return self._module.q_values(self.network, obs, actions).t().unsqueeze(0)
 
-    def q_values_with_own(self, inputs: Tensor, own: Tensor) -> Tensor:
+    def q_values_with_own(self, inputs: CriticInputs, own: Tensor) -> Tensor:
         """As in `StackedCritics`; G is 1."""
-        obs, actions = inputs.split([self._layout.obs_dim, self._layout.action_dim], -1)
+        obs, actions = inputs.values.split([self._layout.obs_dim, self._layout.action_dim], -1)
         replaced = actions.unsqueeze(1).repeat(1, len(self._slots), 1)
         for k, slot in enumerate(self._slots):
             replaced[:, k, slot.actions] = own[0, k]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rllib_maddpg.critic_inputs import CriticInputs
 from rllib_maddpg.layout import JointLayout
 
 # Every column of a joint row in order, with what it holds per agent: an observation, an action code, or one number. The first
@@ -114,9 +115,9 @@ class JointBatch:
         return self._stacked[key]
 
     @cached_property
-    def inputs(self) -> Tensor:
-        """What critics see of the rows: (x, a_1 ... a_N), `[B, obs_dim + code_dim of all agents]`."""
-        return self.joint_rows[:, : self.layout.obs_dim + self.layout.action_dim]
+    def inputs(self) -> CriticInputs:
+        """What critics see of the rows: (x, a_1 ... a_N)."""
+        return CriticInputs(self.joint_rows[:, : self.layout.obs_dim + self.layout.action_dim])
 
     @cached_property
     def next_obs(self) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -353,9 +355,12 @@ def _is_finite(x: Any) -> bool:
 
 
 def _keep_freed_memory() -> None:
-    """Has the C library keep the memory of one update for the next, instead of giving it back and getting zeroed pages again.
+    """Has glibc keep the memory of one update for the next, instead of giving it back and getting zeroed pages again.
 
-    glibc keeps twice as much free memory as the largest block (up to 32 MiB) that it has ever taken back. This one is never
-    written to, so it takes no memory. Elsewhere it does nothing.
+    Only blocks over 32 MiB, and what is free beyond 1 GiB, still go back. With other C libraries it does nothing.
     """
-    torch.empty(2**25 - 2**16, dtype=torch.uint8)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3  # as malloc.h numbers them
+        mallopt(mmap_threshold, 2**25)
+        mallopt(trim_threshold, 2**30)

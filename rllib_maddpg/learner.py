@@ -13,6 +13,7 @@ from ray.rllib.utils.annotations import override
 from torch import Tensor
 
 from rllib_maddpg import losses
+from rllib_maddpg.critic_inputs import CriticInputs
 from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.joint_learner import JointTorchLearner
 from rllib_maddpg.module_groups import ACTOR, CRITIC, NetworkGroup
@@ -99,7 +100,7 @@ class MADDPGTorchLearner(JointTorchLearner):
         return {m: result[m] for m in self._trained}
 
     @torch.no_grad()
-    def _next_inputs(self, joint: JointBatch) -> Tensor:
+    def _next_inputs(self, joint: JointBatch) -> CriticInputs:
         """(x', mu'_1(o'_1) ... mu'_N(o'_N)) by the target actors; zeros for the dead."""
         if joint not in self._next_inputs_of:
             actions = {}
@@ -108,11 +109,11 @@ class MADDPGTorchLearner(JointTorchLearner):
                 alive = joint.stack(group.modules, "next_alive").unsqueeze(-1)
                 actions.update(zip(group.modules, group.codec.greedy(output) * alive, strict=True))
             # The same for all critics that learn from these rows.
-            self._next_inputs_of[joint] = torch.cat([joint.next_obs, self._joint_actions(actions)], -1)
+            self._next_inputs_of[joint] = CriticInputs(torch.cat([joint.next_obs, self._joint_actions(actions)], -1))
         return self._next_inputs_of[joint]
 
     @torch.no_grad()
-    def _current_inputs(self, joint: JointBatch, gumbel: Mapping[str, Tensor]) -> Tensor:
+    def _current_inputs(self, joint: JointBatch, gumbel: Mapping[str, Tensor]) -> CriticInputs:
         """(x, what the current actors do in x); zeros for the dead."""
         actions = {}
         for group in self._groups[ACTOR]:
@@ -120,7 +121,7 @@ class MADDPGTorchLearner(JointTorchLearner):
             output = group.network(joint.stack(group.modules, "obs"))
             code = group.codec.sample(output, self._stacked_noise(group, gumbel), temperature)
             actions.update(zip(group.modules, code * joint.stack(group.modules, "alive").unsqueeze(-1), strict=True))
-        return torch.cat([joint.columns["obs"], self._joint_actions(actions)], -1)
+        return CriticInputs(torch.cat([joint.columns["obs"], self._joint_actions(actions)], -1))
 
     def _joint_actions(self, actions: Mapping[str, Tensor]) -> Tensor:
         """Per module codes `[n, B, code_dim]` -> `[B, code_dim of all agents]`."""
@@ -192,7 +193,7 @@ class MADDPGTorchLearner(JointTorchLearner):
         super().build()
         self._last_target_update = 0
         # What several modules need of the rows of an update.
-        self._next_inputs_of: dict[JointBatch, Tensor] = {}
+        self._next_inputs_of: dict[JointBatch, CriticInputs] = {}
         self._counts: dict[tuple[tuple[str, ...], JointBatch], Tensor] = {}
 
     @override(TorchLearner)

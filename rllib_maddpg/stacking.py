@@ -39,31 +39,35 @@ def _times(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """grad^T x of G layers, `[G, out, in]`. BLAS takes up to five times as long for a tall result as for a wide one."""
-    if x.shape[-1] < grad.shape[-1]:
-        return torch.bmm(x.transpose(1, 2), grad).transpose(1, 2)
-    return torch.bmm(grad.transpose(1, 2), x)
+    """grad^T x of one layer or of G. BLAS takes up to five times as long for a tall result as for a wide one."""
+    product = torch.mm if x.dim() == 2 else torch.bmm  # which would copy an x that is part of wider rows
+    return product(x.mT, grad).mT if x.shape[-1] < grad.shape[-1] else product(grad.mT, x)
 
 
 class _WideLinear(torch.autograd.Function):
     """x W^T + b of G layers on one and the same x, as one wide product, which takes a sixth less time than G narrow ones."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        groups, out, _ = weight.shape
-        ctx.save_for_backward(x)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, columns: Tensor | None) -> Tensor:
+        groups, out, ctx.width = weight.shape
+        ctx.save_for_backward(x, columns)
         ctx.groups = groups
+        wide = weight.reshape(groups * out, -1)
+        wide = wide if columns is None else wide.index_select(1, columns)
         # Of the shape [G, B, out], but in memory row by row. No view, because what follows may write into it.
         y = torch.empty_strided((groups, len(x), out), (out, groups * out, 1), dtype=x.dtype, device=x.device)
-        torch.addmm(bias.flatten(), x, weight.reshape(groups * out, -1).t(), out=y.transpose(0, 1).view(len(x), -1))
+        torch.addmm(bias.flatten(), x, wide.t(), out=y.transpose(0, 1).view(len(x), -1))
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
-        (x,) = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor, None]:
+        x, columns = ctx.saved_tensors
         wide = grad.transpose(0, 1).reshape(len(x), -1)
-        weight = _weight_gradient(wide.unsqueeze(0), x.unsqueeze(0))[0]
-        return None, weight.unflatten(0, (ctx.groups, -1)), wide.sum(0).view(ctx.groups, -1)
+        weight = _weight_gradient(wide, x)
+        if columns is not None:
+            picked, weight = weight, weight.new_zeros(len(weight), ctx.width)
+            weight.scatter_(1, columns.expand(len(weight), -1), picked)
+        return None, weight.unflatten(0, (ctx.groups, -1)), wide.sum(0).view(ctx.groups, -1), None
 
 
 class _ReLULayers(torch.autograd.Function):
@@ -108,9 +112,13 @@ def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return _StackedLinear.apply(x, weight, bias)
 
 
-def wide_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x `[R, in]`, the same for all, weight `[G, out, in]`, bias `[G, out]` -> `[G, R, out]`; no gradient goes to x."""
-    return _WideLinear.apply(x, weight, bias)
+def wide_linear(x: Tensor, weight: Tensor, bias: Tensor, columns: Tensor | None = None) -> Tensor:
+    """x `[R, in]`, the same for all, weight `[G, out, in]`, bias `[G, out]` -> `[G, R, out]`; no gradient goes to x.
+
+    Args:
+        columns: If x has been left only some of its columns, their numbers.
+    """
+    return _WideLinear.apply(x, weight, bias, columns)
 
 
 class StackedMLP:

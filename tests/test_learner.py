@@ -27,7 +27,8 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from reference.maddpg import NETS, Box, Discrete, Game, Hyper, clip_gradients, flat, random_game
 
-from rllib_maddpg import MADDPGConfig
+from rllib_maddpg import MADDPGConfig, critic_inputs
+from rllib_maddpg.critic_inputs import CriticInputs
 from rllib_maddpg.group_optimizer import GroupOptimizer
 from rllib_maddpg.joint_batch import JointBatch, column_widths
 from rllib_maddpg.learner import MADDPGTorchLearner
@@ -112,8 +113,28 @@ def kept_gradients(monkeypatch):
     monkeypatch.setattr(GroupOptimizer, "step", keep_and_step)
 
 
+@pytest.fixture(params=["as drawn", "empty columns"])
+def picks_columns(request, monkeypatch):
+    """In "empty columns" every other one of x and x' is zero, others in later updates, and critics pick out what is left."""
+    if request.param == "empty columns":
+        draw = Game.batch
+
+        def emptied(game, size, seed):
+            batch = draw(game, size, seed)
+            for i, rows in enumerate(batch.values()):
+                first = (seed + i) % 2
+                rows.obs[:, first::2] = 0.0
+                rows.next_obs[:, 1 - first :: 2] = 0.0
+            return batch
+
+        monkeypatch.setattr(Game, "batch", emptied)
+        monkeypatch.setattr(critic_inputs, "MIN_VALUES", 0)
+        monkeypatch.setattr(critic_inputs, "PICKING_COSTS_ROWS", 0)
+    return request.param == "empty columns"
+
+
 @pytest.mark.parametrize("seed", SEEDS)
-def test_update_is_the_oracles_in_float64(seed, kept_gradients):
+def test_update_is_the_oracles_in_float64(seed, kept_gradients, picks_columns):
     """Losses, clipped gradients and all weights, over three updates, so that Adam's moments and the targets matter.
 
     Both sides are float64, so they may differ by rounding only: errors are measured in units of 1 or, if that is more,
@@ -131,7 +152,9 @@ def test_update_is_the_oracles_in_float64(seed, kept_gradients):
     for k in range(3):
         rows, oracle_args = rows_and_noise(game, learner, 10 * seed + k)
         record = oracle.update(*oracle_args)
-        learner._uncompiled_update(JointBatch.from_modules(learner.layout, columns_of(game, rows)))
+        joint = JointBatch.from_modules(learner.layout, columns_of(game, rows))
+        learner._uncompiled_update(joint)
+        assert (joint.inputs.columns is not None) == picks_columns
         for m in oracle.trained:
             for name, loss, grads in (
                 ("critic", record.critic_loss[m], record.critic_grads[m]),
@@ -144,6 +167,21 @@ def test_update_is_the_oracles_in_float64(seed, kept_gradients):
                 same(vector(p.grad for p in parameters(learner, m, name)), clipped, f"{name} gradient of {m}")
         for (m, net), weights in oracle_weights(record.weights).items():
             same(weights_of(learner)[m, net], weights, f"{net} of {m}")
+
+
+@pytest.mark.parametrize(("rows", "empty", "picks"), [(1024, 64, True), (1024, 16, False), (256, 700, False), (256, 850, True)])
+def test_critics_pick_columns_where_it_pays(rows, empty, picks):
+    """Of 320 or 1024 columns some are zero, one of them but for a NaN, which must not get lost."""
+    values = torch.ones(rows, 320 if rows == 1024 else 1024)
+    values[:, -empty:] = 0.0
+    values[5, -1] = float("nan")
+    inputs = CriticInputs(values)
+    if not picks:
+        assert inputs.columns is None and inputs.picked is values
+        return
+    kept = [*range(values.shape[1] - empty), values.shape[1] - 1]
+    assert inputs.columns.tolist() == kept
+    torch.testing.assert_close(inputs.picked, values[:, kept], equal_nan=True)
 
 
 @pytest.mark.parametrize("seed", SEEDS[::2])
