@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 
@@ -16,26 +14,24 @@ class CriticInputs:
     """(x, a_1 ... a_N) of B rows.
 
     A column that is zero in all rows adds nothing to a critic's first layer and has no gradient there. Games have many: padded
-    observations, messages of agents that are silent, agents that are dead. In `simple_spread` it is a third.
+    observations, messages of agents that are silent, agents that are dead. In `simple_spread` it is up to a third.
 
     Attributes:
         values: `[B, obs_dim + code_dim of all agents]`.
+        columns: Numbers of those that hold something, `[C]`; None: all are taken, since picking some would not pay.
+        picked: The values in these columns, `[B, C]`.
     """
 
     def __init__(self, values: Tensor):
         self.values = values
+        self.columns = _worth_picking(values)
+        self.picked = values if self.columns is None else values.index_select(1, self.columns)
 
-    @cached_property
-    def columns(self) -> Tensor | None:
-        """Numbers of the columns that hold something, `[C]`; None: all are taken, since picking some would not pay."""
-        # A GPU would have to be waited for, and a compiled update cannot have shapes that depend on values.
-        if self.values.numel() < MIN_VALUES or self.values.device.type != "cpu" or torch.compiler.is_compiling():
-            return None
-        rows, width = self.values.shape
-        columns = (self.values.abs().amax(0) != 0).nonzero().flatten()  # NaN is something, too
-        return columns if (width - len(columns)) * rows > PICKING_COSTS_ROWS * width else None
 
-    @cached_property
-    def picked(self) -> Tensor:
-        """The values in these columns, `[B, C]`."""
-        return self.values if self.columns is None else self.values.index_select(1, self.columns)
+def _worth_picking(values: Tensor) -> Tensor | None:
+    # A GPU would have to be waited for, and a compiled update cannot have shapes that depend on values.
+    if values.numel() < MIN_VALUES or values.device.type != "cpu" or torch.compiler.is_compiling():
+        return None
+    rows, width = values.shape
+    columns = (values.abs().amax(0) != 0).nonzero().flatten()  # NaN is something, too
+    return columns if (width - len(columns)) * rows > PICKING_COSTS_ROWS * width else None

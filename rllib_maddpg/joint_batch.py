@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +37,24 @@ def column_widths(layout: JointLayout) -> tuple[int, ...]:
 def split_columns(layout: JointLayout, rows: Tensor) -> dict[str, Tensor]:
     """The columns of whole rows `[B, row_width]`, as views `[B, width]`."""
     return dict(zip(COLUMNS, rows.split(column_widths(layout), -1), strict=True))
+
+
+class lazy:
+    """`functools.cached_property` without its lock, which torch.compile cannot trace."""
+
+    def __init__(self, make: Callable[[Any], Any]):
+        self.make = make
+        self.__doc__ = make.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        value = self.make(instance)
+        setattr(instance, self.name, value)
+        return value
 
 
 class JointBatch:
@@ -84,13 +101,13 @@ class JointBatch:
         parts = self.joint_rows.unflatten(0, (-1, num_shards, rows))
         return [JointBatch(self.layout, parts[:, k].flatten(0, 1)) for k in range(num_shards)]
 
-    @cached_property
+    @lazy
     def columns(self) -> dict[str, Tensor]:
         """Per column of `COLUMNS` a view: obs, new_obs `[B, obs_dim of all agents]`, actions `[B, code_dim of all agents]`,
         rewards, terminateds, alive, next_alive `[B, N]`."""
         return split_columns(self.layout, self.joint_rows)
 
-    @cached_property
+    @lazy
     def modules(self) -> dict[str, dict[str, Tensor]]:
         """Per module its share of each column, as views: `[B, n, dim]`, or `[B, n]` where there is one number per agent."""
         return {
@@ -114,12 +131,12 @@ class JointBatch:
                 self._stacked[key] = part.movedim(0, 2)
         return self._stacked[key]
 
-    @cached_property
+    @lazy
     def inputs(self) -> CriticInputs:
         """What critics see of the rows: (x, a_1 ... a_N)."""
         return CriticInputs(self.joint_rows[:, : self.layout.obs_dim + self.layout.action_dim])
 
-    @cached_property
+    @lazy
     def next_obs(self) -> Tensor:
         """x', `[B, obs_dim of all agents]`, zeros for agents that are dead by then."""
         widths = [slot.obs.stop - slot.obs.start for slot in self.layout.slots]

@@ -101,6 +101,35 @@ def test_200_episodes_of_every_scenario(name, continuous):
         assert play(envs, rng) == cycles
 
 
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("name", mpe_environments)
+def test_joint_steps_of_every_scenario(name, continuous):
+    """As the columnar loop steps them: lists in an order of its own, observations written into arrays of its own."""
+    config = {"continuous_actions": continuous, **SMALL.get(name, {})}
+    plain, game = mpe_environments[name].parallel_env(**config), resolve_env(name)(config)
+    agents = list(reversed(plain.possible_agents))
+    seen = [np.full(plain.observation_space(agent).shape, np.nan, np.float32) for agent in agents]
+    joint_step = game.joint_step(agents, seen)
+    rng = np.random.default_rng(0)
+    for episode in range(40):
+        cycles = 25 if episode % 20 == 0 else 3
+        plain.unwrapped.max_cycles = game.unwrapped_env.max_cycles = cycles
+        assert bits(game.reset(seed=episode)[0]) == bits(dict(sorted(plain.reset(seed=episode)[0].items())))
+        for step in range(1, cycles + 1):
+            actions = random_actions(plain, rng)
+            observations, rewards, *_ = plain.step(copy.deepcopy(actions))
+            result = joint_step([actions[agent] for agent in agents])
+            if step < cycles:
+                assert bits(result) == bits([rewards[agent] for agent in agents])
+                assert bits(seen) == bits([observations[agent] for agent in agents])
+                continue
+            assert bits(result[0]) == bits(dict(sorted(observations.items())))
+            assert bits(result[1]) == bits(dict(sorted(rewards.items())))
+            assert result[2] == dict.fromkeys([*sorted(agents), "__all__"], False)
+            assert result[3] == dict.fromkeys([*sorted(agents), "__all__"], True)
+        assert game.agents == game.env.agents == game.unwrapped_env.agents == []
+
+
 @pytest.mark.parametrize(
     ("name", "config"),
     [
@@ -319,6 +348,17 @@ def test_a_window_is_drawn_after_every_turn():
     play(envs, np.random.default_rng(0))
     assert len(seen[0]) == 6
     assert bits(seen[0]) == bits(seen[1])
+
+
+def test_joint_steps_draw_a_window_after_every_turn_too():
+    plain, game = simple_spread_v3.parallel_env(), resolve_env("simple_spread")()
+    for env in (plain, game):
+        env.reset(seed=0)
+    raw, drawn = game.unwrapped_env, []
+    raw.render_mode, raw.render = "human", lambda: drawn.append(raw.world.agents[0].state.p_pos.copy())
+    result = game.joint_step(game.possible_agents, [np.zeros(18, np.float32)] * 3)([1, 2, 3])
+    assert len(drawn) == 3
+    assert bits(result[:2]) == bits(plain.step({"agent_0": 1, "agent_1": 2, "agent_2": 3})[:2])
 
 
 def test_before_the_first_reset():

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 import tree
-from ledger_env import ALL_TERMINATE, LATE_JOINER, MIXED_END, TIME_LIMIT, LedgerEnv
+from ledger_env import ALL_TERMINATE, LATE_JOINER, LEDGERS, MIXED_END, TIME_LIMIT, LedgerEnv
+from pettingzoo import ParallelEnv
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -30,6 +31,32 @@ class SquareActs(LedgerEnv):
     def __init__(self, config):
         super().__init__(config)
         self.action_spaces["a"] = gym.spaces.Box(np.float64([[-2, 0], [1, 1]]), np.float64([[6, 1], [2, 9]]), dtype=np.float64)
+
+
+class ZooLedger(ParallelEnv):
+    """The same games as a PettingZoo env."""
+
+    metadata = {"name": "ledger"}
+
+    def __init__(self, config):
+        self.game = LedgerEnv(config)
+        self.possible_agents = self.game.possible_agents
+
+    def observation_space(self, agent):
+        return self.game.observation_spaces[agent]
+
+    def action_space(self, agent):
+        return self.game.action_spaces[agent]
+
+    def reset(self, seed=None, options=None):
+        observations, _ = self.game.reset()
+        self.agents = self.game.agents
+        return observations, {agent: {} for agent in observations}
+
+    def step(self, actions):
+        results = self.game.step(actions)
+        self.agents = self.game.agents
+        return tuple({agent: value for agent, value in part.items() if agent != "__all__"} for part in results)
 
 
 class Simplex(LedgerEnv):
@@ -57,6 +84,9 @@ GAMES = {
     "warm_up": ("simple_spread", CONTINUOUS, 2, {"num_steps_sampled_before_learning_starts": 67}, None),
     "gelu": ("simple_spread", CONTINUOUS, 2, {}, with_model(fcnet_activation="gelu", fcnet_hiddens=[9])),
     "linear": ("simple_spread", CONTINUOUS, 2, {}, with_model(fcnet_hiddens=[], fcnet_activation="tanh")),
+    "spread_in_turns": ("simple_spread", {**CONTINUOUS, "direct_stepping": False}, 3, {}, None),
+    "zoo_mixed_end": (ZooLedger, {"script": MIXED_END}, 3, {}, None),
+    "zoo_late_joiner": (ZooLedger, {"script": LATE_JOINER}, 2, {}, None),
     "mixed_end": (LedgerEnv, {"script": MIXED_END}, 3, {}, None),
     "late_joiner": (LedgerEnv, {"script": LATE_JOINER}, 3, {"noise_type": "ornstein_uhlenbeck"}, None),
     "all_terminate": (LedgerEnv, {"script": ALL_TERMINATE}, 3, {"noise_type": "none"}, None),
@@ -74,7 +104,7 @@ def per_env(runner, rounds, **how):
     num_envs = runner.num_envs
     rollouts = [runner.sample(num_timesteps=num_envs, **how)[0] for _ in range(rounds)]
     columns = rows_of(rollouts)
-    if not isinstance(runner.env.envs[0].unwrapped, LedgerEnv):
+    if not LEDGERS:
         assert all(len(r) == num_envs for r in rollouts)
         return [{name: column[e::num_envs] for name, column in columns.items()} for e in range(num_envs)]
     firsts = [slot.obs.start for slot in runner.layout.slots]
