@@ -18,7 +18,8 @@ class CriticInputs:
 
     Attributes:
         values: `[B, obs_dim + code_dim of all agents]`.
-        columns: Numbers of those that hold something, `[C]`; None: all are taken, since picking some would not pay.
+        columns: Numbers of those that hold something, `[C]`; None: all are taken, since picking some would not pay (small
+            batches, few empty columns) or cannot be done (a GPU, a compiled update).
         picked: The values in these columns, `[B, C]`.
     """
 

@@ -43,7 +43,7 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
 
     def __init__(self, config: Any, **kwargs: Any):
         # Needed by `make_env`, which the base class calls in its constructor.
-        seed = config.seed if config.seed is not None else int(np.random.SeedSequence().entropy)
+        seed = int(np.random.SeedSequence(config.seed).entropy)  # None: any
         self._seed_words = [seed >> bit & 0xFFFFFFFF for bit in range(0, max(128, seed.bit_length()), 32)]
         super().__init__(config=config, **kwargs)
         self.layout: JointLayout | None = None
@@ -235,7 +235,7 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
                 self._make_sub_env_anew,
                 self._failures_allowed(),
                 self.worker_index or 0,
-                on_reset=self._begin_exploration,
+                on_reset=self.begin_exploration,
             )
         networks = {m: module.unwrapped().actor for m, module in self.module.items()}
         if self._actors is None or not self._actors.is_current(networks):
@@ -244,7 +244,7 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         everyone = list(range(self.num_envs))
 
         def act(obs: np.ndarray) -> np.ndarray:
-            return self._noisy(everyone, actors(obs)) if explore else greedy(self.layout, actors(obs))
+            return self.explore(everyone, actors(obs)) if explore else greedy(self.layout, actors(obs))
 
         sample = self._sampler.sample(act, force_reset=force_reset or self._needs_initial_reset, **asked)
         self._needs_initial_reset = False
@@ -263,20 +263,17 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         restart = config.restart_failed_sub_environments or (is_remote and config.restart_failed_env_runners)
         return config.num_consecutive_env_runner_failures_tolerance if restart else 0
 
+    def begin_exploration(self, env: int) -> None:
+        """Starts the noise of the episode that an env is playing, unless that was done already."""
+        episode = self.env.envs[env].episode
+        if episode != self._explored_episode[env]:
+            self._explored_episode[env] = episode
+            # The first child of the episode's own seed.
+            noise_seed = self._seed_sequence(env, episode, 0)
+            self.exploration.begin_episode(env, np.random.default_rng(noise_seed))
+
     def explore(self, envs: list[int], outputs: np.ndarray) -> np.ndarray:
         """Noisy action codes `[E, action_dim]` of the envs that act now; see `JointExploration.act`."""
-        for e in envs:
-            if self.env.envs[e].episode != self._explored_episode[e]:
-                self._begin_exploration(e)
-        return self._noisy(envs, outputs)
-
-    def _begin_exploration(self, env: int) -> None:
-        self._explored_episode[env] = episode = self.env.envs[env].episode
-        # The first child of the episode's own seed.
-        noise_seed = self._seed_sequence(env, episode, 0)
-        self.exploration.begin_episode(env, np.random.default_rng(noise_seed))
-
-    def _noisy(self, envs: list[int], outputs: np.ndarray) -> np.ndarray:
         codes = self.exploration.act(envs, outputs, self.num_env_steps_sampled_lifetime, self._random_actions)
         # The schedules run on the env steps of all runners. RLlib sets the exact count at the end of each iteration; until then
         # this runner assumes that the others are as fast as itself.

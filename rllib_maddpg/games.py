@@ -111,7 +111,7 @@ class Games:
         if not is_finite(self.obs[env]):
             self._check_finite(self.obs[env])
 
-    def write_plain(self, results: list[tuple], columns: dict[str, np.ndarray]) -> bool:
+    def write_plain(self, results: list[list | tuple], columns: dict[str, np.ndarray]) -> bool:
         """Writes a step in which in every env all agents were and stay in the game, as in nearly all.
 
         Args:
@@ -142,12 +142,12 @@ class Games:
             columns["rewards"][:] = np.array(numbers, float).reshape(columns["rewards"].shape)
             if not (math.isfinite(sum(numbers)) and is_finite(self.obs)):
                 return False
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             return False
         columns["new_obs"][:] = self.obs
         return True
 
-    def write(self, env: int, result: tuple, columns: dict[str, np.ndarray]) -> bool:
+    def write(self, env: int, result: list | tuple, columns: dict[str, np.ndarray]) -> bool:
         """Writes what a step of one env gave, and takes note of who comes and goes.
 
         Args:

@@ -191,8 +191,8 @@ class JointTorchLearner(TorchLearner):
             norms.update({group.modules[k]: norm[k] for k in members})
             steps.append((self._optimizers_of[group], own, members))
         norm = torch.stack([norms[m] for m in module_losses])
-        # NaN and infinity make the sum so, too.
-        if not math.isfinite(torch.cat([norm, totals]).sum()):
+        # NaN and infinity make the sum so, too; float64, so that nothing else does.
+        if not math.isfinite(torch.cat([norm, totals]).sum(dtype=torch.float64)):
             self._on_not_finite(name, dict(zip(module_losses, totals, strict=True)), norms, batch)
             return False
         for optimizer, own, members in steps:

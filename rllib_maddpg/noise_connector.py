@@ -36,6 +36,8 @@ class AddExplorationNoise(ConnectorV2):
             slot = layout.slots[layout.index(key[1])]
             places[key] = row_of[env_of[key[0]]], slot
             joint[places[key][0], slot.actions] = items[0]
+        for e in envs:
+            self.runner.begin_exploration(e)
         codes = self.runner.explore(envs, joint)
         batch[Columns.ACTIONS] = {
             key: [slot.codec.decode(codes[row : row + 1, slot.actions])[0]] for key, (row, slot) in places.items()

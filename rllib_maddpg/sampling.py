@@ -82,7 +82,9 @@ class JointSampler:
         self._remake_env, self._on_reset = remake_env, on_reset
         self._groups = layout.action_groups()
         self._games = Games(layout, len(envs))
-        self._steps = [self._step_of(e) for e in range(len(envs))]
+        # Per env what steps it, and which env that is below plain wrappers.
+        self._steps: list[Callable[[Sequence], list | tuple]] = []
+        self._stepped: list[Any] = []
         self._due_reset = list(range(len(envs)))
         self._broken: set[int] = set()
         self._failures_in_a_row = 0
@@ -113,6 +115,9 @@ class JointSampler:
         if force_reset or num_episodes is not None:
             self._due_reset = list(range(num_envs))
         blocks = RowBlocks(self.layout, num_envs, 64 if num_timesteps is None else max(1, math.ceil(num_timesteps / num_envs)))
+        stepped = [plainly_wrapped(env) for env in self.envs]
+        if stepped != self._stepped:  # at first, or because somebody has put another one there
+            self._stepped, self._steps = stepped, [self._step_of(e) for e in range(num_envs)]
         sample, error = Sample(), ""
         ends = np.zeros(num_envs, int)  # per env the row at which its last finished episode ends
         self._games.resume_clock()
@@ -203,7 +208,8 @@ class JointSampler:
         named = dict(zip(self.layout.agents, actions, strict=True))
         if not self._games.whole[env]:
             named = {agent: named[agent] for agent in self._games.living(env)}
-        return getattr(inner, step)(named)
+        # A tuple, because a list is something else to `Games`.
+        return tuple(getattr(inner, step)(named))
 
     # ------------------------------------------------------------------------------------------ resets and failures
 
@@ -214,7 +220,7 @@ class JointSampler:
             try:
                 if e in self._broken:
                     self._remake_env(e)
-                    self._steps[e] = self._step_of(e)
+                    self._stepped[e], self._steps[e] = plainly_wrapped(self.envs[e]), self._step_of(e)
                     self._broken.discard(e)
                 self._games.lengths[e] = 0
                 self._games.begin(e, self.envs[e].reset()[0])

@@ -15,7 +15,7 @@ from rllib_maddpg.networks import MLP
 
 
 class _StackedLinear(torch.autograd.Function):
-    """x W^T + b of G layers at once; like autograd's own, but with contiguous gradients and none that nobody asks for."""
+    """x W^T + b of G layers at once; like autograd's own, but without gradients that nobody asks for."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

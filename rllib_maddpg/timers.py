@@ -31,6 +31,7 @@ class Timers:
     def log(self, metrics: MetricsLogger) -> None:
         """Logs the mean seconds of a call since the last time, under RLlib's keys."""
         for name, calls in self._calls.items():
-            metrics.log_value((TIMERS, name), self._seconds[name] / calls)
+            # Of these calls only; and if there are none, the last value stays.
+            metrics.log_value((TIMERS, name), self._seconds[name] / calls, ema_coeff=1.0)
         self._seconds.clear()
         self._calls.clear()

@@ -9,6 +9,7 @@ import torch
 import tree
 from ledger_env import ALL_TERMINATE, LATE_JOINER, LEDGERS, MIXED_END, TIME_LIMIT, LedgerEnv
 from pettingzoo import ParallelEnv
+from pettingzoo.utils import BaseParallelWrapper
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -18,6 +19,7 @@ from runners import make_runner, rows_of
 import rllib_maddpg.games
 from rllib_maddpg import MADDPGTorchRLModule
 from rllib_maddpg.env_runner import MADDPGEnvRunner
+from rllib_maddpg.envs import resolve_env
 from rllib_maddpg.fast_path import reason_for_stock_path
 from rllib_maddpg.replay import COLUMNS
 
@@ -156,6 +158,79 @@ def test_envs_get_the_same_actions(env):
         for agent, action in columnar.items():
             assert type(action) is type(stock[agent])
             np.testing.assert_array_equal(action, stock[agent], strict=True)
+
+
+# ------------------------------------------------------------------------------------------ quicker steps
+
+
+class Listing(ZooLedger):
+    """Keeps the order of the actions that it is given, and returns a list."""
+
+    orders = []
+
+    def step(self, actions):
+        self.orders.append(list(actions))
+        return list(super().step(actions))
+
+
+def test_pettingzoo_envs_get_actions_in_their_order_whatever_the_modules():
+    modules = {"a": "z", "b": "y", "c": "x"}
+    orders = []
+    for runner in both(
+        Listing, {"script": MIXED_END}, 1, {}, lambda c: c.multi_agent(policies=["x", "y", "z"], policy_mapping_fn=modules)
+    ):
+        assert [str(slot.agent) for slot in runner.layout.slots] == ["c", "b", "a"]
+        Listing.orders.clear()
+        runner.sample(num_timesteps=10)
+        orders.append(list(Listing.orders))
+    assert orders[0] == orders[1] and ["a", "b", "c"] in orders[0] and ["a", "c"] in orders[0]
+
+
+class Tenfold(BaseParallelWrapper):
+    """Rewards times ten."""
+
+    def step(self, actions):
+        observations, rewards, *others = super().step(actions)
+        return observations, {agent: 10 * reward for agent, reward in rewards.items()}, *others
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_wrappers_are_not_passed_over(late):
+    """Neither around an mpe2 scenario that is stepped directly, nor put around the env of a runner that has sampled."""
+
+    def make(config):
+        env = resolve_env("simple_spread")(config)
+        return env if late else Tenfold(env.env)
+
+    rewards = []
+    for runner in both(make, CONTINUOUS, 1, {}, None):
+        runner.sample(num_timesteps=25)
+        if late:
+            inner = runner.env.envs[0]
+            while isinstance(inner.env, gym.Wrapper):
+                inner = inner.env
+            inner.env = TenfoldGame(inner.env)
+        # RLlib's loop spends a round on the reset.
+        rewards.append(rows_of([runner.sample(num_timesteps=1)[0] for _ in range(6)])["rewards"][:5])
+    np.testing.assert_allclose(*rewards, rtol=1e-6)
+    assert rewards[0].min() < -5.0
+
+
+class TenfoldGame(gym.Wrapper):
+    def step(self, actions):
+        observations, rewards, *others = self.env.step(actions)
+        return observations, {agent: 10 * reward for agent, reward in rewards.items()}, *others
+
+
+def test_a_runner_may_explore_in_its_own_way():
+    class Still(MADDPGEnvRunner):
+        def explore(self, envs, outputs):
+            return np.zeros_like(super().explore(envs, outputs))
+
+    for fast in (True, False):
+        runner = make_runner("simple_spread", CONTINUOUS, fast=fast, change=lambda c: c.env_runners(env_runner_cls=Still))
+        assert bool(reason_for_stock_path(runner)) != fast
+        assert not rows_of(runner.sample(num_timesteps=30, explore=True))["actions"].any()
 
 
 # ------------------------------------------------------------------------------------------ metrics

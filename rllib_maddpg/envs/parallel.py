@@ -79,15 +79,12 @@ class ParallelPettingZoo(MultiAgentEnv):
         return self._settled(self.env.step(self._pick(action_dict, self.agents)))
 
     def quick_step(self, action_dict: dict) -> tuple[dict, dict, dict, dict, dict]:
-        """`step` for the columnar loop: while all agents are in the game and nobody ends, results stay as the env gave them.
-
-        Args:
-            action_dict: Of all agents that are in the game, and no others.
-        """
-        result = self.env.step(action_dict)
+        """`step` for the columnar loop: while all agents are in the game and nobody ends, results stay as the env gave them."""
+        result = self.env.step(self._pick(action_dict, self.agents))
         observations, rewards, terminateds, truncateds, _ = result
         if (
-            self.env.agents == self._env_agents
+            self.agents == self.possible_agents
+            and self.env.agents == self._env_agents
             and nobody_ends(terminateds, truncateds)
             and observations.keys() == rewards.keys() == self.action_spaces.keys()
         ):
@@ -108,9 +105,10 @@ class ParallelPettingZoo(MultiAgentEnv):
             A function of their actions, sound and in that order, that may be called while all agents are in the game. It
             fills `observations` and returns their rewards in that order; or what `step` returns, if the episode is over.
         """
-        if not hasattr(self.env, "step_joint"):
-            return None
         own, agents = list(self.env.possible_agents), list(agents)
+        # The class itself must have it: PettingZoo's wrappers hand on every name, and a subclass may step otherwise.
+        if "step_joint" not in vars(type(self.env)) or set(own) != set(agents):
+            return None
         to_own, from_own = [agents.index(agent) for agent in own], [own.index(agent) for agent in agents]
         observations = [observations[i] for i in to_own]
 
