@@ -5,6 +5,8 @@ from pathlib import Path
 
 # Before torch is imported anywhere: the tests' small networks are faster on one thread, and the cores are needed by actors.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray starts its workers at niceness 15: beside any other load of the machine they would get next to nothing of it.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest
 import ray
@@ -15,11 +17,11 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--slow"):
-        return
     for item in items:
         if "slow" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+            item.add_marker(pytest.mark.timeout(3600))
+            if not config.getoption("--slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +29,7 @@ def ray_session():
     """A local Ray with room for several small actors; shut down when the tests end."""
     # Actors import the tests' environments, too.
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
     yield
     ray.shutdown()
 

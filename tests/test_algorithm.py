@@ -52,12 +52,17 @@ def assert_equal_weights(one, two):
         np.testing.assert_array_equal(one[name], two[name], err_msg=name)
 
 
-def run_python(script, **env):
-    """Runs a script in a process of its own and returns what it printed."""
-    command = [sys.executable, "-c", textwrap.dedent(script)]
-    run = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    return run.stdout
+def run_python(script, *envs):
+    """Runs a script in a process of its own for each of `envs`, all at once, and returns what they printed."""
+    command, pipe = [sys.executable, "-c", textwrap.dedent(script)], subprocess.PIPE
+    runs = [subprocess.Popen(command, env={**os.environ, **env}, stdout=pipe, stderr=pipe, text=True) for env in envs or [{}]]
+    try:
+        printed = [run.communicate() for run in runs]
+    finally:
+        for run in runs:
+            run.kill()
+    assert [run.returncode for run in runs] == [0] * len(runs), printed
+    return [out for out, _ in printed]
 
 
 @pytest.mark.parametrize(("num_envs", "runners"), [(1, 0), (3, 0), (2, 2)])
@@ -139,7 +144,7 @@ def test_resume_in_a_new_process_equals_a_run_that_never_stopped(build, tmp_path
     checkpoint = halfway.save_to_path(str(tmp_path / "half"))
     script = f"""
         import ray, rllib_maddpg
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         algo = rllib_maddpg.MADDPG.from_checkpoint({checkpoint!r})
         for _ in range(15):
             algo.train()
@@ -245,7 +250,7 @@ def test_order_does_not_depend_on_the_hash_seed():
     """Two processes with different string hashes: the same layout and, from the same seed, weights and first batch."""
     script = """
         import hashlib, json, numpy as np, ray, rllib_maddpg
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
         from ray.rllib.env.wrappers.pettingzoo_env import ParallelPettingZooEnv
         from ray.tune.registry import register_env
         from mpe2 import simple_adversary_v3
@@ -267,10 +272,8 @@ def test_order_does_not_depend_on_the_hash_seed():
                 digest.update(np.ascontiguousarray(batch.modules[m][k]).tobytes())
         print("RESULT", json.dumps([list(map(str, agents)), algo.layout.description(), digest.hexdigest()]))
     """
-    results = []
-    for hash_seed in ("1", "2"):
-        printed = run_python(script, PYTHONHASHSEED=hash_seed)
-        results.append(json.loads(printed.split("RESULT ")[1].splitlines()[0]))
+    printed = run_python(script, {"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2"})
+    results = [json.loads(out.split("RESULT ")[1].splitlines()[0]) for out in printed]
     assert results[0][0] != results[1][0], "the hash seeds give the set the same order: choose others"
     assert results[0][1:] == results[1][1:]
 

@@ -4,16 +4,20 @@ import csv
 import json
 import pickle
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import sweep_envs
 import yaml
+from ray.train._internal.storage import StorageContext
+from ray.tune.experiment import Trial
 
 from rllib_maddpg.cli import main
 from rllib_maddpg.sweeps.metrics import known_metrics
 from rllib_maddpg.sweeps.ranking import metric_of, read_results
 from rllib_maddpg.sweeps.resources import auto_share, place
+from rllib_maddpg.sweeps.result_files import ProgressCsv, ResultJson
 from rllib_maddpg.sweeps.run import SweepOptions, run_sweep
 from rllib_maddpg.sweeps.schema import read_sweep
 from rllib_maddpg.sweeps.snapshots import keep_snapshot, mend_snapshot, newest_state
@@ -294,6 +298,41 @@ def test_rows_after_the_checkpoint_are_dropped(tmp_path):
     text = "\n".join(json.dumps(line) for line in lines)
     (tmp_path / "result.json").write_text(text.replace('"value": 3}', '"val'))  # a line cut short
     assert [(r[STEPS], r["value"]) for r in read_results(tmp_path / "result.json")] == [(100, 1), (200, 4), (300, 5)]
+
+
+@pytest.mark.parametrize(("logger", "name"), [(ResultJson, "result.json"), (ProgressCsv, "progress.csv")])
+def test_rows_of_a_trial_that_pauses_are_not_taken_from_a_snapshot(logger, name, ray_session, tmp_path):
+    """A snapshot that is being written leaves an empty file for a moment. What another driver has left is taken, though."""
+
+    def begin(logger):
+        storage = StorageContext(str(tmp_path), experiment_dir_name="out")
+        # A trial to be restored has a checkpoint; without, nothing would be taken.
+        options = {"trial_id": "1", "trial_dirname_creator": lambda trial: "trial", "restore_path": str(tmp_path)}
+        trial = Trial("MADDPG", stub=True, storage=storage, **options)
+        trial.init_local_path()
+        return trial, logger()
+
+    def go_on(trial, logger, steps):
+        logger.on_trial_start(0, [trial], trial)
+        logger.on_trial_result(0, [trial], trial, {STEPS: steps})
+
+    def read(trial):
+        lines = Path(trial.local_path, name).read_text().splitlines()
+        return [int(line.strip('{"}').removeprefix(f'{STEPS}": ')) for line in lines if line != STEPS]
+
+    stored = tmp_path / "out" / "trial" / name
+    trial, first = begin(logger)
+    go_on(trial, first, 100)
+    stored.parent.mkdir(parents=True)
+    stored.touch()
+    go_on(trial, first, 200)
+    assert read(trial) == [100, 200]
+
+    shutil.copyfile(Path(trial.local_path, name), stored)
+    time.sleep(1.1)  # Ray names the folder of a driver's own files by the second
+    trial, second = begin(logger)
+    go_on(trial, second, 300)
+    assert read(trial) == [100, 200, 300]
 
 
 def test_snapshot_cut_short_is_mended(tmp_path):

@@ -324,7 +324,7 @@ def trained(folder):
 )
 def test_an_interrupted_experiment_goes_on_where_it_was(tmp_path, how, number):
     printed = tmp_path / "printed.txt"
-    first = start(how, tmp_path)
+    first, second = start(how, tmp_path), None
     try:
         # The first trial is done, the second one is in the middle, the third has not begun.
         while not any(lr == 0.002 and steps >= 1500 for _, lr, steps, _ in trained(tmp_path)):
@@ -336,16 +336,17 @@ def test_an_interrupted_experiment_goes_on_where_it_was(tmp_path, how, number):
             os.killpg(first.pid, number)  # Ctrl-C
         else:
             first.kill()
-        assert first.wait(timeout=120) == (0 if number == signal.SIGINT else -signal.SIGKILL), printed.read_text()
+        assert first.wait() == (0 if number == signal.SIGINT else -signal.SIGKILL), printed.read_text()
+        # Ray and its actors end with the driver that started them; Ray's agents look every now and then whether they are alone.
+        workers = [p for p in processes if p not in agents]
+        assert len(workers) >= 3 and psutil.wait_procs(workers, timeout=120)[1] == []
+        before = trained(tmp_path)
+        second = start(how, tmp_path, "resume")
+        assert second.wait() == 0, printed.read_text()
+        assert psutil.wait_procs(agents, timeout=240)[1] == []
     finally:
-        first.kill()
-    # Ray and its actors end with the driver that started them; Ray's agents look every now and then whether they are alone.
-    workers = [p for p in processes if p not in agents]
-    assert len(workers) >= 3 and psutil.wait_procs(workers, timeout=60)[1] == []
-    before = trained(tmp_path)
-    second = start(how, tmp_path, "resume")
-    assert second.wait(timeout=200) == 0, printed.read_text()
-    assert psutil.wait_procs(agents, timeout=120)[1] == []
+        for driver in filter(None, (first, second)):
+            driver.kill()
     after = trained(tmp_path)[len(before) :]
     assert {pid for pid, *_ in before}.isdisjoint(pid for pid, *_ in after)
 

@@ -30,7 +30,7 @@ class WriteDown:
 
 
 def main(how: str, folder: Path, resume: bool) -> None:
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     config = {
         "env": "simple_adversary",
         "env_config": {"continuous_actions": True},

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ray.air.constants import EXPR_PROGRESS_FILE, EXPR_RESULT_FILE
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
@@ -21,7 +20,6 @@ from rllib_maddpg.tune_folder import checkpoints_in_trial
 # Trials, and the searchers' memory.
 _STATE, _OTHERS = "experiment_state-*.json", ("basic-variant-state-*", "search_gen_state-*", "searcher-state-*")
 _KEPT = ".last_snapshot"
-_RESULT_FILES = (EXPR_RESULT_FILE, EXPR_PROGRESS_FILE)
 
 
 def snapshot_period(sweep: Sweep) -> str:
@@ -36,9 +34,8 @@ def snapshot_period(sweep: Sweep) -> str:
 class Watch(Callback):
     """Keeps what Tune forgets: a whole copy of its last snapshot, and how trials stood when it was stopped.
 
-    Tune writes over the snapshot, so that a driver killed then leaves half a one; on SIGINT it marks all trials as terminated,
-    also those that have not begun; and a trial that goes on after a pause begins with the result files of the last snapshot, as
-    if there had been no results since.
+    Tune writes over the snapshot, so that a driver killed then leaves half a one; and on SIGINT it marks all trials as
+    terminated, also those that have not begun.
 
     Attributes:
         statuses: Trial id -> Tune's status after its last step.
@@ -52,14 +49,6 @@ class Watch(Callback):
         self._folder, self._every = folder, every
         self._last = 0.0
         self.statuses: dict[str, str] = {}
-
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Before Tune's loggers take the stored files for the newest."""
-        for name in _RESULT_FILES:
-            newer, stored = Path(trial.local_path, name), Path(trial.storage.trial_fs_path, name)
-            if newer.is_file() and (not stored.is_file() or stored.stat().st_size < newer.stat().st_size):
-                stored.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(newer, stored)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Called by Tune very often."""
