@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import sweep_envs
 import yaml
+from population import Member
+from ray import tune
 from ray.train._internal.storage import StorageContext
 from ray.tune.experiment import Trial
 
@@ -20,6 +22,7 @@ from rllib_maddpg.sweeps.resources import auto_share, place
 from rllib_maddpg.sweeps.result_files import ProgressCsv, ResultJson
 from rllib_maddpg.sweeps.run import SweepOptions, run_sweep
 from rllib_maddpg.sweeps.schema import read_sweep
+from rllib_maddpg.sweeps.search import make_scheduler
 from rllib_maddpg.sweeps.snapshots import keep_snapshot, mend_snapshot, newest_state
 from rllib_maddpg.sweeps.trial_config import check_trials
 
@@ -298,6 +301,35 @@ def test_rows_after_the_checkpoint_are_dropped(tmp_path):
     text = "\n".join(json.dumps(line) for line in lines)
     (tmp_path / "result.json").write_text(text.replace('"value": 3}', '"val'))  # a line cut short
     assert [(r[STEPS], r["value"]) for r in read_results(tmp_path / "result.json")] == [(100, 1), (200, 4), (300, 5)]
+
+
+@pytest.mark.parametrize("better", [0, 1])
+def test_a_population_waits_for_a_member_that_is_still_saving(better, ray_session, tmp_path):
+    """Whoever clones a state begins with just that, also late, and trains to the end."""
+    scheduler = {"type": "pbt", "perturb_every": 100, "quantile_fraction": 0.5}
+    file, _ = write(tmp_path, {"tau": {"loguniform": [1e-3, 0.5]}}, 300, scheduler=scheduler, search="random", seeds=[0, 1])
+    # The first is saving from 4 s to 8 s, after 50 and then after 100 env steps, when the other one gets there.
+    members = [{"first_s": 0.0, "save_s": 4.0, "load_s": 0.0}, {"first_s": 6.0, "save_s": 0.0, "load_s": 0.0}]
+    members[better]["score"], members[1 - better]["score"] = 1.0, 0.0
+    # Long enough for the better one to train on and to save itself again.
+    members[1 - better]["load_s"] = 5.0
+    tuner = tune.Tuner(
+        Member,
+        param_space={"tau": tune.loguniform(1e-3, 0.5), "members": members},
+        tune_config=tune.TuneConfig(
+            metric=RETURN, mode="max", num_samples=2, scheduler=make_scheduler(read_sweep(file)), reuse_actors=True
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(tmp_path / "tune"),
+            stop={STEPS: 300},
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
+            callbacks=[ProgressCsv(), ResultJson()],
+            verbose=0,
+        ),
+    )
+    for trial in tuner.fit()._experiment_analysis.trials:
+        results = read_results(Path(trial.storage.trial_fs_path) / "result.json")
+        assert [result[STEPS] for result in results] == [50, 100, 150, 200, 250, 300]
 
 
 @pytest.mark.parametrize(("logger", "name"), [(ResultJson, "result.json"), (ProgressCsv, "progress.csv")])

@@ -23,7 +23,7 @@ class Options:
         seconds: Wall time of a single measurement; at least one call is made.
         num_envs: Environments of each runner.
         batch: Joint rows of one update or one draw from a buffer.
-        rows: Capacity of our replay buffer, which is full while it is measured.
+        rows: Capacity of our replay buffer, which is full while part `replay` measures it and fills up in part `train`.
         stock_rows: Env steps in RLlib's replay buffer while it is measured.
         many_agents: Agents of the large game in part `update`.
         torch_threads: Of this process.

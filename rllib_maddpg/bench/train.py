@@ -9,7 +9,7 @@ from typing import Any
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rllib_maddpg.bench.compare import Contender, Table, absolute, measure_in_turn, ratio, seconds_per_unit
-from rllib_maddpg.bench.games import BareLoop, built, fill, make_config
+from rllib_maddpg.bench.games import BareLoop, built, make_config
 from rllib_maddpg.bench.options import Options
 from rllib_maddpg.bench.shares import DOES, ELSE, shares
 from rllib_maddpg.maddpg import MADDPG
@@ -26,8 +26,6 @@ def measure_train(scenario: str, options: Options) -> list[dict[str, Any]]:
     with contextlib.ExitStack() as stack:
         one = stack.enter_context(built(make_config(scenario, **sizes)))
         two = stack.enter_context(built(make_config(scenario, **sizes, num_env_runners=1)))
-        fill(one, options.rows)
-        two.replay_buffer.set_state(one.replay_buffer.get_state())
         for algo in (one, two):
             warm_up(algo)
         contenders = [

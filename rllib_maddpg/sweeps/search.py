@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 
@@ -84,6 +85,30 @@ class SeedsOfAPoint(Searcher):
         self.searcher.restore(checkpoint_path)
 
 
+class SynchronizedPBT(PopulationBasedTraining):
+    """Tune's PBT, without two races between a trial that saves itself to pause and the one whose result ends the interval.
+
+    A trial of the upper quantile that is still saving then would be told to save once more. Tune forgets the second checkpoint
+    when the trial pauses and gives its folder to the next one: whoever clones it late begins with a state of the future, and
+    the population waits for ever for a result that was passed over. A trial of the lower quantile that is still saving would
+    keep a note to stop after its save, which ends it at its next checkpoint.
+    """
+
+    def _checkpoint_or_exploit(
+        self, trial: Trial, tune_controller: Any, upper_quantile: list[Trial], lower_quantile: list[Trial]
+    ) -> None:
+        if trial in upper_quantile and trial.is_saving:
+            self._trial_state[trial].last_checkpoint = trial.temporary_state.saving_to
+            self._num_checkpoints += 1
+            return
+        super()._checkpoint_or_exploit(trial, tune_controller, upper_quantile, lower_quantile)
+
+    def _exploit(self, tune_controller: Any, trial: Trial, trial_to_clone: Trial) -> None:
+        super()._exploit(tune_controller, trial, trial_to_clone)
+        # Tune takes such a note back before the pause, which writes it anew.
+        tune_controller._tune_controller._cached_trial_decisions.pop(trial.trial_id, None)
+
+
 class WithinBounds:
     """Moves what PBT has multiplied out of the search space back to its end.
 
@@ -135,7 +160,7 @@ def make_scheduler(sweep: Sweep) -> TrialScheduler:
             reduction_factor=options.get("reduction_factor", 3),
         )
     if sweep.scheduler == "pbt":
-        return PopulationBasedTraining(
+        return SynchronizedPBT(
             time_attr=ENV_STEPS,
             perturbation_interval=perturb_every(sweep),
             hyperparam_mutations={axis.key: axis.mutation() for axis in sweep.axes},
