@@ -85,7 +85,7 @@ class SeedsOfAPoint(Searcher):
         self.searcher.restore(checkpoint_path)
 
 
-class SynchronizedPBT(PopulationBasedTraining):
+class RaceFreePBT(PopulationBasedTraining):
     """Tune's PBT, without two races between a trial that saves itself to pause and the one whose result ends the interval.
 
     A trial of the upper quantile that is still saving then would be told to save once more. Tune forgets the second checkpoint
@@ -160,7 +160,7 @@ def make_scheduler(sweep: Sweep) -> TrialScheduler:
             reduction_factor=options.get("reduction_factor", 3),
         )
     if sweep.scheduler == "pbt":
-        return SynchronizedPBT(
+        return RaceFreePBT(
             time_attr=ENV_STEPS,
             perturbation_interval=perturb_every(sweep),
             hyperparam_mutations={axis.key: axis.mutation() for axis in sweep.axes},
