@@ -1,4 +1,4 @@
-"""A population of which one member saves and one loads slowly, for tests of the order in which Tune lets them do it."""
+"""A population of two, for tests of the order in which Tune lets them save and load: files say how far the other one is."""
 
 import json
 import time
@@ -10,10 +10,10 @@ STEPS, SCORE = "num_env_steps_sampled_lifetime", "env_runners/episode_return_mea
 
 
 class Member(tune.Trainable):
-    """Counts 50 env steps an iteration.
+    """Counts 50 env steps an iteration; the score is 1 for the trial `better`, else 0.
 
-    `members` in the config has for each trial `score`, and seconds: `first_s` before it begins, `save_s` to save what it has at
-    up to 100 env steps, `load_s` to load. Not keys of their own, for who clones another takes over its config.
+    Config: `folder` of the files, `better`: 0 or 1. The first trial is still saving 100 env steps when the other one gets
+    there. Whoever loads while it has the lower score does so when the better one has long saved 200.
     """
 
     def setup(self, config):
@@ -23,20 +23,30 @@ class Member(tune.Trainable):
         return True
 
     @property
-    def member(self):
-        return self.config["members"][int(self.trial_id[-1])]
+    def number(self):
+        return int(self.trial_id[-1])
+
+    def file(self, number, steps):
+        return Path(self.config["folder"], f"{number}-{steps}")
+
+    def wait_for(self, file):
+        while not file.exists():
+            time.sleep(0.02)
 
     def step(self):
-        if self.steps == 0:
-            time.sleep(self.member["first_s"])
         self.steps += 50
-        return {STEPS: self.steps, SCORE: self.member["score"]}
+        if self.number == 1 and self.steps == 100:
+            self.wait_for(self.file(0, 100))
+        return {STEPS: self.steps, SCORE: float(self.number == self.config["better"])}
 
     def save_checkpoint(self, folder):
         Path(folder, "steps.json").write_text(json.dumps(self.steps))
-        if self.steps <= 100:
-            time.sleep(self.member["save_s"])
+        self.file(self.number, self.steps).touch()
+        if self.number == 0 and self.steps == 100:
+            time.sleep(2)
 
     def load_checkpoint(self, folder):
-        time.sleep(self.member["load_s"])
+        if self.number != self.config["better"]:
+            self.wait_for(self.file(self.config["better"], 200))
+            time.sleep(1)  # until it lies where it belongs
         self.steps = json.loads(Path(folder, "steps.json").read_text())

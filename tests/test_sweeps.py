@@ -308,14 +308,9 @@ def test_a_population_waits_for_a_member_that_is_still_saving(better, ray_sessio
     """Whoever clones a state begins with just that, also late, and trains to the end."""
     scheduler = {"type": "pbt", "perturb_every": 100, "quantile_fraction": 0.5}
     file, _ = write(tmp_path, {"tau": {"loguniform": [1e-3, 0.5]}}, 300, scheduler=scheduler, search="random", seeds=[0, 1])
-    # The first is saving from 4 s to 8 s, after 50 and then after 100 env steps, when the other one gets there.
-    members = [{"first_s": 0.0, "save_s": 4.0, "load_s": 0.0}, {"first_s": 6.0, "save_s": 0.0, "load_s": 0.0}]
-    members[better]["score"], members[1 - better]["score"] = 1.0, 0.0
-    # Long enough for the better one to train on and to save itself again.
-    members[1 - better]["load_s"] = 5.0
     tuner = tune.Tuner(
         Member,
-        param_space={"tau": tune.loguniform(1e-3, 0.5), "members": members},
+        param_space={"tau": tune.loguniform(1e-3, 0.5), "better": better, "folder": str(tmp_path)},
         tune_config=tune.TuneConfig(
             metric=RETURN, mode="max", num_samples=2, scheduler=make_scheduler(read_sweep(file)), reuse_actors=True
         ),
