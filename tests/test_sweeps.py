@@ -19,7 +19,7 @@ from rllib_maddpg.cli import main
 from rllib_maddpg.sweeps.metrics import known_metrics
 from rllib_maddpg.sweeps.ranking import metric_of, read_results
 from rllib_maddpg.sweeps.resources import auto_share, place
-from rllib_maddpg.sweeps.result_files import ProgressCsv, ResultJson
+from rllib_maddpg.sweeps.result_file import ResultJson
 from rllib_maddpg.sweeps.run import SweepOptions, run_sweep
 from rllib_maddpg.sweeps.schema import read_sweep
 from rllib_maddpg.sweeps.search import make_scheduler
@@ -286,6 +286,7 @@ def test_pbt_goes_on_with_the_rows_of_the_better_run(ray_session, tmp_path):
     for row in table:
         results = read_results(out / row["trial"] / "result.json")
         assert [r[STEPS] for r in results] == [100, 200, 300]
+        assert len(returns(out, row["trial"])) == 3
         # No member begins with an empty buffer, whoever's rows they are.
         assert [r["replay_buffer"]["num_rows"] for r in results] == [100, 200, 300]
         assert [r["learners"]["__all_modules__"]["num_updates_lifetime"] for r in results] == [3, 8, 13]
@@ -318,7 +319,7 @@ def test_a_population_waits_for_a_member_that_is_still_saving(better, ray_sessio
             storage_path=str(tmp_path / "tune"),
             stop={STEPS: 300},
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
-            callbacks=[ProgressCsv(), ResultJson()],
+            callbacks=[ResultJson()],
             verbose=0,
         ),
     )
@@ -327,39 +328,33 @@ def test_a_population_waits_for_a_member_that_is_still_saving(better, ray_sessio
         assert [result[STEPS] for result in results] == [50, 100, 150, 200, 250, 300]
 
 
-@pytest.mark.parametrize(("logger", "name"), [(ResultJson, "result.json"), (ProgressCsv, "progress.csv")])
-def test_rows_of_a_trial_that_pauses_are_not_taken_from_a_snapshot(logger, name, ray_session, tmp_path):
+def test_rows_of_a_trial_that_pauses_are_not_taken_from_a_snapshot(ray_session, tmp_path):
     """A snapshot that is being written leaves an empty file for a moment. What another driver has left is taken, though."""
 
-    def begin(logger):
+    def begin():
         storage = StorageContext(str(tmp_path), experiment_dir_name="out")
         # A trial to be restored has a checkpoint; without, nothing would be taken.
         options = {"trial_id": "1", "trial_dirname_creator": lambda trial: "trial", "restore_path": str(tmp_path)}
         trial = Trial("MADDPG", stub=True, storage=storage, **options)
         trial.init_local_path()
-        return trial, logger()
+        return trial, ResultJson()
 
     def go_on(trial, logger, steps):
         logger.on_trial_start(0, [trial], trial)
         logger.on_trial_result(0, [trial], trial, {STEPS: steps})
+        return [result[STEPS] for result in read_results(Path(trial.local_path, "result.json"))]
 
-    def read(trial):
-        lines = Path(trial.local_path, name).read_text().splitlines()
-        return [int(line.strip('{"}').removeprefix(f'{STEPS}": ')) for line in lines if line != STEPS]
-
-    stored = tmp_path / "out" / "trial" / name
-    trial, first = begin(logger)
+    stored = tmp_path / "out" / "trial" / "result.json"
+    trial, first = begin()
     go_on(trial, first, 100)
     stored.parent.mkdir(parents=True)
     stored.touch()
-    go_on(trial, first, 200)
-    assert read(trial) == [100, 200]
+    assert go_on(trial, first, 200) == [100, 200]
 
-    shutil.copyfile(Path(trial.local_path, name), stored)
+    shutil.copyfile(Path(trial.local_path, "result.json"), stored)
     time.sleep(1.1)  # Ray names the folder of a driver's own files by the second
-    trial, second = begin(logger)
-    go_on(trial, second, 300)
-    assert read(trial) == [100, 200, 300]
+    trial, second = begin()
+    assert go_on(trial, second, 300) == [100, 200, 300]
 
 
 def test_snapshot_cut_short_is_mended(tmp_path):

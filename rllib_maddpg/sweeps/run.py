@@ -31,7 +31,7 @@ from rllib_maddpg.sweeps.ranking import (
     write_results,
 )
 from rllib_maddpg.sweeps.resources import Placement, check_resources, place
-from rllib_maddpg.sweeps.result_files import ProgressCsv, ResultJson
+from rllib_maddpg.sweeps.result_file import ResultJson
 from rllib_maddpg.sweeps.schema import Sweep, read_sweep
 from rllib_maddpg.sweeps.search import ENV_STEPS, make_scheduler, make_searcher, perturb_every, tune_num_samples
 from rllib_maddpg.sweeps.snapshots import Watch, mend_checkpoints, mend_snapshot, snapshot_period
@@ -150,7 +150,7 @@ def run_sweep(
         run_config = tuner._local_tuner.get_run_config()
         run_config.progress_reporter, run_config.verbose = progress_reporter, verbose
         watch = Watch(folder.path)
-        run_config.callbacks = [watch, ProgressCsv(), ResultJson()]
+        run_config.callbacks = [watch, ResultJson()]
         grid = tuner.fit()
         return summarize(sweep, folder.path, grid._experiment_analysis.trials, watch.statuses)
 
