@@ -1,4 +1,4 @@
-"""Checks of a config's settings: each `ValueError` names key, value, what is allowed, and the mend."""
+"""Checks of a config's settings: each `ValueError` names key, value, what is allowed, and the fix."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ def check_resources(config: AlgorithmConfig) -> None:
     fast = config.env_runner_fast_path
     require(config, "env_runner_fast_path", isinstance(fast, bool), "True or False", "False: sample in RLlib's own loop.")
     require(config, "seed", config.seed is None or is_whole(config.seed, 0), "a whole number >= 0, or None", "")
-    mend = "Batches reach the Learners as they lie in the replay buffer; change observations in `env_to_module_connector`."
-    require(config, "learner_connector", config._learner_connector is None, "unset", mend, config._learner_connector)
+    fix = "Batches reach the Learners as they lie in the replay buffer; change observations in `env_to_module_connector`."
+    require(config, "learner_connector", config._learner_connector is None, "unset", fix, config._learner_connector)
     value = config._torch_lr_scheduler_classes
-    mend = "Give `actor_lr` and `critic_lr` as schedules."
-    require(config, "_torch_lr_scheduler_classes", not value, "unset", mend, value)
+    fix = "Give `actor_lr` and `critic_lr` as schedules."
+    require(config, "_torch_lr_scheduler_classes", not value, "unset", fix, value)
     key = "add_default_connectors_to_module_to_env_pipeline"
     require(config, key, getattr(config, key), "True", "Exploration noise is a part of that pipeline.")
 
@@ -192,9 +192,9 @@ def check_replay(config: AlgorithmConfig) -> None:
     """Batch and replay buffer fit each other."""
     learners, total, own = config.num_learners or 1, config.train_batch_size, config.train_batch_size_per_learner
     if total is not None:
-        mend = "Set `train_batch_size_per_learner` instead."
-        require(config, "train_batch_size", is_whole(total, 1), "a whole number > 0", mend)
-        require(config, "train_batch_size", total % learners == 0, f"divisible by the {learners} Learners", mend)
+        fix = "Set `train_batch_size_per_learner` instead."
+        require(config, "train_batch_size", is_whole(total, 1), "a whole number > 0", fix)
+        require(config, "train_batch_size", total % learners == 0, f"divisible by the {learners} Learners", fix)
         agree = own in (DEFAULT_BATCH, total // learners)
         require(config, "train_batch_size", agree, f"unset beside `train_batch_size_per_learner`={own}", "Set one of the two.")
     require(config, "train_batch_size_per_learner", is_whole(own, 1), "a whole number > 0", "The paper uses 1024.")
@@ -228,8 +228,8 @@ def check_replay(config: AlgorithmConfig) -> None:
     fragment = config.get_rollout_fragment_length()
     rows = fragment * config.num_envs_per_env_runner
     what = f"capacity of {own} rows of each shard" if shards else f"capacity of {own} rows"
-    mend = f"Lower it or `num_envs_per_env_runner`, or raise the {what}: else rows are lost unseen."
-    require(config, "rollout_fragment_length", rows <= own, f"so short that {rows} rows fit the buffer", mend, fragment)
+    fix = f"Lower it or `num_envs_per_env_runner`, or raise the {what}: else rows are lost unseen."
+    require(config, "rollout_fragment_length", rows <= own, f"so short that {rows} rows fit the buffer", fix, fragment)
     check_replay_device(config)
 
 
@@ -240,12 +240,12 @@ def check_replay_device(config: AlgorithmConfig) -> None:
     require(config, key, ok, "'cpu' or 'cuda'", "", device)
     if device != "cpu":
         has = torch.cuda.is_available() and int(device.partition(":")[2] or 0) < torch.cuda.device_count()
-        mend = f"torch sees {torch.cuda.device_count()} GPUs here. Set 'cpu'."
-        require(config, key, has, "a GPU that this process can use", mend, device)
-        mend = "Remote Learners get their rows over the network: set 'cpu', or `num_learners=0`."
-        require(config, key, not config.num_learners, "'cpu' with remote Learners", mend, device)
-        mend = "Shards are processes of their own: set 'cpu', or `num_shards` to 0."
-        require(config, key, not config.replay_buffer_config["num_shards"], "'cpu' with `num_shards`", mend, device)
+        fix = f"torch sees {torch.cuda.device_count()} GPUs here. Set 'cpu'."
+        require(config, key, has, "a GPU that this process can use", fix, device)
+        fix = "Remote Learners get their rows over the network: set 'cpu', or `num_learners=0`."
+        require(config, key, not config.num_learners, "'cpu' with remote Learners", fix, device)
+        fix = "Shards are processes of their own: set 'cpu', or `num_shards` to 0."
+        require(config, key, not config.replay_buffer_config["num_shards"], "'cpu' with `num_shards`", fix, device)
 
 
 def unknown_key_message(key: str, known: list[str]) -> str:

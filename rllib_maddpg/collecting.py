@@ -234,6 +234,6 @@ class RolloutCollector:
             self._empty_rounds = 0
             self._error = TimeoutError(
                 f"No env runner has returned a fragment in {tolerance + 1} rounds of sample_timeout_s="
-                f"{self.config.sample_timeout_s} s. Raise `sample_timeout_s`, shorten `rollout_fragment_length`, or mend the "
+                f"{self.config.sample_timeout_s} s. Raise `sample_timeout_s`, shorten `rollout_fragment_length`, or fix the "
                 "environment; see also `fault_tolerance(num_consecutive_env_runner_failures_tolerance=...)`."
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -12,49 +13,23 @@ import tree
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.connectors.env_to_module import AddObservationsFromEpisodesToBatch
-from ray.rllib.core import DEFAULT_POLICY_ID
-from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
-from ray.rllib.policy.policy import PolicySpec
 from ray.rllib.utils.annotations import override
 from ray.util import log_once
 
-from rllib_maddpg.actions import make_codec
+from rllib_maddpg.agent_mapping import AgentMapping, module_of_agent, resolve_agents
 from rllib_maddpg.checks import (
     DEFAULT_BATCH,
-    check_module_overrides,
-    check_observation_space,
     check_settings,
     unknown_key_message,
 )
 from rllib_maddpg.connectors import use_agent_filters
-from rllib_maddpg.envs import EnvSpaces, probe_env
-from rllib_maddpg.layout import JointLayout, check_shared_modules
-from rllib_maddpg.model_checks import check_spec_modules
-from rllib_maddpg.replay.buffer import check_memory
+from rllib_maddpg.envs import probe_env
+from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.rllib_settings import check_policy_values
 
 DEFAULT_REPLAY_BUFFER_CONFIG = {"type": "JointReplayBuffer", "capacity": 1_000_000, "device": "cpu", "num_shards": 0}
-
-
-class AgentMapping:
-    """A `policy_mapping_fn` made from a dict of agent ids to module ids; without a dict each agent has its own module."""
-
-    def __init__(self, module_of: Mapping[str, str] | None = None):
-        self.module_of = dict(module_of) if module_of is not None else None
-
-    def __call__(self, agent_id: str, episode: Any = None, **kwargs: Any) -> str:
-        return str(agent_id) if self.module_of is None else self.module_of[agent_id]
-
-    def __repr__(self) -> str:
-        return "AgentMapping()" if self.module_of is None else f"AgentMapping({self.module_of})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, AgentMapping) and other.module_of == self.module_of
-
-    def __hash__(self) -> int:
-        return hash(repr(self.module_of))
 
 
 class MADDPGConfig(AlgorithmConfig):
@@ -250,7 +225,7 @@ class MADDPGConfig(AlgorithmConfig):
         """Checks every setting before any actor starts.
 
         Raises:
-            ValueError: Naming key, value, what is allowed, and the mend.
+            ValueError: Naming key, value, what is allowed, and the fix.
         """
         if not self._validate_config:
             return
@@ -259,76 +234,10 @@ class MADDPGConfig(AlgorithmConfig):
         if self.train_batch_size is not None:
             self.train_batch_size_per_learner = self.train_batch_size // (self.num_learners or 1)
         if self.env is not None:
-            self._resolve_agents(probe_env(self.env, self.env_config))
+            resolve_agents(self, probe_env(self.env, self.env_config))
         # RLlib would warn that MADDPG "now" runs on the new API stack; it never ran on another.
         log_once(f"{self.algo_class.__name__}_on_new_api_stack")
         super().validate()
-
-    def _resolve_agents(self, env: EnvSpaces) -> None:
-        """Completes `policies` and checks the mapping and the action spaces against the env."""
-        if self.policy_mapping_fn in (AlgorithmConfig.DEFAULT_POLICY_MAPPING_FN, None):
-            self.policy_mapping_fn = AgentMapping()
-        # Both as Tune and YAML may give them.
-        if isinstance(self.policy_mapping_fn, Mapping):
-            self.policy_mapping_fn = AgentMapping(self.policy_mapping_fn)
-        if not isinstance(self.policies, Mapping):
-            self.policies = {module: PolicySpec() for module in self.policies}
-        mapping = self.policy_mapping_fn
-        if isinstance(mapping, AgentMapping) and mapping.module_of is not None:
-            strangers = sorted(set(mapping.module_of) - set(env.agents))
-            missing = sorted(set(env.agents) - set(mapping.module_of))
-            if strangers or missing:
-                raise ValueError(
-                    f"`policy_mapping_fn` maps agents {strangers} that env {self.env!r} does not have, and leaves out "
-                    f"{missing}. The env's agents are {list(env.agents)}."
-                )
-        module_of = {agent: self._module_of(agent) for agent in env.agents}
-        # A mapping that draws lots shows it sooner or later; asked a few times, sooner.
-        if any(module_of[agent] != self._module_of(agent) for agent in env.agents for _ in range(20)):
-            raise ValueError(
-                "`policy_mapping_fn` maps an agent to one module now and to another then. MADDPG needs a static mapping."
-            )
-        used = dict.fromkeys(sorted(module_of.values()))
-        if list(self.policies) == [DEFAULT_POLICY_ID] and DEFAULT_POLICY_ID not in used:
-            self.policies = {module: PolicySpec() for module in used}
-        for module in self.policies:
-            if module not in used:
-                raise ValueError(
-                    f"`policies` has {module!r}, but `policy_mapping_fn` maps no agent of env {self.env!r} to it: {module_of}. "
-                    "A centralized critic needs each module's agents; remove it or map an agent to it."
-                )
-        for agent, module in module_of.items():
-            if module not in self.policies:
-                raise ValueError(
-                    f"`policy_mapping_fn` maps agent {agent!r} to {module!r}, which is not in `policies` "
-                    f"{sorted(self.policies)}. Add it to `policies` or change the mapping."
-                )
-        check_spec_modules(self, used)
-        if isinstance(self._rl_module_spec, MultiRLModuleSpec):
-            # RLlib tells env spaces to the modules of this spec only, so the user's has to have all of them.
-            for module in used:
-                self._rl_module_spec.rl_module_specs.setdefault(module, RLModuleSpec())
-        # Sorted, because a set of policies has another order in each process.
-        self.policies = {module: self.policies[module] for module in used}
-        check_shared_modules(module_of, env.observation_spaces, env.action_spaces)
-        codes = [make_codec(env.action_spaces[agent], self.actor_head, agent).dim for agent in env.agents]
-        for agent in env.agents:
-            check_observation_space(env.observation_spaces[agent], agent)
-        check_module_overrides(self, used)
-        widths = [gym.spaces.flatdim(space) for space in env.observation_spaces.values()]
-        bytes_per_row = 4 * (2 * sum(widths) + sum(codes) + 4 * len(env.agents))
-        buffer = self.replay_buffer_config
-        # Where shards will lie is not known yet; each looks at its own machine when it is made.
-        check_memory(math.ceil(buffer["capacity"] / max(1, buffer["num_shards"])), bytes_per_row, buffer["device"])
-
-    def _module_of(self, agent: str) -> str:
-        try:
-            return self.policy_mapping_fn(agent, None)
-        except Exception as error:
-            raise ValueError(
-                f"`policy_mapping_fn` failed for agent {agent!r} ({type(error).__name__}: {error}). MADDPG needs a static "
-                "mapping from agent id to module id, which may not look at the episode."
-            ) from error
 
     # ------------------------------------------------------------------------------------------ RLlib's hooks
 
@@ -356,9 +265,9 @@ class MADDPGConfig(AlgorithmConfig):
         action_spaces = dict((spaces or {}).get(INPUT_ENV_SINGLE_SPACES, (None, {}))[1] or {})
         if not action_spaces:
             action_spaces = dict(probe_env(self.env, self.env_config).action_spaces)
-        specs = multi_spec.rl_module_specs
-        obs_spaces = {agent: specs[self._module_of(agent)].observation_space for agent in action_spaces}
-        layout = JointLayout(obs_spaces, action_spaces, self._module_of, self.actor_head)
+        specs, module_of = multi_spec.rl_module_specs, partial(module_of_agent, self)
+        obs_spaces = {agent: specs[module_of(agent)].observation_space for agent in action_spaces}
+        layout = JointLayout(obs_spaces, action_spaces, module_of, self.actor_head)
         for module_id, spec in specs.items():
             # Set here too, because RLlib leaves a user's own specs as they are and would build critics on the runners.
             spec.inference_only = inference_only

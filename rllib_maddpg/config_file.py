@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rllib_maddpg.config import AgentMapping, MADDPGConfig
+from rllib_maddpg.agent_mapping import AgentMapping
+from rllib_maddpg.config import MADDPGConfig
 from rllib_maddpg.settings import apply_settings
 
 CONFIG_FILE = "config.yaml"

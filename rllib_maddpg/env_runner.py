@@ -257,7 +257,7 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         return super().get_metrics()
 
     def _failures_allowed(self) -> int:
-        """Failures of sub-envs in a row that RLlib's settings want to see mended by new envs."""
+        """Failures of sub-envs in a row that RLlib's settings want to see fixed by new envs."""
         config = self.config
         is_remote = (self.worker_index or 0) > 0
         restart = config.restart_failed_sub_environments or (is_remote and config.restart_failed_env_runners)

@@ -20,13 +20,13 @@ class EnvFailure(Exception):
 
     Attributes:
         what: The agent and what is wrong with it, to be followed by where it happened.
-        mend: What to do about it.
+        fix: What to do about it.
         is_turn: Whether a turn-based game looks like this, too.
     """
 
-    def __init__(self, what: str, mend: str, is_turn: bool = False):
+    def __init__(self, what: str, fix: str, is_turn: bool = False):
         super().__init__(what)
-        self.what, self.mend, self.is_turn = what, mend, is_turn
+        self.what, self.fix, self.is_turn = what, fix, is_turn
 
 
 @dataclass
@@ -237,8 +237,8 @@ class Games:
             for what, numbers in values.items():
                 bad = numbers[~np.isfinite(numbers)]
                 if len(bad):
-                    mend = "Mend the environment, or wrap it so that its observations and rewards are finite."
-                    raise EnvFailure(f"The {what} of agent {slot.agent!r} is {bad[0]}", mend)
+                    fix = "Fix the environment, or wrap it so that its observations and rewards are finite."
+                    raise EnvFailure(f"The {what} of agent {slot.agent!r} is {bad[0]}", fix)
 
 
 def _observation(observations: Mapping[str, Any], slot: AgentSlot) -> np.ndarray:

@@ -88,14 +88,14 @@ def _check_class(config: AlgorithmConfig, cls: type | None) -> None:
 
 def _check_model_config(config: AlgorithmConfig, model: Mapping[str, Any], own_networks: bool) -> None:
     default = vars(DefaultModelConfig())
-    mend = "Stateful modules are not supported; stack frames instead (`env_config={'wrappers': [['frame_stack_v2', {}]]}`)."
-    require(config, "model_config['use_lstm']", not model.get("use_lstm"), "False", mend, True)
+    fix = "Stateful modules are not supported; stack frames instead (`env_config={'wrappers': [['frame_stack_v2', {}]]}`)."
+    require(config, "model_config['use_lstm']", not model.get("use_lstm"), "False", fix, True)
     for key, value in model.items():
         # A whole `DefaultModelConfig` may be given; what it has beyond our keys must be as it came.
         if not own_networks and key not in MODEL_KEYS and (key not in default or value != default[key]):
-            mend = "Override `MADDPGTorchRLModule.build_actor` and `build_critic` for other networks."
+            fix = "Override `MADDPGTorchRLModule.build_actor` and `build_critic` for other networks."
             raise ValueError(
-                f"`model_config['{key}']` is no setting of MADDPG's networks.{did_you_mean(key, MODEL_KEYS)} {mend}"
+                f"`model_config['{key}']` is no setting of MADDPG's networks.{did_you_mean(key, MODEL_KEYS)} {fix}"
             )
     for prefix in ("", "critic_"):
         unset = (None,) if prefix else ()

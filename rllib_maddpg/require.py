@@ -1,4 +1,4 @@
-"""The one form of errors about settings: key, value, what is allowed, and the mend."""
+"""The one form of errors about settings: key, value, what is allowed, and the fix."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from rllib_maddpg.envs.errors import did_you_mean
 
 
-def require(config: AlgorithmConfig, key: str, ok: bool, allowed: str, mend: str, value: Any = NotProvided) -> None:
+def require(config: AlgorithmConfig, key: str, ok: bool, allowed: str, fix: str, value: Any = NotProvided) -> None:
     """Raises unless `ok`; `value` where it is not the config's attribute `key`."""
     if not ok:
         value = getattr(config, key) if value is NotProvided else value
-        raise ValueError(f"`{key}`={value!r} is not allowed: it must be {allowed}. {mend}")
+        raise ValueError(f"`{key}`={value!r} is not allowed: it must be {allowed}. {fix}")
 
 
 def near(value: Any, allowed: Any) -> str:

@@ -17,7 +17,7 @@ from rllib_maddpg.require import is_whole, require
 
 UPDATES = "An update is one pass over `train_batch_size_per_learner` rows; `num_env_steps_per_update` says how often."
 OFFLINE = "MADDPG learns from its own env runners only."
-# Key -> the one value that it may have, and the mend.
+# Key -> the one value that it may have, and the fix.
 UNHEEDED: dict[str, tuple[Any, str]] = {
     "framework_str": ("torch", "MADDPG's networks are PyTorch's."),
     "gym_env_vectorize_mode": ("sync", "RLlib steps multi-agent envs so; raise `num_env_runners` for more processes."),
@@ -41,10 +41,10 @@ UNHEEDED: dict[str, tuple[Any, str]] = {
 
 def check_unheeded(config: AlgorithmConfig) -> None:
     """Settings that RLlib takes and MADDPG does not heed are as RLlib has set them."""
-    for key, (value, mend) in UNHEEDED.items():
+    for key, (value, fix) in UNHEEDED.items():
         now = getattr(config, key)
         # False is how some of RLlib's keys may say None.
-        require(config, key, now == value or (value is None and now is False), f"{value!r}", mend)
+        require(config, key, now == value or (value is None and now is False), f"{value!r}", fix)
     if config.model != MODEL_DEFAULTS:
         changed = sorted(k for k, v in config.model.items() if k not in MODEL_DEFAULTS or v != MODEL_DEFAULTS[k])
         raise ValueError(
@@ -63,8 +63,8 @@ def check_classes(config: AlgorithmConfig) -> None:
     require(config, "env_runner_cls", ok, "MADDPGEnvRunner or a subclass", "Other runners return no joint rows.")
     cls = config._learner_class
     ok = cls is None or (isinstance(cls, type) and issubclass(cls, JointTorchLearner))
-    mend = "Other Learners know no joint rows: subclass it, and override `compute_critic_losses` or `compute_actor_losses`."
-    require(config, "learner_class", ok, "MADDPGTorchLearner or a subclass", mend, cls)
+    fix = "Other Learners know no joint rows: subclass it, and override `compute_critic_losses` or `compute_actor_losses`."
+    require(config, "learner_class", ok, "MADDPGTorchLearner or a subclass", fix, cls)
     callbacks = config.callbacks_class
     for cls in callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]:
         ok = callable(cls) and (not isinstance(cls, type) or issubclass(cls, RLlibCallback))
@@ -115,8 +115,8 @@ def check_recording(config: AlgorithmConfig) -> None:
     method = config.output_write_method
     require(config, "output_write_method", method == "write_parquet", "'write_parquet'", "Rows are Parquet files.")
     for key in ("output_config", "output_filesystem", "output_filesystem_kwargs", "output_write_method_kwargs"):
-        mend = "Say all with `output`, such as 's3://bucket/folder'."
-        require(config, key, not getattr(config, key), "unset", mend)
+        fix = "Say all with `output`, such as 's3://bucket/folder'."
+        require(config, key, not getattr(config, key), "unset", fix)
     most = config.output_max_rows_per_file
     require(config, "output_max_rows_per_file", most is None or is_whole(most, 1), "a whole number > 0, or None", "")
     try:

@@ -242,9 +242,9 @@ class JointSampler:
             self._due_reset.append(env)
         known = isinstance(failure, EnvFailure)
         what = failure.what if known else f"{type(failure).__name__}: {failure}"
-        mend = failure.mend if known else "Mend the environment; its log has the traceback."
+        fix = failure.fix if known else "Fix the environment; its log has the traceback."
         message = (
-            f"{what} at step {self._games.lengths[env]} of the episode in env {env} of env runner {self.worker_index}. {mend}"
+            f"{what} at step {self._games.lengths[env]} of the episode in env {env} of env runner {self.worker_index}. {fix}"
         )
         if known and failure.is_turn:
             turn = failure.what, int(self._games.lengths[env])

@@ -1,4 +1,4 @@
-"""Every setting that is refused: before any actor starts, with key, value, what is allowed and the mend."""
+"""Every setting that is refused: before any actor starts, with key, value, what is allowed and the fix."""
 
 import gymnasium as gym
 import numpy as np

@@ -135,7 +135,7 @@ def test_errors_of_the_constructor_are_chained():
     ) as info:
         probe_env(broken, {"x": 1})
     assert isinstance(info.value.__cause__, RuntimeError)
-    assert "Mend env_config" in str(info.value)
+    assert "Fix env_config" in str(info.value)
 
 
 def test_errors_of_the_resolver_stay_as_they_are():

@@ -1,4 +1,4 @@
-"""What a sweep's file may hold: every error names file, line and key, and the mend, before anything starts."""
+"""What a sweep's file may hold: every error names file, line and key, and the fix, before anything starts."""
 
 import re
 from pathlib import Path

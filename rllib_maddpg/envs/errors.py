@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class EnvError(ValueError):
-    """`env` or `env_config` cannot be used; the text names the key, its value, what is allowed and the mend."""
+    """`env` or `env_config` cannot be used; the text names the key, its value, what is allowed and the fix."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -47,7 +47,7 @@ def _mpe2(name: str) -> Source | None:
     prefix = next((p for p in _MPE_PREFIXES if name.startswith(p)), "")
     scenarios = _env_modules("mpe2")
     if prefix and not scenarios:
-        raise EnvError(f"env={name!r} needs the package mpe2, which is not installed. Mend: pip install mpe2")
+        raise EnvError(f"env={name!r} needs the package mpe2, which is not installed. Fix: pip install mpe2")
     scenario = _newest(name.removeprefix(prefix), scenarios)
     if scenario is None:
         return None
@@ -95,11 +95,11 @@ def _imported(name: str) -> Source | None:
     return source_of_callable(name, make)
 
 
-def _module_source(name: str, module: str, mend: str) -> ModuleSource:
+def _module_source(name: str, module: str, fix: str) -> ModuleSource:
     try:
         import_module(module)
     except ImportError as error:
-        raise EnvError(f"env={name!r} needs a package that is not installed ({error}). Mend: {mend}") from error
+        raise EnvError(f"env={name!r} needs a package that is not installed ({error}). Fix: {fix}") from error
     return ModuleSource(name, module)
 
 

@@ -72,7 +72,7 @@ def _build_and_read(creator: EnvCreator, config: dict) -> EnvSpaces:
     except Exception as error:
         raise EnvError(
             f"env={name!r} could not be built with env_config={dict(config)!r}: {type(error).__name__}: {error}. "
-            "Mend env_config or the env's constructor."
+            "Fix env_config or the env's constructor."
         ) from error
     try:
         return _read(env.unwrapped, name)

@@ -36,7 +36,7 @@ def apply_wrappers(env: Any, wrappers: Sequence) -> Any:
         except Exception as error:
             raise EnvError(
                 f"{_KEY}: {name} with {kwargs} cannot wrap {type(env).__name__}: {error}. "
-                f"Its arguments are {_signature(make)}; mend these or take the wrapper out."
+                f"Its arguments are {_signature(make)}; fix these or take the wrapper out."
             ) from error
     return env
 
@@ -54,7 +54,7 @@ def _find_wrapper(name: str) -> Callable:
     try:
         import supersuit
     except ImportError as error:
-        raise EnvError(f"{_KEY} needs SuperSuit ({error}). Mend: pip install supersuit") from error
+        raise EnvError(f"{_KEY} needs SuperSuit ({error}). Fix: pip install supersuit") from error
 
     # Those with "vec" in their name make vector envs, of which RLlib makes its own.
     known = [other for other in dir(supersuit) if re.search(r"_v\d+$", other) and "vec" not in other]

@@ -87,7 +87,7 @@ class JointRollout:
             what = {"obs": "observation", "new_obs": "next observation", "rewards": "reward", "actions": "action"}[column]
             raise ValueError(
                 f"The {what} of agent {agent!r} is {values[row, at]} at step {row} of the rollout of env runner "
-                f"{self.worker_index}. None of its rows were stored. Mend the environment, or wrap it so that its "
+                f"{self.worker_index}. None of its rows were stored. Fix the environment, or wrap it so that its "
                 "observations and rewards are finite."
             )
 

@@ -40,8 +40,8 @@ class SweepFolder:
             raise ValueError(f"--out {self.path} is a file. Name a folder.")
         if (self.path / SWEEP_FILE).is_file():
             whose = self._read().get("file", "?")
-            mend = "Name another folder with --out, or go on with that sweep by --resume."
-            raise ValueError(f"--out {self.path} holds a sweep already, of {whose}. {mend}")
+            fix = "Name another folder with --out, or go on with that sweep by --resume."
+            raise ValueError(f"--out {self.path} holds a sweep already, of {whose}. {fix}")
         if self.path.is_dir() and any(self.path.iterdir()):
             raise ValueError(f"--out {self.path} is not empty, and no sweep made it. Name a new folder.")
         self._check_disk(sweep)
@@ -49,15 +49,15 @@ class SweepFolder:
     def check_resumable(self, sweep: Sweep) -> None:
         """Raises a ValueError unless the sweep in this folder is the one of the file and can go on."""
         if not (self.path / SWEEP_FILE).is_file() or not Tuner.can_restore(str(self.path)):
-            mend = "Name the folder of the sweep with --out, or start it without --resume."
-            raise ValueError(f"--resume: {self.path} has no experiment to go on with. {mend}")
+            fix = "Name the folder of the sweep with --out, or start it without --resume."
+            raise ValueError(f"--resume: {self.path} has no experiment to go on with. {fix}")
         info = self._read()
         for key, value in description(sweep).items():
             was = info["sweep"].get(key)
             if was != json.loads(json.dumps(value)):
                 text = f"--resume: the sweep in {self.path} was made with `{key}` {was!r}, not {value!r}."
-                mend = f"Resume with {self.path / COPY_FILE}, or start a new sweep with another --out."
-                raise sweep.file.error((key,), f"{text} {mend}")
+                fix = f"Resume with {self.path / COPY_FILE}, or start a new sweep with another --out."
+                raise sweep.file.error((key,), f"{text} {fix}")
         self._check_disk(sweep)
 
     def create(self, sweep: Sweep, argv: list[str]) -> None:
@@ -82,11 +82,11 @@ class SweepFolder:
                 file.flush()
             free = shutil.disk_usage(existing).free
         except OSError as error:
-            mend = "Name a folder with --out that you can write to and that has space."
-            raise ValueError(f"--out {self.path} cannot be written to: {error}. {mend}") from error
+            fix = "Name a folder with --out that you can write to and that has space."
+            raise ValueError(f"--out {self.path} cannot be written to: {error}. {fix}") from error
         if free < _LEAST_BYTES:
-            mend = "Free some, or name a folder on another disk with --out."
-            raise ValueError(f"--out {self.path}: only {free / 2**20:.0f} MB of the disk are free. {mend}")
+            fix = "Free some, or name a folder on another disk with --out."
+            raise ValueError(f"--out {self.path}: only {free / 2**20:.0f} MB of the disk are free. {fix}")
 
 
 def description(sweep: Sweep) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def check_metric(sweep: Sweep, config: MADDPGConfig) -> None:
     if metric in known or config.callbacks_class is not MADDPGConfig().callbacks_class or config.callbacks_on_train_result:
         return
     if metric.startswith("evaluation/") and not config.evaluation_interval:
-        mend = "Add `evaluation_interval: 10` (iterations) and `evaluation_duration: 50` (episodes) to `settings`."
-        raise file.error(("metric",), f"no result has {metric!r}: the trials do not evaluate. {mend}")
+        fix = "Add `evaluation_interval: 10` (iterations) and `evaluation_duration: 50` (episodes) to `settings`."
+        raise file.error(("metric",), f"no result has {metric!r}: the trials do not evaluate. {fix}")
     hint = did_you_mean(metric, known) or f" There are, among others: {', '.join(known[:6])}."
     raise file.error(("metric",), f"no result has {metric!r}.{hint}")

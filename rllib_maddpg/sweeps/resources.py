@@ -61,8 +61,8 @@ def place(sweep: Sweep, config: MADDPGConfig) -> Placement:
         needed = _bundles(config, 1.0 if gpus else 0.0)
         share = auto_share(gpus, _concurrent(sweep, _sum(needed, "CPU"), cpus), learners) if gpus else 0
     elif share and share * learners > gpus:
-        mend = "Write `auto`, which takes a GPU where there is one, or 0."
-        raise sweep.file.error(_GPUS, f"{share!r} for {learners} Learner(s) in each trial, but Ray has {gpus:g} GPUs. {mend}")
+        fix = "Write `auto`, which takes a GPU where there is one, or 0."
+        raise sweep.file.error(_GPUS, f"{share!r} for {learners} Learner(s) in each trial, but Ray has {gpus:g} GPUs. {fix}")
     bundles = _bundles(config, float(share))
     need = _sum(bundles, "CPU")
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -71,10 +71,10 @@ def place(sweep: Sweep, config: MADDPGConfig) -> Placement:
         largest_node = max((node.get(name, 0) for node in nodes), default=0)
         if _sum(bundles, name) > there or largest > largest_node:
             asked = f"a trial needs {_sum(bundles, name):g} {name}s (one process of it: {largest:g})"
-            mend = "Lower `num_env_runners` or `num_learners`, or set `resources: {cpus: N}` to let processes share cores."
+            fix = "Lower `num_env_runners` or `num_learners`, or set `resources: {cpus: N}` to let processes share cores."
             place_ = ("resources", "num_env_runners") if name == "CPU" else _GPUS
             found = f"Ray has {there:g}, the largest node {largest_node:g}"
-            raise sweep.file.error(place_, f"{asked}, but {found}: it would wait forever. {mend}")
+            raise sweep.file.error(place_, f"{asked}, but {found}: it would wait forever. {fix}")
     concurrent = _concurrent(sweep, need, cpus)
     if share:
         concurrent = min(concurrent, max(1, int(gpus / (share * learners) + 1e-9)))

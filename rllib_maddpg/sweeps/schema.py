@@ -114,7 +114,7 @@ def read_sweep(path: str | Path, num_samples: int | None = None, max_concurrent:
     What needs the environment or the config of a trial is checked in `trial_config`, what needs Ray in `resources`.
 
     Raises:
-        ValueError: Naming file, line, key, and the mend.
+        ValueError: Naming file, line, key, and the fix.
     """
     file = YamlFile(path)
     data = file.data
@@ -217,23 +217,23 @@ def _check_search(sweep: Sweep) -> None:
     if sweep.search == "grid":
         for axis in sweep.axes:
             if not axis.is_grid:
-                mend = "Use `{grid: [...]}` here, or `search: random` or `optuna`."
-                raise file.error((SECTION, axis.key), f"a grid search cannot take `{axis.kind}`. {mend}")
+                fix = "Use `{grid: [...]}` here, or `search: random` or `optuna`."
+                raise file.error((SECTION, axis.key), f"a grid search cannot take `{axis.kind}`. {fix}")
         if sweep.num_samples > 1:
-            mend = "Give more `seeds` to repeat each point."
-            raise file.error(("num_samples",), f"{sweep.num_samples} times the same grid would give the same runs. {mend}")
+            fix = "Give more `seeds` to repeat each point."
+            raise file.error(("num_samples",), f"{sweep.num_samples} times the same grid would give the same runs. {fix}")
     if sweep.search == "random" and len(grids) == len(sweep.axes) and sweep.num_samples > 1:
         raise file.error(("search",), "there is nothing to draw: all keys have a grid. Use `search: grid` and `seeds`.")
     if sweep.search == "optuna":
         if grids:
-            mend = "Use `choice` here, or `search: grid`, or `search: random`, which takes both."
-            raise file.error((SECTION, grids[0].key), f"optuna cannot take a grid. {mend}")
+            fix = "Use `choice` here, or `search: grid`, or `search: random`, which takes both."
+            raise file.error((SECTION, grids[0].key), f"optuna cannot take a grid. {fix}")
         for axis in sweep.axes:
             if axis.kind == "qloguniform":
                 raise file.error((SECTION, axis.key), "optuna has no steps in a logarithmic range. Use `loguniform`.")
             if axis.kind == "choice" and any(isinstance(value, (list, dict)) for value in axis.args):
-                mend = "Use `search: random`."
-                raise file.error((SECTION, axis.key), f"optuna chooses among numbers and words, not lists. {mend}")
+                fix = "Use `search: random`."
+                raise file.error((SECTION, axis.key), f"optuna chooses among numbers and words, not lists. {fix}")
         startup = sweep.search_options.get("startup_points", 1)
         if not is_whole(startup, 1):
             raise file.error(("search", "startup_points"), f"{startup!r} must be a whole number > 0.")
@@ -265,8 +265,6 @@ def _check_scheduler(sweep: Sweep) -> None:
         if sweep.num_trials < 2:
             raise file.error(("num_samples",), "pbt needs a population: give `num_samples` or `seeds` of 2 or more, better 4.")
         if sweep.max_concurrent and sweep.max_concurrent < sweep.num_trials:
-            mend = "Leave it out: members take turns where there are fewer cores."
-            text = (
-                f"{sweep.max_concurrent} is less than the population of {sweep.num_trials}, which pbt must know whole. {mend}"
-            )
+            fix = "Leave it out: members take turns where there are fewer cores."
+            text = f"{sweep.max_concurrent} is less than the population of {sweep.num_trials}, which pbt must know whole. {fix}"
             raise file.error(("max_concurrent",), text)

@@ -1,4 +1,4 @@
-"""Tune's snapshots of a sweep: how often, and what is mended of what a killed driver has left."""
+"""Tune's snapshots of a sweep: how often, and how those that a killed driver has left are repaired."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def mend_snapshot(folder: Path) -> None:
     kept = folder / _KEPT
     if not kept.is_dir() or newest_state(kept) is None:
         what = f"{state.name} was cut short" if state else "Tune has written none"
-        mend = "What its trials have left stays there; start the sweep anew with another --out."
-        raise ValueError(f"--resume: {folder} has no snapshot to go on from: {what}. {mend}")
+        fix = "What its trials have left stays there; start the sweep anew with another --out."
+        raise ValueError(f"--resume: {folder} has no snapshot to go on from: {what}. {fix}")
     if state is not None:
         state.rename(state.with_suffix(".damaged"))
     for file in kept.iterdir():

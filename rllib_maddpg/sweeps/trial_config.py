@@ -90,7 +90,7 @@ def check_trials(sweep: Sweep) -> MADDPGConfig:
         The config of the first point, validated.
 
     Raises:
-        ValueError: Naming file, line, key, and the mend.
+        ValueError: Naming file, line, key, and the fix.
     """
     file = sweep.file
     _check_keys(sweep)
@@ -130,8 +130,8 @@ def _check_keys(sweep: Sweep) -> None:
         if key in RESOURCE_SETTINGS and key in sweep.resources:
             raise file.error((section, key), "this key stands under `resources`, too. Keep one of the two.")
         if sweep.scheduler == "pbt" and section == SECTION and key not in MUTABLE:
-            mend = f"Set it under `settings`. PBT can change: {', '.join(MUTABLE)}."
-            raise file.error((section, key), f"pbt cannot change `{key}` of a running trial. {mend}")
+            fix = f"Set it under `settings`. PBT can change: {', '.join(MUTABLE)}."
+            raise file.error((section, key), f"pbt cannot change `{key}` of a running trial. {fix}")
 
 
 def _validated(sweep: Sweep, values: dict[str, Any], place: tuple[str, ...]) -> MADDPGConfig:

@@ -1,0 +1,113 @@
+"""Which module acts for which agent: `policy_mapping_fn` as a dict, and its check against the environment's agents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_POLICY_ID
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.policy.policy import PolicySpec
+
+from rllib_maddpg.actions import make_codec
+from rllib_maddpg.checks import check_module_overrides, check_observation_space
+from rllib_maddpg.envs import EnvSpaces
+from rllib_maddpg.layout import check_shared_modules
+from rllib_maddpg.model_checks import check_spec_modules
+from rllib_maddpg.replay.buffer import check_memory
+
+
+class AgentMapping:
+    """A `policy_mapping_fn` made from a dict of agent ids to module ids; without a dict each agent has its own module."""
+
+    def __init__(self, module_of: Mapping[str, str] | None = None):
+        self.module_of = dict(module_of) if module_of is not None else None
+
+    def __call__(self, agent_id: str, episode: Any = None, **kwargs: Any) -> str:
+        return str(agent_id) if self.module_of is None else self.module_of[agent_id]
+
+    def __repr__(self) -> str:
+        return "AgentMapping()" if self.module_of is None else f"AgentMapping({self.module_of})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AgentMapping) and other.module_of == self.module_of
+
+    def __hash__(self) -> int:
+        return hash(repr(self.module_of))
+
+
+def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
+    """Completes `policies` of a config, and checks mapping, modules and spaces against the env."""
+    if config.policy_mapping_fn in (AlgorithmConfig.DEFAULT_POLICY_MAPPING_FN, None):
+        config.policy_mapping_fn = AgentMapping()
+    # Both as Tune and YAML may give them.
+    if isinstance(config.policy_mapping_fn, Mapping):
+        config.policy_mapping_fn = AgentMapping(config.policy_mapping_fn)
+    if not isinstance(config.policies, Mapping):
+        config.policies = {module: PolicySpec() for module in config.policies}
+    mapping = config.policy_mapping_fn
+    if isinstance(mapping, AgentMapping) and mapping.module_of is not None:
+        strangers = sorted(set(mapping.module_of) - set(env.agents))
+        missing = sorted(set(env.agents) - set(mapping.module_of))
+        if strangers or missing:
+            raise ValueError(
+                f"`policy_mapping_fn` maps agents {strangers} that env {config.env!r} does not have, and leaves out "
+                f"{missing}. The env's agents are {list(env.agents)}."
+            )
+    module_of = {agent: module_of_agent(config, agent) for agent in env.agents}
+    # A mapping that draws lots shows it sooner or later; asked a few times, sooner.
+    if any(module_of[agent] != module_of_agent(config, agent) for agent in env.agents for _ in range(20)):
+        raise ValueError(
+            "`policy_mapping_fn` maps an agent to one module now and to another then. MADDPG needs a static mapping."
+        )
+    used = dict.fromkeys(sorted(module_of.values()))
+    if list(config.policies) == [DEFAULT_POLICY_ID] and DEFAULT_POLICY_ID not in used:
+        config.policies = {module: PolicySpec() for module in used}
+    for module in config.policies:
+        if module not in used:
+            raise ValueError(
+                f"`policies` has {module!r}, but `policy_mapping_fn` maps no agent of env {config.env!r} to it: {module_of}. "
+                "A centralized critic needs each module's agents; remove it or map an agent to it."
+            )
+    for agent, module in module_of.items():
+        if module not in config.policies:
+            raise ValueError(
+                f"`policy_mapping_fn` maps agent {agent!r} to {module!r}, which is not in `policies` "
+                f"{sorted(config.policies)}. Add it to `policies` or change the mapping."
+            )
+    check_spec_modules(config, used)
+    if isinstance(config._rl_module_spec, MultiRLModuleSpec):
+        # RLlib tells env spaces to the modules of this spec only, so the user's has to have all of them.
+        for module in used:
+            config._rl_module_spec.rl_module_specs.setdefault(module, RLModuleSpec())
+    # Sorted, because a set of policies has another order in each process.
+    config.policies = {module: config.policies[module] for module in used}
+    check_shared_modules(module_of, env.observation_spaces, env.action_spaces)
+    codes = [make_codec(env.action_spaces[agent], config.actor_head, agent).dim for agent in env.agents]
+    for agent in env.agents:
+        check_observation_space(env.observation_spaces[agent], agent)
+    check_module_overrides(config, used)
+    widths = [gym.spaces.flatdim(space) for space in env.observation_spaces.values()]
+    bytes_per_row = 4 * (2 * sum(widths) + sum(codes) + 4 * len(env.agents))
+    buffer = config.replay_buffer_config
+    # Where shards will lie is not known yet; each looks at its own machine when it is made.
+    check_memory(math.ceil(buffer["capacity"] / max(1, buffer["num_shards"])), bytes_per_row, buffer["device"])
+
+
+def module_of_agent(config: AlgorithmConfig, agent: str) -> str:
+    """The module of an agent, by the config's `policy_mapping_fn`.
+
+    Raises:
+        ValueError: If the mapping fails.
+    """
+    try:
+        return config.policy_mapping_fn(agent, None)
+    except Exception as error:
+        raise ValueError(
+            f"`policy_mapping_fn` failed for agent {agent!r} ({type(error).__name__}: {error}). MADDPG needs a static "
+            "mapping from agent id to module id, which may not look at the episode."
+        ) from error
