@@ -49,7 +49,7 @@ class Evaluation:
     Attributes:
         episodes: Number of episodes.
         team: Sum of all agents' undiscounted returns.
-        agents: Undiscounted return of each agent.
+        agents: Undiscounted return of each agent, over the episodes that it played.
         length: Env steps of an episode.
         metrics: Scenario metrics, see `rllib_maddpg.envs.metrics`.
         frames: RGB frames of the recorded episodes, `[height, width, 3]` uint8 each.
@@ -70,7 +70,7 @@ class Evaluation:
         return cls(
             episodes=len(records),
             team=Estimate.of([sum(r.returns.values()) for r in records]),
-            agents={str(a): Estimate.of([r.returns.get(a, 0.0) for r in records]) for a in agents},
+            agents={str(a): Estimate.of([r.returns[a] for r in records if a in r.returns]) for a in agents},
             length=Estimate.of([r.length for r in records]),
             metrics={n: Estimate.of([r.metrics[n] for r in records if n in r.metrics]) for n in names},
             frames=list(frames),

@@ -8,6 +8,7 @@ import shutil
 import gymnasium as gym
 import numpy as np
 import pytest
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from rllib_maddpg import MADDPGConfig
 from rllib_maddpg.envs import EpisodeRecord
@@ -30,17 +31,64 @@ def test_one_episode_has_no_interval_and_json_gets_null():
     assert data["team_return"] == {"mean": 4.0, "low": None, "high": None}
 
 
-def test_summary_adds_up_agents_and_counts_an_absent_agent_as_zero():
+def test_an_agents_return_is_over_the_episodes_that_it_played():
     records = [
         EpisodeRecord({"b": 2.0, "a": 1.0}, 10, {"reach": 1.0}),
         EpisodeRecord({"b": 4.0}, 20, {"reach": 0.0}),
+        EpisodeRecord({"b": 0.0, "a": 0.0}, 30, {"reach": 0.5}),
     ]
     result = Evaluation.of(records)
-    assert result.episodes == 2
-    assert result.team.mean == 3.5  # (3 + 4) / 2
-    assert {agent: e.mean for agent, e in result.agents.items()} == {"a": 0.5, "b": 3.0}
+    assert result.episodes == 3
+    assert result.team.mean == pytest.approx(7 / 3)  # (3 + 4 + 0) / 3
+    # A return of 0 counts, an absence does not.
+    assert {agent: e.mean for agent, e in result.agents.items()} == {"a": 0.5, "b": 2.0}
     assert list(result.agents) == ["a", "b"]
-    assert (result.length.mean, result.metrics["reach"].mean) == (15.0, 0.5)
+    assert (result.length.mean, result.metrics["reach"].mean) == (20.0, 0.5)
+
+
+class Guests(MultiAgentEnv):
+    """Episodes of 3 steps. Agent "a" is always there and earns nothing; "b" is in odd episodes only; "c" joins after the first
+    step; "d" would join in the last step, and never acts. All that are there but "a" earn 1 a step. Absent agents are given
+    rewards, too, which count for nobody."""
+
+    def __init__(self, config=None):
+        super().__init__()
+        self.possible_agents = list("abcd")
+        self.observation_spaces = dict.fromkeys("abcd", gym.spaces.Box(-1, 1, (2,), np.float32))
+        self.action_spaces = dict.fromkeys("abcd", gym.spaces.Box(-1, 1, (1,), np.float32))
+        self.episode = 0
+
+    def _seen(self, agents):
+        return {agent: np.zeros(2, np.float32) for agent in agents}
+
+    def reset(self, *, seed=None, options=None):
+        self.episode, self.time = self.episode + 1, 0
+        self.agents = list("ab" if self.episode % 2 else "a")
+        return self._seen(self.agents), {}
+
+    def step(self, actions):
+        self.time += 1
+        rewards = {agent: float(agent != "a") if agent in actions else 100.0 for agent in self.possible_agents}
+        if self.time == 1:
+            self.agents = [*self.agents, "c"]
+        seen, over = self.agents, self.time == 3
+        if over:
+            seen = [*self.agents, "d"]
+        return self._seen(seen), rewards, {"__all__": False}, {"__all__": over}, {}
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_training_and_evaluation_mean_the_same_by_an_agents_return(ray_session, build, tmp_path, fast):
+    config = MADDPGConfig().environment(Guests).debugging(seed=0).env_runners(env_runner_fast_path=fast)
+    config.reporting(min_sample_timesteps_per_iteration=12).rl_module(model_config={"fcnet_hiddens": [8]})
+    config.training(num_env_steps_per_update=12, train_batch_size_per_learner=8, replay_buffer_config={"capacity": 100})
+    algo = build(config)
+    trained = algo.train()["env_runners"]["agent_episode_returns_mean"]
+    algo.save_to_path(str(tmp_path))
+    played = evaluate_checkpoint(tmp_path, episodes=4, num_envs=2).agents
+    want = {"a": 0.0, "b": 3.0, "c": 2.0}
+    assert {agent: float(trained[agent]) for agent in want} == want
+    assert {agent: estimate.mean for agent, estimate in played.items()} == want
 
 
 @pytest.fixture(scope="module")

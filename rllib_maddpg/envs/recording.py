@@ -14,7 +14,7 @@ class EpisodeRecord:
     """One finished episode.
 
     Attributes:
-        returns: Undiscounted sum of rewards by agent.
+        returns: Undiscounted sum of rewards by agent, of those that were in the game.
         length: Env steps.
         metrics: Scenario metrics by name, see `scenario_metrics`; empty where there are none.
     """
@@ -41,18 +41,22 @@ class RecordedEpisodes(gym.Wrapper):
         self._episode = EpisodeRecord()
 
     def reset(self, **kwargs: Any) -> tuple[dict, dict]:
-        self._episode = EpisodeRecord()
-        result = self.env.reset(**kwargs)
+        observations, infos = self.env.reset(**kwargs)
+        self._episode = EpisodeRecord(returns=dict.fromkeys(observations, 0.0))
         self._render()
-        return result
+        return observations, infos
 
     def step(self, action: dict) -> tuple[dict, dict, dict, dict, dict]:
         result = self.env.step(action)
-        _, rewards, terminateds, truncateds, _ = result
+        observations, rewards, terminateds, truncateds, _ = result
         episode = self._episode
         episode.length += 1
-        for agent, reward in rewards.items():
-            episode.returns[agent] = episode.returns.get(agent, 0.0) + float(reward)
+        # Some envs also reward agents that are not in the game; training does not count them, either.
+        for agent in episode.returns.keys() & rewards.keys():
+            episode.returns[agent] += float(rewards[agent])
+        for agent in observations:
+            if not (terminateds.get(agent) or truncateds.get(agent)):
+                episode.returns.setdefault(agent, 0.0)  # who joins here acts from the next step on
         if self._scenario is not None:
             self._scenario.on_step()
         self._render()
