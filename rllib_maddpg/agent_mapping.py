@@ -17,8 +17,9 @@ from rllib_maddpg.actions import make_codec
 from rllib_maddpg.checks import check_module_overrides, check_observation_space
 from rllib_maddpg.envs import EnvSpaces
 from rllib_maddpg.layout import check_shared_modules
-from rllib_maddpg.model_checks import check_spec_modules
+from rllib_maddpg.model_checks import check_spec_modules, module_classes
 from rllib_maddpg.replay.buffer import check_memory
+from rllib_maddpg.rule_modules import check_not_trained
 
 
 class AgentMapping:
@@ -80,6 +81,7 @@ def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
                 f"{sorted(config.policies)}. Add it to `policies` or change the mapping."
             )
     check_spec_modules(config, used)
+    check_not_trained(config, module_classes(config, used))
     if isinstance(config._rl_module_spec, MultiRLModuleSpec):
         # RLlib tells env spaces to the modules of this spec only, so the user's has to have all of them.
         for module in used:

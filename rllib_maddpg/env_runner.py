@@ -14,13 +14,14 @@ from ray.rllib.utils.annotations import override
 
 from rllib_maddpg.actors import JointActors
 from rllib_maddpg.envs import ParallelPettingZoo, ReadableEndings, SeededEpisodes, resolve_env
-from rllib_maddpg.exploration import JointExploration, greedy
+from rllib_maddpg.exploration import JointExploration, exploration_settings, greedy
 from rllib_maddpg.fast_path import reason_for_stock_path
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.noise_connector import AddExplorationNoise
 from rllib_maddpg.recording import Recorder
 from rllib_maddpg.replay import JointRollout, rollout_from_episodes
 from rllib_maddpg.replay.remote import RemoteRollout
+from rllib_maddpg.rl_module import actor_state_of
 from rllib_maddpg.sampling import JointSampler
 from rllib_maddpg.sampling_metrics import Tally
 
@@ -48,7 +49,7 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         super().__init__(config=config, **kwargs)
         self.layout: JointLayout | None = None
         if self.module is not None:
-            self.layout = next(iter(self.module.values())).unwrapped().layout
+            self.layout = next(iter(self.module.values())).unwrapped().model_config["layout"]
         self._random_actions = False
         self.sampling_error = ""  # of the last call of `sample`
         self._sampler: JointSampler | None = None
@@ -56,26 +57,14 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         self._tally = Tally()
         self._stock_reason: str | None = None  # of the slow path; None: not asked yet, "": none
         if self.env is not None and self.layout is not None:
-            self.exploration = self._make_exploration()
-            noise = AddExplorationNoise()
+            settings = exploration_settings(config)
+            self.exploration = JointExploration(self.layout, self.num_envs, **settings)
+            noise = AddExplorationNoise(settings=settings)
             noise.runner = self
             self._module_to_env.insert_after(RemoveSingleTsTimeRankFromBatch, noise)
         self._recorder: Recorder | None = None
         if config.output and self.env is not None and self.layout is not None:
             self._recorder = Recorder(self.layout, self.config, self.worker_index or 0)
-
-    def _make_exploration(self) -> JointExploration:
-        config = self.config
-        return JointExploration(
-            self.layout,
-            self.num_envs,
-            noise_type=config.noise_type,
-            noise_scale=config.noise_scale,
-            ou_theta=config.ou_theta,
-            ou_sigma=config.ou_sigma,
-            temperature=config.exploration_temperature,
-            random_steps=config.num_steps_sampled_before_learning_starts,
-        )
 
     @override(MultiAgentEnvRunner)
     def make_env(self) -> None:
@@ -190,7 +179,7 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         return [part.view_as(t) for part, t in zip(parts, mine, strict=True)]
 
     def _weights(self) -> list[torch.Tensor]:
-        return [t for m in self.layout.modules for t in self.module[m].unwrapped().actor_state()]
+        return actor_state_of(self.module, self.layout)
 
     def _is_fast(self) -> bool:
         if self._stock_reason is None:

@@ -8,8 +8,10 @@ restored run meets the same noise without any generator state in the checkpoint.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
 from rllib_maddpg.layout import JointLayout
@@ -24,6 +26,18 @@ def greedy(layout: JointLayout, outputs: np.ndarray) -> np.ndarray:
     for group in layout.action_groups():
         codes[:, group.actions] = group.codec.greedy_numpy(group.part(outputs)).reshape(len(codes), -1)
     return codes
+
+
+def exploration_settings(config: AlgorithmConfig) -> dict[str, Any]:
+    """What `JointExploration` takes from the config, beside layout and number of envs."""
+    return {
+        "noise_type": config.noise_type,
+        "noise_scale": config.noise_scale,
+        "ou_theta": config.ou_theta,
+        "ou_sigma": config.ou_sigma,
+        "temperature": config.exploration_temperature,
+        "random_steps": config.num_steps_sampled_before_learning_starts,
+    }
 
 
 class JointExploration:

@@ -15,6 +15,7 @@ from ray.rllib.core import COMPONENT_OPTIMIZER
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
@@ -36,7 +37,8 @@ from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.module_groups import ACTOR, CRITIC, NetworkGroup, group_networks
 from rllib_maddpg.replay.remote import ShardedBatch
-from rllib_maddpg.rl_module import MADDPGTorchRLModule
+from rllib_maddpg.rl_module import MADDPGTorchRLModule, actor_state_of
+from rllib_maddpg.rule_modules import acts_by_rule, check_stateless, has_networks
 
 # How a metric of several Learners becomes one, where that is not its mean.
 OVER_LEARNERS = {"qf_min": {"reduce": "min"}, "qf_max": {"reduce": "max"}}
@@ -57,9 +59,14 @@ class JointTorchLearner(TorchLearner):
     def build(self) -> None:
         super().build()
         self._configs = {m: self.config.get_config_for_module(m) for m in self.module.keys()}  # noqa: SIM118
-        self.layout: JointLayout = self._networks(next(iter(self._configs))).layout
+        modules = {m: self._networks(m) for m in self._configs}
+        self.layout: JointLayout = next(iter(modules.values())).model_config["layout"]
+        check_stateless(modules.items())
+        # Those that can be trained, and those that act by a rule of their own while they are not.
+        self._learnable = [m for m in self.layout.modules if has_networks(modules[m])]
+        self._with_rules = [m for m in self.layout.modules if acts_by_rule(modules[m])]
         self._env_steps = 0
-        self._trained: list[str] = list(self.layout.modules)
+        self._trained: list[str] = list(self._learnable)
         self._groups: dict[str, list[NetworkGroup]] = {}
         self._optimizers_of: dict[NetworkGroup, GroupOptimizer] = {}
         # Metrics of the last update, and what was trained since they were reported.
@@ -83,7 +90,7 @@ class JointTorchLearner(TorchLearner):
     def _start_alike(self, seed: Tensor) -> None:
         """Takes seed and initial weights from the first Learner."""
         dist.broadcast(seed, 0)
-        for module_id in sorted(self._configs):
+        for module_id in sorted(self._learnable):
             for tensor in self._networks(module_id).state_dict().values():
                 dist.broadcast(tensor, 0)
 
@@ -97,8 +104,8 @@ class JointTorchLearner(TorchLearner):
         return True
 
     def _is_trained(self, module_id: str, batch: JointBatch) -> bool:
-        """Whether the module is one of `policies_to_train`."""
-        return super().should_module_be_updated(module_id, batch)
+        """Whether the module is one of `policies_to_train`, and has networks."""
+        return module_id in self._learnable and super().should_module_be_updated(module_id, batch)
 
     # ------------------------------------------------------------------------------------------ updates
 
@@ -210,7 +217,7 @@ class JointTorchLearner(TorchLearner):
 
     # ------------------------------------------------------------------------------------------ modules and their groups
 
-    def _networks(self, module_id: str) -> MADDPGTorchRLModule:
+    def _networks(self, module_id: str) -> MADDPGTorchRLModule | RLModule:
         return self.module[module_id].unwrapped()
 
     def _trained_groups(self, name: str) -> list[NetworkGroup]:
@@ -221,7 +228,7 @@ class JointTorchLearner(TorchLearner):
         """Makes the groups, or makes them anew where somebody has changed a module's networks."""
         if self._groups and all(group.is_tied() for groups in self._groups.values() for group in groups):
             return
-        networks = {m: self._networks(m) for m in self.layout.modules}
+        networks = {m: self._networks(m) for m in self._learnable}
         # Learning rates are no matter of the losses.
         keys = [key for key in PER_MODULE_KEYS if not key.endswith("lr")]
         settings = {m: tuple(repr(getattr(c, key)) for key in keys) for m, c in self._configs.items()}
@@ -255,7 +262,7 @@ class JointTorchLearner(TorchLearner):
 
     def actor_state(self) -> list[Tensor]:
         """All tensors that env runners have, module by module in layout order."""
-        return [t for m in self.layout.modules for t in self._networks(m).actor_state()]
+        return actor_state_of(self.module, self.layout)
 
     # ------------------------------------------------------------------------------------------ metrics and state
 

@@ -17,6 +17,7 @@ from rllib_maddpg.critic_inputs import CriticInputs
 from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.joint_learner import JointTorchLearner
 from rllib_maddpg.module_groups import ACTOR, CRITIC, NetworkGroup
+from rllib_maddpg.rule_modules import has_networks, rule_codes
 from rllib_maddpg.stacking import SingleNetwork
 
 
@@ -24,7 +25,8 @@ class MADDPGTorchLearner(JointTorchLearner):
     """Updates critics first, then actors, then targets, with one Adam for each actor and each critic.
 
     Modules with equal networks and settings are computed as one (`NetworkGroup`): shapes below are for a group of G modules of
-    n agents each and B rows. Modules outside `policies_to_train` stay as they are; their actions still enter all critics.
+    n agents each and B rows. Modules outside `policies_to_train` stay as they are; their actions still enter all critics. One
+    that acts by a rule of its own, which may have no networks at all, is asked what it does next.
 
     Override `compute_critic_losses` or `compute_actor_losses` to change a loss.
     """
@@ -101,13 +103,14 @@ class MADDPGTorchLearner(JointTorchLearner):
 
     @torch.no_grad()
     def _next_inputs(self, joint: JointBatch) -> CriticInputs:
-        """(x', mu'_1(o'_1) ... mu'_N(o'_N)) by the target actors; zeros for the dead."""
+        """(x', mu'_1(o'_1) ... mu'_N(o'_N)) by the target actors, or by a module's own rule; zeros for the dead."""
         if joint not in self._next_inputs_of:
             actions = {}
             for group in self._groups[ACTOR]:
                 output = group.target(joint.stack(group.modules, "new_obs"))
                 alive = joint.stack(group.modules, "next_alive").unsqueeze(-1)
                 actions.update(zip(group.modules, group.codec.greedy(output) * alive, strict=True))
+            actions.update(self._rule_actions(joint, "new_obs", "next_alive"))
             # The same for all critics that learn from these rows.
             self._next_inputs_of[joint] = CriticInputs(torch.cat([joint.next_obs, self._joint_actions(actions)], -1))
         return self._next_inputs_of[joint]
@@ -121,7 +124,22 @@ class MADDPGTorchLearner(JointTorchLearner):
             output = group.network(joint.stack(group.modules, "obs"))
             code = group.codec.sample(output, self._stacked_noise(group, gumbel), temperature)
             actions.update(zip(group.modules, code * joint.stack(group.modules, "alive").unsqueeze(-1), strict=True))
+        actions.update(self._rule_actions(joint, "obs", "alive"))
         return CriticInputs(torch.cat([joint.columns["obs"], self._joint_actions(actions)], -1))
+
+    def _rule_actions(self, joint: JointBatch, obs: str, alive: str) -> dict[str, Tensor]:
+        """Codes `[n, B, code_dim]` of the modules that act by a rule and are not trained: no network of theirs describes it.
+
+        Args:
+            joint: The rows.
+            obs: The column of what they see, "obs" or "new_obs".
+            alive: That of who acts on it, "alive" or "next_alive".
+        """
+        return {
+            m: rule_codes(m, self._networks(m), self.layout.codec_of(m), joint.modules[m][obs], joint.modules[m][alive])
+            for m in self._with_rules
+            if m not in self._trained
+        }
 
     def _joint_actions(self, actions: Mapping[str, Tensor]) -> Tensor:
         """Per module codes `[n, B, code_dim]` -> `[B, code_dim of all agents]`."""
@@ -199,6 +217,8 @@ class MADDPGTorchLearner(JointTorchLearner):
     @override(TorchLearner)
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         module = self._networks(module_id)
+        if not has_networks(module):
+            return
         for name, lr in ((CRITIC, config.learning_rate(CRITIC)), (ACTOR, config.learning_rate(ACTOR))):
             params = list(getattr(module, name).parameters())
             self.register_optimizer(

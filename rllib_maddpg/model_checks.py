@@ -9,11 +9,12 @@ from typing import Any
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.networks import ACTIVATIONS
 from rllib_maddpg.require import is_whole, near, require
+from rllib_maddpg.rule_modules import has_networks
 
 # What the networks are made from; the rest of RLlib's model keys would be passed over.
 MODEL_KEYS = ("fcnet_hiddens", "fcnet_activation", "critic_fcnet_hiddens", "critic_fcnet_activation")
@@ -22,11 +23,14 @@ MODEL_KEYS = ("fcnet_hiddens", "fcnet_activation", "critic_fcnet_hiddens", "crit
 def check_models(config: AlgorithmConfig) -> None:
     """Module classes, and keys and values of all `model_config`s."""
     own_networks = False
+    specs = []
     for spec in _specs(config).values():
         _check_class(config, spec.module_class)
-        own_networks |= _has_own_networks(spec.module_class)
+        if spec.module_class is None or has_networks(spec.module_class):
+            specs.append(spec)  # other classes know what they want
+            own_networks |= _has_own_networks(spec.module_class)
     _check_model_config(config, config.model_config, own_networks)
-    for spec in _specs(config).values():
+    for spec in specs:
         model = spec.model_config or {}
         model = dataclasses.asdict(model) if dataclasses.is_dataclass(model) else dict(model)
         # What `MADDPGConfig` adds, in specs that have been built before.
@@ -55,6 +59,13 @@ def _specs(config: AlgorithmConfig) -> dict[str, RLModuleSpec]:
     return spec if isinstance(spec, dict) else {"": spec}
 
 
+def module_classes(config: AlgorithmConfig, modules: Collection[str]) -> dict[str, type | None]:
+    """Module id -> the class that the user gives it; None: MADDPG's own."""
+    specs = _specs(config)
+    given = {m: specs.get(m, specs.get("")) for m in modules}
+    return {m: spec.module_class if spec else None for m, spec in given.items()}
+
+
 def _has_own_networks(cls: type | None) -> bool:
     """Whether a class makes its networks itself, from whatever `model_config` it wants."""
     from rllib_maddpg.rl_module import MADDPGTorchRLModule
@@ -71,11 +82,13 @@ def _check_class(config: AlgorithmConfig, cls: type | None) -> None:
     require(
         config,
         "rl_module_spec",
-        issubclass(cls, MADDPGTorchRLModule),
-        "made of MADDPGTorchRLModule or subclasses",
+        isinstance(cls, type) and issubclass(cls, RLModule),
+        "made of MADDPGTorchRLModule or subclasses; or of other RLModules, for those that are not trained",
         "Subclass it and override `build_actor` and `build_critic`.",
-        cls.__name__,
+        getattr(cls, "__name__", cls),
     )
+    if not has_networks(cls):
+        return
     require(
         config,
         "rl_module_spec",

@@ -56,13 +56,12 @@ def group_networks(
     Args:
         name: "actor" or "critic".
         layout: Its modules and agents.
-        networks: Module id -> `MADDPGTorchRLModule`.
+        networks: Module id -> `MADDPGTorchRLModule`, in layout order.
         settings: Module id -> what must be equal for two modules to be computed as one.
         stacked: False: each module by itself, with its own parameters.
     """
     alike: dict[Hashable, dict[str, Any]] = {}
-    for module_id in layout.modules:
-        module = networks[module_id]
+    for module_id, module in networks.items():
         key: Hashable = module_id
         if stacked and is_plain_mlp(getattr(module, name)) and (name == ACTOR or module.has_plain_critic):
             # Critics only ask where an agent's action lies and how wide it is, not what it means.

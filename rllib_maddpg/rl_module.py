@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, TargetNetworkAPI
+from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
@@ -129,3 +131,12 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         """mu'(o): greedy action codes of the target actor."""
         with torch.no_grad():
             return self.codec.greedy(self.target_actor(batch[Columns.OBS]))
+
+
+def actor_state_of(modules: Mapping[str, RLModule], layout: JointLayout) -> list[Tensor]:
+    """The actor states of all modules in layout order, as Learner and env runners exchange them.
+
+    Modules without actors of ours have none: nobody trains them.
+    """
+    networks = [modules[m].unwrapped() for m in layout.modules]
+    return [t for module in networks if isinstance(module, MADDPGTorchRLModule) for t in module.actor_state()]

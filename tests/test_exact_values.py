@@ -61,19 +61,19 @@ def chain_rows(game: MarkovGame, copies: int) -> MultiAgentBatch:
 
 
 @torch.no_grad()
-def critic_values(learner, states: np.ndarray, num_actions: tuple[int, int]) -> np.ndarray:
-    """Q_i(s, a0, a1) of both critics, `[2, states, a0, a1]`."""
+def critic_values(learner, states: np.ndarray, num_actions: tuple[int, int], agents=AGENTS) -> np.ndarray:
+    """Q_i(s, a0, a1) of these agents' critics, `[agents, states, a0, a1]`."""
     shape = (len(states), *num_actions)
     s, a0, a1 = (index.ravel() for index in np.indices(shape))
     obs = torch.tensor(np.concatenate([states[s]] * 2, 1), dtype=torch.float32)
     actions = torch.tensor(np.concatenate([np.eye(num_actions[0])[a0], np.eye(num_actions[1])[a1]], 1))
-    networks = [learner.module[agent].unwrapped() for agent in AGENTS]
+    networks = [learner.module[agent].unwrapped() for agent in agents]
     return np.stack([m.q_values(m.critic, obs, actions.float()).numpy().reshape(shape) for m in networks])
 
 
 def fix_policies(learner, policies) -> None:
-    """Linear actors that choose `policies[j][s]` in state s; the targets, too."""
-    for agent, policy in zip(AGENTS, policies, strict=True):
+    """Linear actors of the first agents that choose `policies[j][s]` in state s; the targets, too."""
+    for agent, policy in zip(AGENTS, policies, strict=False):
         for net in ("actor", "target_actor"):
             weight, bias = parameters(learner, agent, net)
             with torch.no_grad():
