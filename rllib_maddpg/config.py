@@ -24,7 +24,7 @@ from rllib_maddpg.checks import (
     check_settings,
     unknown_key_message,
 )
-from rllib_maddpg.connectors import use_agent_filters
+from rllib_maddpg.connectors import check_connectors, use_agent_filters
 from rllib_maddpg.envs import probe_env
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.rllib_settings import check_policy_values
@@ -214,6 +214,12 @@ class MADDPGConfig(AlgorithmConfig):
         return self.lr if own is None else own
 
     @property
+    @override(AlgorithmConfig)
+    def is_multi_agent(self) -> bool:
+        """True. RLlib would tell it by the names of the modules, one of which may be "default_policy" here, too."""
+        return True
+
+    @property
     def has_own_connectors(self) -> bool:
         """Whether connectors of the user's, which may have a state, change observations or actions on the env runners."""
         return self._env_to_module_connector is not None or self._module_to_env_connector is not None
@@ -234,7 +240,9 @@ class MADDPGConfig(AlgorithmConfig):
         if self.train_batch_size is not None:
             self.train_batch_size_per_learner = self.train_batch_size // (self.num_learners or 1)
         if self.env is not None:
-            resolve_agents(self, probe_env(self.env, self.env_config))
+            spaces = probe_env(self.env, self.env_config)
+            resolve_agents(self, spaces)
+            check_connectors(self, spaces)
         # RLlib would warn that MADDPG "now" runs on the new API stack; it never ran on another.
         log_once(f"{self.algo_class.__name__}_on_new_api_stack")
         super().validate()

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+import gymnasium as gym
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.env_to_module.env_to_module_pipeline import EnvToModulePipeline
 from ray.rllib.connectors.env_to_module.mean_std_filter import MeanStdFilter
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.utils import force_list
 from ray.rllib.utils.annotations import override
+
+from rllib_maddpg.envs import EnvSpaces
 
 
 class AgentMeanStdFilter(MeanStdFilter):
@@ -44,3 +51,24 @@ def use_agent_filters(pipeline: EnvToModulePipeline) -> None:
     for i, piece in enumerate(pipeline.connectors):
         if type(piece) is MeanStdFilter and piece._multi_agent:
             pipeline.connectors[i] = AgentMeanStdFilter.like(piece)
+
+
+def check_connectors(config: AlgorithmConfig, env: EnvSpaces) -> None:
+    """The user's connectors are made for multi-agent episodes, which are MADDPG's also where the env has one agent.
+
+    Raises:
+        ValueError: Naming the connector.
+    """
+    make = config._env_to_module_connector
+    spaces = gym.spaces.Dict(env.observation_spaces), gym.spaces.Dict(env.action_spaces)
+    made = None
+    # One that wants to see the env itself is made later, on the runners.
+    with contextlib.suppress(Exception):
+        made = make(None, {INPUT_ENV_SPACES: spaces, INPUT_ENV_SINGLE_SPACES: spaces}, None) if make else None
+    for piece in force_list(made):
+        if getattr(piece, "_multi_agent", None) is False:
+            name = type(piece).__name__
+            raise ValueError(
+                f"`env_to_module_connector`: {name} is made for single-agent episodes, but MADDPG's are multi-agent ones, also "
+                f"those of an env of one agent. Give `{name}(multi_agent=True)`."
+            )

@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.annotations import override
+
+from rllib_maddpg.layout import JointLayout
 
 
 class JointAlgorithm(Algorithm):
-    """An algorithm whose modules are fixed, since each critic sees all agents; new API stack only."""
+    """An algorithm whose modules are fixed, since each critic sees all agents; new API stack only.
+
+    Attributes:
+        layout: Order of agents and modules, set by the subclass.
+    """
+
+    layout: JointLayout
 
     @override(Algorithm)
     def set_weights(self, weights: dict[str, dict]) -> None:
@@ -24,6 +33,14 @@ class JointAlgorithm(Algorithm):
             # Restored past the Learner, the weights would have the number of the old ones, which env runners then keep.
             self.learner_group.foreach_learner(lambda learner: learner.count_weights())
         super().restore_from_path(path, *args, **kwargs)
+
+    @override(Algorithm)
+    def get_module(self, module_id: str = DEFAULT_MODULE_ID) -> RLModule | None:
+        """The module as env runners have it; without an id the only one, whatever its name. None: there is no such module."""
+        modules = self.layout.modules
+        if module_id == DEFAULT_MODULE_ID and len(modules) == 1:
+            module_id = modules[0]
+        return super().get_module(module_id)
 
     # ------------------------------------------------------------------------------------------ fixed modules
 

@@ -59,8 +59,9 @@ class MADDPG(JointAlgorithm, TunableAlgorithm):
         return MADDPGConfig()
 
     @override(Algorithm)
-    def setup(self, config: MADDPGConfig) -> None:
-        super().setup(config)
+    def _set_up_metrics(self) -> None:
+        """RLlib's, and the rest of the setup: the last step before `on_algorithm_init`, which gets a whole algorithm."""
+        super()._set_up_metrics()
         spec = next(iter(self._module_specs().values()))
         self.layout: JointLayout = spec.model_config["layout"]
         self.replay_buffer = self._make_replay_buffer()
@@ -86,7 +87,7 @@ class MADDPG(JointAlgorithm, TunableAlgorithm):
 
     @override(Algorithm)
     def _create_local_replay_buffer_if_necessary(self, config: Any) -> None:
-        """None: ours is made at the end of `setup`, when the env runners have told their spaces."""
+        """None: ours is made by `_set_up_metrics`, when the env runners have told their spaces."""
 
     def _make_replay_buffer(self) -> JointReplayBuffer | ShardedReplayBuffer:
         config, seed = self.config.replay_buffer_config, self.config.seed

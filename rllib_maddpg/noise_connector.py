@@ -27,7 +27,7 @@ class AddExplorationNoise(ConnectorV2):
     """Module-to-env connector: head outputs -> noisy episode actions. Actions that a module has chosen itself stay.
 
     On an env runner the noise is the runner's. A pipeline that is restored without one (`ModuleToEnvPipeline.from_checkpoint`)
-    draws noise of its own by the same settings, with schedules as they stood; greedy actions where a checkpoint has no settings.
+    draws other noise by the same settings, with schedules as they stood; where a checkpoint has no settings it is greedy.
     """
 
     def __init__(

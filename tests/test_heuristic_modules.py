@@ -1,4 +1,4 @@
-"""Modules that choose actions by a rule, with or without networks: what they play, and what the critics of others learn of it."""
+"""Modules that choose actions by a rule, with or without networks: what they play, and what others learn of it."""
 
 import gymnasium as gym
 import numpy as np

@@ -3,8 +3,10 @@
 from collections import Counter
 
 import pytest
+import torch
 from ledger_env import TIME_LIMIT, LedgerEnv
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 
 from rllib_maddpg import MADDPG, MADDPGConfig
@@ -190,6 +192,51 @@ def test_a_new_algorithm_from_a_checkpoint_has_its_callbacks(noted, tmp_path):
         assert algo.callbacks[0].calls["on_algorithm_init"] == 1
     finally:
         algo.stop()
+
+
+RL_MODULE = "learner_group/learner/rl_module"
+
+
+def actor(module):
+    return torch.cat([p.detach().flatten() for p in module.unwrapped().actor.parameters()])
+
+
+def test_on_algorithm_init_gets_a_whole_algorithm(noted, build, tmp_path):
+    """Saving, restoring one agent of three, setting weights, evaluating and restoring all work there, and reach the runners."""
+    source, _ = noted
+    path, at_init = source.save_to_path(str(tmp_path / "source")), str(tmp_path / "at_init")
+    weights, seen = source.get_weights(["agent_1"]), {}
+
+    def on_init(algorithm, **kwargs):
+        own = algorithm.get_state()
+        seen["env steps"] = own["counts"]["env_steps"], len(algorithm.replay_buffer)
+        seen["own"] = {m: actor(algorithm.learner_group._learner.module[m]) for m in algorithm.layout.modules}
+        algorithm.restore_from_path(f"{path}/{RL_MODULE}/agent_0", component=f"{RL_MODULE}/agent_0")
+        algorithm.set_weights(weights)
+        seen["length"] = algorithm.evaluate()["env_runners"]["episode_len_mean"]
+        algorithm.save_to_path(at_init)
+
+    config = config_with(on_algorithm_init=on_init).debugging(seed=1).env_runners(num_env_runners=1)
+    config.evaluation(evaluation_interval=1, evaluation_duration=1)
+    algo = build(config)
+    assert seen["env steps"] == (0, 0)
+    assert seen["length"] == 25
+
+    (remote,) = algo.env_runner_group.foreach_env_runner(
+        lambda runner: {m: actor(module) for m, module in runner.module.items()}, local_env_runner=False
+    )
+    theirs = {m: actor(source.learner_group._learner.module[m]) for m in ("agent_0", "agent_1")}
+    for agent, want in {**seen["own"], **theirs}.items():
+        saved = RLModule.from_checkpoint(f"{at_init}/{RL_MODULE}/{agent}")
+        for now in (algo.learner_group._learner.module[agent], algo.get_module(agent), saved):
+            assert torch.equal(actor(now), want), agent
+        assert torch.equal(remote[agent], want), agent
+    # As Tune does for a trial that gets another's actor: a new hook, which takes over all there is.
+    whole = config_with(on_algorithm_init=lambda algorithm, **kwargs: algorithm.restore_from_path(path))
+    assert algo.reset_config(whole.to_dict())
+    assert len(algo.replay_buffer) == len(source.replay_buffer) == 75
+    assert torch.equal(actor(algo.get_module("adversary_0")), actor(source.learner_group._learner.module["adversary_0"]))
+    algo.train()
 
 
 def test_classes_that_are_no_callbacks_are_refused():
