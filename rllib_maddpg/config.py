@@ -13,6 +13,7 @@ import tree
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.connectors.env_to_module import AddObservationsFromEpisodesToBatch
+from ray.rllib.core import DEFAULT_POLICY_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from ray.rllib.utils.annotations import override
@@ -218,6 +219,12 @@ class MADDPGConfig(AlgorithmConfig):
     def is_multi_agent(self) -> bool:
         """True. RLlib would tell it by the names of the modules, one of which may be "default_policy" here, too."""
         return True
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether `policies` are those of an env, as `validate()` makes them."""
+        untouched = list(self.policies) == [DEFAULT_POLICY_ID] and self.policy_mapping_fn == AgentMapping()
+        return isinstance(self.policies, Mapping) and not untouched
 
     @property
     def has_own_connectors(self) -> bool:

@@ -43,6 +43,9 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
     """
 
     def __init__(self, config: Any, **kwargs: Any):
+        if not config.is_resolved:  # a runner made by hand
+            config = config.copy(copy_frozen=False)
+            config.validate()
         # Needed by `make_env`, which the base class calls in its constructor.
         seed = int(np.random.SeedSequence(config.seed).entropy)  # None: any
         self._seed_words = [seed >> bit & 0xFFFFFFFF for bit in range(0, max(128, seed.bit_length()), 32)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NoReturn
 
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -20,6 +21,12 @@ class JointAlgorithm(Algorithm):
     """
 
     layout: JointLayout
+
+    @override(Algorithm)
+    def get_weights(self, policies: list[str] | None = None) -> dict[str, dict]:
+        """The weights of modules (None: of all), as they are now and stay: a league's snapshots, for example."""
+        # RLlib's are views of a local Learner's parameters, which go on learning.
+        return copy.deepcopy(super().get_weights(policies))
 
     @override(Algorithm)
     def set_weights(self, weights: dict[str, dict]) -> None:

@@ -3,19 +3,24 @@
 import json
 import pickle
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from ray import tune
 from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
-from ray.rllib.connectors.env_to_module import MeanStdFilter
-from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.connectors.env_to_module import EnvToModulePipeline, FlattenObservations, FrameStackingEnvToModule, MeanStdFilter
+from ray.rllib.connectors.module_to_env import ModuleToEnvPipeline
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule, MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.policy.policy import PolicySpec
 from torch import nn
 
 from rllib_maddpg import MADDPG, MADDPGConfig, MADDPGTorchRLModule
+from rllib_maddpg.env_runner import MADDPGEnvRunner
+from rllib_maddpg.noise_connector import AddExplorationNoise
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -99,6 +104,113 @@ def test_a_module_from_a_checkpoint_acts_alone(algo, tmp_path):
     actions = module.forward_inference({"obs": obs})["actions"]
     assert actions.shape == (5, 5)
     torch.testing.assert_close(actions, algo.get_module("agent_0").forward_inference({"obs": obs})["actions"])
+
+
+def pendulum(**agents):
+    config = MADDPGConfig().environment("Pendulum-v1").multi_agent(**agents).rl_module(model_config={"fcnet_hiddens": [8]})
+    config.training(num_env_steps_per_update=10, train_batch_size_per_learner=8, replay_buffer_config={"capacity": 500})
+    config.training(num_steps_sampled_before_learning_starts=10)
+    return config.reporting(min_sample_timesteps_per_iteration=20).debugging(seed=0)
+
+
+def test_the_only_module_is_found_without_its_name(algo, build):
+    one = build(pendulum(policies={"default_policy"}, policy_mapping_fn=lambda *args, **kwargs: "default_policy"))
+    one.train()
+    assert one.layout.modules == ("default_policy",)
+    assert one.get_module() is one.get_module("default_policy") is one.env_runner.module["default_policy"]
+    other = build(pendulum())
+    assert other.get_module() is other.get_module("agent_0") is other.env_runner.module["agent_0"]
+    assert other.get_module("nobody") is None
+    assert algo.get_module() is None  # of three, as with RLlib
+
+
+def test_a_custom_evaluation_as_in_the_docs(build):
+    text = (Path(__file__).parents[1] / "docs" / "pipeline.md").read_text()
+    namespace = {}
+    exec(next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def evaluate(" in block), namespace)
+    config = small_config().evaluation(evaluation_interval=1, custom_evaluation_function=namespace["evaluate"])
+    result = build(config).train()["evaluation"]
+    assert result["env_runners"]["num_episodes"] == 2
+    assert result["env_runners"]["episode_len_mean"] == 25
+    assert result["env_runners"]["num_env_steps_sampled"] >= 50
+
+
+def test_a_runner_by_hand_needs_no_validated_config():
+    config = small_config().env_runners(num_envs_per_env_runner=3)
+    runner = MADDPGEnvRunner(config=config)
+    assert runner.layout.agents == ("adversary_0", "agent_0", "agent_1")
+    (rollout,) = runner.sample(num_episodes=2)
+    assert (rollout.env_steps(), rollout.agent_steps()) == (50, 150)
+    (rollout,) = runner.sample(num_timesteps=40)
+    assert rollout.env_steps() == 42  # rounds of three envs
+    assert runner.get_metrics()["num_episodes"].peek() >= 2
+    with pytest.raises(AttributeError, match=r"JointRollout has no `get_return`: .*`runner.get_metrics\(\)`.*docs/pipeline.md"):
+        rollout.get_return()
+    assert pickle.loads(pickle.dumps(rollout)).env_steps() == 42
+    runner.stop()
+    assert set(config.policies) == {"default_policy"}  # it has a config of its own
+
+
+# ------------------------------------------------------------------------------------------ connectors alone
+
+
+def played_by_restored_pipelines(path, explore, draws=200, change=lambda connector: None):
+    """Actions by agent `[draws, 5]`, all of one observation, from a checkpoint's pipelines and modules without a runner."""
+    module = MultiRLModule.from_checkpoint(f"{path}/{RL_MODULE}")
+    before = EnvToModulePipeline.from_checkpoint(f"{path}/env_runner/env_to_module_connector")
+    after = ModuleToEnvPipeline.from_checkpoint(f"{path}/env_runner/module_to_env_connector")
+    change(next(piece for piece in after.connectors if isinstance(piece, AddExplorationNoise)))
+    obs = {agent: np.full(10 if agent != "adversary_0" else 8, 0.3, np.float32) for agent in module.keys()}  # noqa: SIM118
+    episode = MultiAgentEpisode(agent_to_module_mapping_fn=lambda agent, *args, **kwargs: agent)
+    episode.add_env_reset(observations=obs)
+    played = []
+    for _ in range(draws):
+        shared = {}
+        batch = before(episodes=[episode], rl_module=module, explore=explore, shared_data=shared, batch={})
+        forward = module.forward_exploration if explore else module.forward_inference
+        result = after(batch=forward(batch), episodes=[episode], rl_module=module, explore=explore, shared_data=shared)
+        played.append(result["actions"][0])
+    greedy = {m: module[m].forward_inference({"obs": torch.tensor(x)[None]})["actions"][0].numpy() for m, x in obs.items()}
+    return {agent: np.stack([actions[agent] for actions in played]) for agent in obs}, greedy
+
+
+def test_restored_pipelines_explore_by_the_runs_settings_or_act_greedily(algo, tmp_path):
+    path = algo.save_to_path(str(tmp_path))
+    played, greedy = played_by_restored_pipelines(path, explore=False, draws=1)
+    for agent, actions in played.items():
+        np.testing.assert_allclose(actions[0], greedy[agent], atol=1e-6)
+    # The run is past its random steps: Gaussian noise of 0.1.
+    played, greedy = played_by_restored_pipelines(path, explore=True)
+    for agent, actions in played.items():
+        noise = actions - greedy[agent]
+        assert noise[np.abs(actions) < 0.99].std() == pytest.approx(0.1, rel=0.15), agent
+    # At env step 0 it would play at random, uniformly in [-1, 1].
+    start = played_by_restored_pipelines(path, explore=True, change=lambda noise: noise.set_state({"env_steps": 0}))[0]
+    for actions in start.values():
+        assert actions.std() == pytest.approx(2 / 12**0.5, rel=0.1)
+
+    def forget(noise):  # as in checkpoints from before it had settings
+        noise._settings = None
+
+    played, greedy = played_by_restored_pipelines(path, explore=True, draws=1, change=forget)
+    for agent, actions in played.items():
+        np.testing.assert_allclose(actions[0], greedy[agent], atol=1e-6)
+
+
+@pytest.mark.parametrize("connector", [MeanStdFilter, FlattenObservations, FrameStackingEnvToModule], ids=str)
+@pytest.mark.parametrize("in_a_list", [False, True])
+def test_connectors_made_for_single_agents_are_refused(connector, in_a_list):
+    settings = {"num_frames": 2} if connector is FrameStackingEnvToModule else {}
+
+    def make(env, spaces, device, **flag):
+        piece = connector(**settings, **flag)
+        return [piece] if in_a_list else piece
+
+    for config in (pendulum(), small_config()):
+        with pytest.raises(ValueError, match=r"`env_to_module_connector`: \w+ is made for single-agent.*\(multi_agent=True\)"):
+            config.copy().env_runners(env_to_module_connector=make).validate()
+        config.env_runners(env_to_module_connector=lambda env, spaces, device: make(env, spaces, device, multi_agent=True))
+        config.validate()
 
 
 # ------------------------------------------------------------------------------------------ the config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import NoReturn
 
 import numpy as np
 
@@ -32,6 +33,14 @@ class JointRollout:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        # Users of RLlib ask for what its episodes have.
+        raise AttributeError(
+            f"A JointRollout has no `{name}`: MADDPG's env runners return joint rows (`columns`, `env_steps()`, "
+            "`agent_steps()`) and not RLlib's episodes. Their returns and lengths are in `runner.get_metrics()`; an "
+            "`on_episode_end` callback gets the episodes themselves. See docs/pipeline.md."
+        )
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
