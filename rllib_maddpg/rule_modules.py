@@ -17,7 +17,7 @@ from ray.rllib.connectors.module_to_env import GetActions
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.numpy import convert_to_numpy
-from torch import Tensor
+from torch import Tensor, nn
 
 from rllib_maddpg.actions import ActionCodec, CategoricalCodec
 from rllib_maddpg.rl_module import MADDPGTorchRLModule
@@ -126,8 +126,10 @@ def rule_codes(module_id: str, module: RLModule, codec: ActionCodec, obs: Tensor
     """
     codes, living = obs.new_zeros(*alive.shape, codec.dim), alive > 0
     if living.any():
+        # A module that is none of torch's computes where env runners do, whatever the Learner's device.
+        seen = obs[living] if isinstance(module, nn.Module) else obs[living].cpu()
         try:
-            output = dict(module.forward_inference({Columns.OBS: obs[living]}))
+            output = dict(module.forward_inference({Columns.OBS: seen}))
             # Also draws actions for modules that give the parameters of a distribution.
             actions = GetActions()(rl_module=module, batch=output, episodes=[None], explore=False)[Columns.ACTIONS]
         except Exception as error:

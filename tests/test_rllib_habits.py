@@ -10,7 +10,8 @@ import pytest
 import torch
 from ray import tune
 from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
-from ray.rllib.connectors.env_to_module import EnvToModulePipeline, FlattenObservations, FrameStackingEnvToModule, MeanStdFilter
+from ray.rllib.connectors.env_to_module import EnvToModulePipeline, FlattenObservations, MeanStdFilter
+from ray.rllib.connectors.env_to_module.frame_stacking import FrameStackingEnvToModule
 from ray.rllib.connectors.module_to_env import ModuleToEnvPipeline
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule, MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
