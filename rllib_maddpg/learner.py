@@ -128,7 +128,7 @@ class MADDPGTorchLearner(JointTorchLearner):
         return CriticInputs(torch.cat([joint.columns["obs"], self._joint_actions(actions)], -1))
 
     def _rule_actions(self, joint: JointBatch, obs: str, alive: str) -> dict[str, Tensor]:
-        """Codes `[n, B, code_dim]` of the modules that act by a rule and are not trained: no network of theirs describes it.
+        """Codes `[n, B, code_dim]` of the modules that act by a rule and are not trained; networks they have do not say it.
 
         Args:
             joint: The rows.
