@@ -8,11 +8,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import gymnasium as gym
 import tree
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
-from ray.rllib.connectors.common.flatten_observations import FlattenObservations
-from ray.rllib.connectors.env_to_module import AddObservationsFromEpisodesToBatch
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from ray.rllib.utils.annotations import override
@@ -26,6 +23,7 @@ from rllib_maddpg.checks import (
 )
 from rllib_maddpg.connectors import use_agent_filters
 from rllib_maddpg.envs import probe_env
+from rllib_maddpg.flatten_connector import flatten_where_needed
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.rllib_settings import check_policy_values
 
@@ -276,13 +274,9 @@ class MADDPGConfig(AlgorithmConfig):
 
     @override(AlgorithmConfig)
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None):
-        """RLlib's pipeline; with its `FlattenObservations` where an agent does not observe a flat box already."""
+        """RLlib's pipeline; with `FlattenAgentObservations` where an agent does not observe a vector already."""
         pipeline = super().build_env_to_module_connector(env=env, spaces=spaces, device=device)
-        observed = pipeline.observation_space
-        flat = observed is None or all(_is_flat_box(space) for space in observed.spaces.values())
-        if not flat and not any(isinstance(piece, FlattenObservations) for piece in pipeline.connectors):
-            flatten = FlattenObservations(multi_agent=True, as_learner_connector=False)
-            pipeline.insert_before(AddObservationsFromEpisodesToBatch, flatten)
+        flatten_where_needed(pipeline)
         use_agent_filters(pipeline)
         return pipeline
 
@@ -315,7 +309,3 @@ class MADDPGConfig(AlgorithmConfig):
 
 def _class_path(value: Any) -> Any:
     return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else value
-
-
-def _is_flat_box(space: Any) -> bool:
-    return isinstance(space, gym.spaces.Box) and len(space.shape) == 1
