@@ -7,6 +7,7 @@ derive from the description here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,7 +48,7 @@ class Part:
     @property
     def name(self) -> str:
         """"observation", or with the path "observation.a.0"."""
-        return ".".join([NAME, *map(str, self.path)])
+        return part_name(self.path)
 
     @property
     def chooses(self) -> bool:
@@ -57,7 +58,7 @@ class Part:
     @cached_property
     def width(self) -> int:
         """Columns of the vector that it takes."""
-        return sum(self.choices) if self.chooses else int(np.prod(self.shape, dtype=int))
+        return sum(self.choices) if self.chooses else math.prod(self.shape)
 
     @property
     def columns(self) -> list[list[int]]:
@@ -77,7 +78,7 @@ class Part:
         if array.dtype.kind not in "biuf":
             raise ValueError(f"is {_short(value)}, not an array of numbers")
         # One number is one number, however it is wrapped.
-        if array.shape != self.shape and not array.size == np.prod(self.shape) == 1:
+        if array.shape != self.shape and not array.size == math.prod(self.shape) == 1:
             raise ValueError(f"has shape {array.shape}, not {self.shape}")
         return self._indices(array.reshape(-1), value) if self.chooses else array.reshape(-1)
 
@@ -113,6 +114,11 @@ class Part:
                 out[:] = numbers
         elif len(numbers):
             out[self._offsets + numbers] = 1.0
+
+
+def part_name(path: tuple) -> str:
+    """What messages and exported actors call the part of an observation to which a path of keys leads."""
+    return ".".join([NAME, *map(str, path)])
 
 
 class Flattener:
