@@ -260,12 +260,13 @@ class MADDPGConfig(AlgorithmConfig):
     def get_multi_rl_module_spec(self, *, env: Any = None, spaces: Any = None, inference_only: bool = False, **kwargs: Any):
         """The spec of all modules, each of which gets the joint layout in its `model_config`."""
         multi_spec = super().get_multi_rl_module_spec(env=env, spaces=spaces, inference_only=inference_only, **kwargs)
-        action_spaces = dict((spaces or {}).get(INPUT_ENV_SINGLE_SPACES, (None, {}))[1] or {})
+        observed, action_spaces = (dict(space or {}) for space in (spaces or {}).get(INPUT_ENV_SINGLE_SPACES, ({}, {})))
         if not action_spaces:
-            action_spaces = dict(probe_env(self.env, self.env_config).action_spaces)
+            env_spaces = probe_env(self.env, self.env_config)
+            observed, action_spaces = env_spaces.observation_spaces, env_spaces.action_spaces
         specs, module_of = multi_spec.rl_module_specs, partial(module_of_agent, self)
         obs_spaces = {agent: specs[module_of(agent)].observation_space for agent in action_spaces}
-        layout = JointLayout(obs_spaces, action_spaces, module_of, self.actor_head)
+        layout = JointLayout(obs_spaces, action_spaces, module_of, self.actor_head, observed)
         for module_id, spec in specs.items():
             # Set here too, because RLlib leaves a user's own specs as they are and would build critics on the runners.
             spec.inference_only = inference_only

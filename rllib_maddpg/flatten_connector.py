@@ -23,7 +23,9 @@ class FlattenAgentObservations(ConnectorV2):
     """
 
     @override(ConnectorV2)
-    def recompute_output_observation_space(self, input_observation_space: gym.Space, input_action_space: gym.Space) -> gym.Space:
+    def recompute_output_observation_space(
+        self, input_observation_space: gym.Space, input_action_space: gym.Space
+    ) -> gym.Space:
         self._flatteners = flatteners(input_observation_space.spaces)
         # Without bounds, as RLlib's: numbers outside of a Box's bounds pass.
         return gym.spaces.Dict(

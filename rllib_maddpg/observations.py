@@ -47,7 +47,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """"observation", or with the path "observation.a.0"."""
+        """ "observation", or with the path "observation.a.0"."""
         return part_name(self.path)
 
     @property

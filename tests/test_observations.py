@@ -26,7 +26,9 @@ def multi_discretes(draw):
 
 
 LEAVES = st.one_of(
-    st.builds(lambda shape, dtype: Box(0, 100, shape, dtype), SHAPES, st.sampled_from([np.float32, np.float64, np.uint8, np.int64])),
+    st.builds(
+        lambda shape, dtype: Box(0, 100, shape, dtype), SHAPES, st.sampled_from([np.float32, np.float64, np.uint8, np.int64])
+    ),
     st.builds(lambda n, start: Discrete(n, start=start), st.integers(1, 5), st.integers(-7, 7)),
     st.builds(lambda shape: MultiBinary(shape or 2), SHAPES),
     multi_discretes(),
@@ -104,7 +106,9 @@ def test_where_rllib_has_other_columns(space, differs, one_hots_differ):
 
 
 def test_parts_lie_in_the_order_of_the_space():
-    flattener = Flattener(Dict(z=Tuple([Discrete(2, start=5), Box(0, 1, (1, 2))]), a=MultiDiscrete([[2], [3]], start=[[-1], [4]])), 1)
+    flattener = Flattener(
+        Dict(z=Tuple([Discrete(2, start=5), Box(0, 1, (1, 2))]), a=MultiDiscrete([[2], [3]], start=[[-1], [4]])), 1
+    )
     assert [(p.name, p.kind, p.shape, p.width) for p in flattener.parts] == [
         ("observation.z.0", "Discrete", (), 2),
         ("observation.z.1", "Box", (1, 2), 2),
@@ -126,7 +130,10 @@ def changed(**parts):
 @pytest.mark.parametrize(
     ("observation", "message"),
     [
-        (changed(a=(2, [0, 0])), r"Agent 7: observation\.a\.0 is 2, outside of its space: whole numbers from -1 to 1\. Let the env"),
+        (
+            changed(a=(2, [0, 0])),
+            r"Agent 7: observation\.a\.0 is 2, outside of its space: whole numbers from -1 to 1\. Let the env",
+        ),
         (changed(a=(-2, [0, 0])), r"observation\.a\.0 is -2, outside"),
         (changed(a=(0.5, [0, 0])), r"observation\.a\.0 is 0\.5, not whole numbers"),
         (changed(a=(np.nan, [0, 0])), r"observation\.a\.0 is nan, not whole numbers"),
