@@ -238,10 +238,10 @@ def make_codec(space: gym.Space, head: str = "tanh", agent: str = "") -> ActionC
     problem = _bounds_problem(space)
     if problem:
         raise ValueError(
-            f"Agent {agent!r}: action space {space} {problem}. A deterministic actor needs finite bounds, to which its actions are "
-            "scaled. Set low and high where the space is made (`action_spaces` of a MultiAgentEnv, `action_space(agent)` of a "
-            "PettingZoo game), or wrap a game that is not yours with SuperSuit's `action_lambda_v1(env, lambda action, space: "
-            "action, lambda space: Box(-1, 1, space.shape))`."
+            f"Agent {agent!r}: action space {space} {problem}. A deterministic actor needs finite bounds, to which its "
+            "actions are scaled. Set low and high where the space is made (`action_spaces` of a MultiAgentEnv, "
+            "`action_space(agent)` of a PettingZoo game), or wrap a game that is not yours with SuperSuit's "
+            "`action_lambda_v1(env, lambda action, space: action, lambda space: Box(-1, 1, space.shape))`."
         )
     if head == "softmax" and (len(space.shape) != 1 or (space.low != 0).any() or (space.high != 1).any()):
         raise ValueError(

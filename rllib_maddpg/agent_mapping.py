@@ -88,8 +88,8 @@ def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
             config._rl_module_spec.rl_module_specs.setdefault(module, RLModuleSpec())
     # Sorted, because a set of policies has another order in each process.
     config.policies = {module: config.policies[module] for module in used}
-    check_shared_modules(module_of, env.observation_spaces, env.action_spaces)
     codes = [make_codec(env.action_spaces[agent], config.actor_head, agent).dim for agent in env.agents]
+    check_shared_modules(module_of, env.observation_spaces, env.action_spaces)
     for agent in env.agents:
         check_observation_space(env.observation_spaces[agent], agent)
         check_action_mask(env.observation_spaces[agent], env.action_spaces[agent], agent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -18,8 +19,8 @@ from rllib_maddpg.observations import ObservationError, differs_from_rllib, flat
 class FlattenAgentObservations(ConnectorV2):
     """Writes the vector of `gymnasium.spaces.flatten` over each agent's last observation.
 
-    In the place of RLlib's `FlattenObservations(multi_agent=True)`, whose one-hots are wrong for spaces with a `start`. It has no
-    constructor, because RLlib would rebuild it from a checkpoint with the arguments of that.
+    In the place of RLlib's `FlattenObservations(multi_agent=True)`, whose one-hots are wrong for spaces with a `start`. It has
+    no constructor, because RLlib would rebuild it from a checkpoint with the arguments of that.
     """
 
     @override(ConnectorV2)
@@ -54,16 +55,24 @@ def flatten_where_needed(pipeline: EnvToModulePipeline) -> None:
         ValueError: If they do so with RLlib's `FlattenObservations` where its one-hots are wrong.
     """
     for piece in pipeline.connectors:
-        if isinstance(piece, FlattenObservations):
-            _check_rllibs(piece)
+        if isinstance(piece, FlattenObservations) and isinstance(piece.input_observation_space, gym.spaces.Dict):
+            check_rllibs_flattening(piece, piece.input_observation_space.spaces)
     observed = pipeline.observation_space
     if observed is not None and not all(map(is_flat_box, observed.spaces.values())):
         pipeline.insert_before(AddObservationsFromEpisodesToBatch, FlattenAgentObservations())
 
 
-def _check_rllibs(piece: FlattenObservations) -> None:
-    spaces = piece.input_observation_space
-    for agent, space in spaces.spaces.items() if isinstance(spaces, gym.spaces.Dict) else ():
+def check_rllibs_flattening(piece: FlattenObservations, spaces: Mapping[Hashable, gym.Space]) -> None:
+    """RLlib's own connector flattens right what the agents observe.
+
+    Args:
+        piece: The user's connector.
+        spaces: What each agent observes before it.
+
+    Raises:
+        ValueError: Naming the agent for which it does not.
+    """
+    for agent, space in spaces.items():
         if (piece._agent_ids is None or agent in piece._agent_ids) and differs_from_rllib(space, order_matters=False):
             raise ValueError(
                 f"`env_to_module_connector`: RLlib's FlattenObservations makes wrong one-hots of agent {agent!r}'s observation "

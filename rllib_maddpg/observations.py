@@ -1,8 +1,8 @@
 """How an observation becomes a vector: the order of its parts, and which column stands for what.
 
-The vector is that of `gymnasium.spaces.flatten`: the parts of a Dict in the order of its `spaces`, one-hots for whole numbers that
-choose (a value of `start` has the first column), everything else row by row. The env runners' connector and the exported actors
-derive from the description here.
+The vector is that of `gymnasium.spaces.flatten`: the parts of a Dict in the order of its `spaces`, one-hots for whole numbers
+that choose (a value of `start` has the first column), everything else row by row. The env runners' connector and the exported
+actors derive from the description here.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Part:
         path: Keys that lead to it in a nested observation; empty if it is the observation itself.
         kind: "Box", "MultiBinary", "Discrete" or "MultiDiscrete".
         shape: Of its value.
-        choices: How many values each of its numbers can have, in the order of the raveled value; empty where numbers are taken as
-            they are.
+        choices: How many values each of its numbers can have, in the order of the raveled value; empty where numbers are taken
+            as they are.
         starts: The smallest value of each of these numbers.
     """
 
@@ -189,16 +189,16 @@ def _parts(space: gym.Space, path: tuple, agent: Any) -> list[Part]:
         return [Part(path, "MultiDiscrete", space.shape, choices, starts)]
     what = f"its part {'.'.join(map(str, path))!r}, a {type(space).__name__}," if path else f"a {type(space).__name__},"
     raise ValueError(
-        f"Agent {agent!r}: observation space {space}: {what} cannot be flattened to a vector of one length. Wrap the env so that "
-        f"the agent observes {KINDS}."
+        f"Agent {agent!r}: observation space {space}: {what} cannot be flattened to a vector of one length. Wrap the env so "
+        f"that the agent observes {KINDS}."
     )
 
 
 def differs_from_rllib(space: gym.Space, order_matters: bool = True) -> bool:
     """Whether RLlib's `FlattenObservations` has other columns for a space, or fails on it.
 
-    It sorts the keys of a Dict, takes a Discrete's value itself for the column of its one-hot (so that negative ones count from the
-    end), passes over the `start` of a MultiDiscrete, and knows MultiDiscretes of one dimension only.
+    It sorts the keys of a Dict, takes a Discrete's value itself for the column of its one-hot (so that negative ones count from
+    the end), passes over the `start` of a MultiDiscrete, and knows MultiDiscretes of one dimension only.
 
     Args:
         space: What an agent observes.

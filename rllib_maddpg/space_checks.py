@@ -30,7 +30,7 @@ def check_agents(agents: Iterable[Hashable]) -> None:
         if other is not agent:
             raise ValueError(
                 f"Agents {other!r} ({type(other).__name__}) and {agent!r} ({type(agent).__name__}) have the same text "
-                f"{str(agent)!r}, and metrics, recordings and checkpoints could not tell them apart. Rename one of them in the env."
+                f"{str(agent)!r}, and metrics, recordings and checkpoints could not tell them apart. Rename one in the env."
             )
 
 
@@ -65,8 +65,8 @@ def check_action_mask(observation_space: gym.Space, action_space: gym.Space, age
         key = path[-1].lower() if isinstance(path[-1], str) else ""
         if MASK.search(key) or (MAYBE_MASK.fullmatch(key) and size == width):
             raise ValueError(
-                f"Agent {agent!r}: {part_name(path)} looks like an action mask, and MADDPG does not support action masks yet: it "
-                "would learn from the mask as from any other number, and choose actions that the mask forbids. Take it out of the "
-                "observation (with a wrapper) and let the env treat a forbidden action as one that does nothing. If it is no mask "
-                "of actions, give it another name."
+                f"Agent {agent!r}: {part_name(path)} looks like an action mask, and MADDPG does not support action masks yet: "
+                "it would learn from the mask as from any other number, and choose actions that the mask forbids. Take it out "
+                "of the observation (with a wrapper) and let the env treat a forbidden action as one that does nothing. If it "
+                "is no mask of actions, give it another name."
             )

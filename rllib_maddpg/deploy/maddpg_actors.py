@@ -44,8 +44,8 @@ def load_actors(folder: str | Path) -> Actors:
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
     if schema == _WITHOUT_HASHES:
         warnings.warn(
-            f"{folder / MANIFEST} was written by an older version, without hashes, so nobody can tell whether the files beside it "
-            "are whole. Export the checkpoint again.",
+            f"{folder / MANIFEST} was written by an older version, without hashes, so nobody can tell whether the files beside "
+            "it are whole. Export the checkpoint again.",
             stacklevel=2,
         )
     elif schema == SCHEMA:

@@ -20,8 +20,8 @@ def describe_observation(space: gym.Space, agent: Any) -> list[dict[str, Any]]:
 
     Returns:
         Per input `name`, `path` (keys that lead to it in a nested observation), `kind`, `shape` and `dtype`. Discrete ones also
-        have `choices` (how many values each of their numbers has), `start`, and `columns`: per number the value that each column
-        of its one-hot stands for.
+        have `choices` (how many values each of their numbers has), `start`, and `columns`: per number the value that each
+        column of its one-hot stands for.
 
     Raises:
         ValueError: For a space that cannot be flattened, or whose keys JSON does not have.
@@ -31,8 +31,8 @@ def describe_observation(space: gym.Space, agent: Any) -> list[dict[str, Any]]:
         for key in part.path:
             if type(key) not in (str, int):
                 raise ValueError(
-                    f"Agent {agent!r}: the key {key!r} of its observation cannot be written into a manifest. Wrap the env so that "
-                    "keys are text or whole numbers."
+                    f"Agent {agent!r}: the key {key!r} of its observation cannot be written into a manifest. Wrap the env so "
+                    "that keys are text or whole numbers."
                 )
         inputs.append(_describe_part(part, [spec["name"] for spec in inputs]))
     return inputs
