@@ -41,7 +41,7 @@ class FlattenAgentObservations(ConnectorV2):
                 try:
                     vector = self._flatteners[agent](agent_episode.get_observations(-1))
                 except ObservationError as error:
-                    raise ObservationError(f"At step {episode.env_t} of the episode: {error}") from None
+                    raise ObservationError(f"{error.what} at step {episode.env_t} of the episode") from None
                 agent_episode.set_observations(at_indices=-1, new_data=vector)
                 # As RLlib's does, so that the episode takes the new data for what it observes.
                 agent_episode.observation_space = self.observation_space

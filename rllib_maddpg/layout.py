@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from rllib_maddpg.actions import ActionCodec, make_codec
-from rllib_maddpg.observations import differs_from_rllib, is_flat_box
+from rllib_maddpg.observations import Flattener, differs_from_rllib, flatteners, is_flat_box
 
 # Key of an agent in `JointLayout.description`.
 OBSERVES = "observes"
@@ -146,6 +146,11 @@ class JointLayout:
             columns = slice(slots[0].actions.start, slots[-1].actions.stop)
             groups.append(ActionGroup(tuple(s.agent for s in slots), slots[0].codec, columns))
         return groups
+
+    def flatteners(self) -> dict[str, Flattener]:
+        """Agent -> what makes vectors of its observations; empty if all observe vectors already."""
+        spaces = {s.agent: s.observed for s in self.slots if s.observed is not None}
+        return {} if all(map(is_flat_box, spaces.values())) else flatteners(spaces)
 
     def split(self, joint: np.ndarray, module: str, what: str) -> np.ndarray:
         """A module's share of a joint column, as a view.

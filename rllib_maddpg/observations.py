@@ -23,7 +23,16 @@ KINDS = "Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these"
 
 
 class ObservationError(EnvError):
-    """An observation that does not fit its space; the text names agent and part."""
+    """An observation that does not fit its space.
+
+    Attributes:
+        what: The agent, the part and what is wrong with it, to be followed by where it happened.
+        fix: What to do about it.
+    """
+
+    def __init__(self, what: str):
+        self.what, self.fix = what, "Let the env observe what its `observation_spaces` say."
+        super().__init__(f"{self.what}. {self.fix}")
 
 
 @dataclass(frozen=True)
@@ -158,9 +167,7 @@ class Flattener:
             try:
                 part.write(self._find(observation, part), vector[columns])
             except ValueError as error:
-                raise ObservationError(
-                    f"Agent {self.agent!r}: {part.name} {error}. Let the env observe what its `observation_spaces` say."
-                ) from None
+                raise ObservationError(f"Agent {self.agent!r}: {part.name} {error}") from None
         return vector
 
     def _find(self, observation: Any, part: Part) -> Any:

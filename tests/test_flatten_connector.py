@@ -87,8 +87,10 @@ def vector(agent, observation):
     return gym.spaces.flatten(SPACES[agent], observation).astype(np.float32)
 
 
-def test_rows_hold_the_vectors_of_gymnasium():
-    runner = make_runner(Seer, change=with_modules)
+@pytest.mark.parametrize("fast", [False, True])
+def test_rows_hold_the_vectors_of_gymnasium(fast):
+    runner = make_runner(Seer, fast=fast, change=with_modules)
+    assert runner._is_fast() == fast
     columns = runner.sample(num_timesteps=7, explore=True)[0].columns  # in the middle of the second episode
     layout, env = runner.layout, runner.env.envs[0].unwrapped
     steps = [(0, t) for t in range(END + 1)] + [(1, 0), (1, 1)]
@@ -163,18 +165,19 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("agent", BAD)
-def test_what_does_not_fit_is_named_with_its_step(ray_session, agent):
+def test_what_does_not_fit_is_named_with_its_step(ray_session, agent, fast):
     observation, message = BAD[agent]
-    algo = small(bad={agent: observation}).build_algo()
-    with pytest.raises(ValueError, match=rf"At step 3 of the episode: {message}"):
+    algo = small(bad={agent: observation}).env_runners(env_runner_fast_path=fast).build_algo()
+    with pytest.raises(ValueError, match=rf"{message}.* at step 3 of the episode.* Let the env observe"):
         algo.train()
     algo.stop()
 
 
 def test_what_does_not_fit_on_a_remote_runner_is_named(ray_session):
-    algo = small(bad={"cell": 7}).env_runners(num_env_runners=1).build_algo()
-    with pytest.raises(ValueError, match=r"At step 3 of the episode: Agent 'cell': observation is 7"):
+    algo = small(bad={"cell": 7}).env_runners(num_env_runners=1, env_runner_fast_path=False).build_algo()
+    with pytest.raises(ValueError, match=r"Agent 'cell': observation is 7.* at step 3 of the episode"):
         algo.train()
     algo.stop()
 
