@@ -1,6 +1,7 @@
 """Nested and discrete observations in RLlib's pipeline: rows, checkpoints, recordings, and what does not fit."""
 
 import json
+import re
 
 import gymnasium as gym
 import numpy as np
@@ -167,12 +168,11 @@ BAD = {
 
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("agent", BAD)
-def test_what_does_not_fit_is_named_with_its_step(ray_session, agent, fast):
+def test_what_does_not_fit_is_named_with_its_step(agent, fast):
     observation, message = BAD[agent]
-    algo = small(bad={agent: observation}).env_runners(env_runner_fast_path=fast).build_algo()
-    with pytest.raises(ValueError, match=rf"{message}.* at step 3 of the episode.* Let the env observe"):
-        algo.train()
-    algo.stop()
+    runner = make_runner(Seer, {"bad": {agent: observation}}, fast=fast, change=with_modules)
+    assert re.search(rf"{message}.* at step 3 of the episode.* Let the env observe", runner.sample(num_timesteps=5)[0].error)
+    runner.stop()
 
 
 def test_what_does_not_fit_on_a_remote_runner_is_named(ray_session):
