@@ -235,10 +235,13 @@ def make_codec(space: gym.Space, head: str = "tanh", agent: str = "") -> ActionC
             f"Agent {agent!r}: action space {space} is a Box of dtype {space.dtype}. Boxes must be float32 or float64; use "
             "MultiDiscrete for integer actions."
         )
-    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+    problem = _bounds_problem(space)
+    if problem:
         raise ValueError(
-            f"Agent {agent!r}: action space {space} is unbounded. A deterministic actor needs finite bounds; wrap the env "
-            "with gymnasium's `RescaleAction` or give the Box finite low and high."
+            f"Agent {agent!r}: action space {space} {problem}. A deterministic actor needs finite bounds, to which its "
+            "actions are scaled. Set low and high where the space is made (`action_spaces` of a MultiAgentEnv, "
+            "`action_space(agent)` of a PettingZoo game), or wrap a game that is not yours with SuperSuit's "
+            "`action_lambda_v1(env, lambda action, space: action, lambda space: Box(-1, 1, space.shape))`."
         )
     if head == "softmax" and (len(space.shape) != 1 or (space.low != 0).any() or (space.high != 1).any()):
         raise ValueError(
@@ -246,3 +249,17 @@ def make_codec(space: gym.Space, head: str = "tanh", agent: str = "") -> ActionC
             "`actor_head='tanh'`."
         )
     return BoxCodec(space, head)
+
+
+def _bounds_problem(space: gym.spaces.Box) -> str:
+    """Why actions cannot be scaled to the bounds of a box, or nothing."""
+    low, high = (np.asarray(bound, np.float64) for bound in (space.low, space.high))
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        return "is unbounded: its low or high bound is infinite or NaN"
+    if (low > high).any():
+        return "has a low bound above the high one"
+    with np.errstate(over="ignore"):
+        widest = 2.0 * (high - low).max(initial=0.0)  # what scaling computes with
+    if max(widest, np.abs([low, high]).max(initial=0.0)) > np.finfo(np.float32).max:
+        return "has a bound near the largest float32 or beyond, so that scaling overflows"
+    return ""

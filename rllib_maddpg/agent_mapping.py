@@ -14,12 +14,13 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.policy.policy import PolicySpec
 
 from rllib_maddpg.actions import make_codec
-from rllib_maddpg.checks import check_module_overrides, check_observation_space
+from rllib_maddpg.checks import check_module_overrides
 from rllib_maddpg.envs import EnvSpaces
 from rllib_maddpg.layout import check_shared_modules
 from rllib_maddpg.model_checks import check_spec_modules, module_classes
 from rllib_maddpg.replay.buffer import check_memory
 from rllib_maddpg.rule_modules import check_not_trained
+from rllib_maddpg.space_checks import check_action_mask, check_agents, check_observation_space
 
 
 class AgentMapping:
@@ -43,6 +44,7 @@ class AgentMapping:
 
 def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
     """Completes `policies` of a config, and checks mapping, modules and spaces against the env."""
+    check_agents(env.agents)
     if config.policy_mapping_fn in (AlgorithmConfig.DEFAULT_POLICY_MAPPING_FN, None):
         config.policy_mapping_fn = AgentMapping()
     # Both as Tune and YAML may give them.
@@ -52,8 +54,8 @@ def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
         config.policies = {module: PolicySpec() for module in config.policies}
     mapping = config.policy_mapping_fn
     if isinstance(mapping, AgentMapping) and mapping.module_of is not None:
-        strangers = sorted(set(mapping.module_of) - set(env.agents))
-        missing = sorted(set(env.agents) - set(mapping.module_of))
+        strangers = sorted(set(mapping.module_of) - set(env.agents), key=str)
+        missing = sorted(set(env.agents) - set(mapping.module_of), key=str)
         if strangers or missing:
             raise ValueError(
                 f"`policy_mapping_fn` maps agents {strangers} that env {config.env!r} does not have, and leaves out "
@@ -88,10 +90,11 @@ def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
             config._rl_module_spec.rl_module_specs.setdefault(module, RLModuleSpec())
     # Sorted, because a set of policies has another order in each process.
     config.policies = {module: config.policies[module] for module in used}
-    check_shared_modules(module_of, env.observation_spaces, env.action_spaces)
     codes = [make_codec(env.action_spaces[agent], config.actor_head, agent).dim for agent in env.agents]
+    check_shared_modules(module_of, env.observation_spaces, env.action_spaces)
     for agent in env.agents:
         check_observation_space(env.observation_spaces[agent], agent)
+        check_action_mask(env.observation_spaces[agent], env.action_spaces[agent], agent)
     check_module_overrides(config, used)
     widths = [gym.spaces.flatdim(space) for space in env.observation_spaces.values()]
     bytes_per_row = 4 * (2 * sum(widths) + sum(codes) + 4 * len(env.agents))

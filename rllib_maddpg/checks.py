@@ -8,7 +8,6 @@ from collections.abc import Collection
 from itertools import pairwise
 from typing import Any
 
-import gymnasium as gym
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
@@ -114,20 +113,6 @@ def check_module_overrides(config: AlgorithmConfig, modules: Collection[str]) ->
         own = config.copy(copy_frozen=False).update_from_dict(overrides)
         check_numbers(own)
         check_choices(own)
-
-
-def check_observation_space(space: gym.Space, agent: str) -> None:
-    """An agent's observations can become a vector, and are no images."""
-    if not space.is_np_flattenable:
-        raise ValueError(
-            f"Agent {agent!r}: observation space {space} cannot be flattened to a vector. Wrap the env so that the agent "
-            "observes Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these."
-        )
-    if isinstance(space, gym.spaces.Box) and len(space.shape) >= 3:
-        raise ValueError(
-            f"Agent {agent!r}: observation space {space} looks like an image, for which MADDPG has no encoder. Wrap the env "
-            "so that the agent observes features, or, if a long vector is what you want, with SuperSuit's `flatten_v0`."
-        )
 
 
 def check_numbers(config: AlgorithmConfig) -> None:

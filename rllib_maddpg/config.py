@@ -8,11 +8,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import gymnasium as gym
 import tree
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
-from ray.rllib.connectors.common.flatten_observations import FlattenObservations
-from ray.rllib.connectors.env_to_module import AddObservationsFromEpisodesToBatch
 from ray.rllib.core import DEFAULT_POLICY_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
@@ -27,6 +24,7 @@ from rllib_maddpg.checks import (
 )
 from rllib_maddpg.connectors import check_connectors, use_agent_filters
 from rllib_maddpg.envs import probe_env
+from rllib_maddpg.flatten_connector import flatten_where_needed
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.rllib_settings import check_policy_values
 
@@ -277,12 +275,13 @@ class MADDPGConfig(AlgorithmConfig):
     def get_multi_rl_module_spec(self, *, env: Any = None, spaces: Any = None, inference_only: bool = False, **kwargs: Any):
         """The spec of all modules, each of which gets the joint layout in its `model_config`."""
         multi_spec = super().get_multi_rl_module_spec(env=env, spaces=spaces, inference_only=inference_only, **kwargs)
-        action_spaces = dict((spaces or {}).get(INPUT_ENV_SINGLE_SPACES, (None, {}))[1] or {})
+        observed, action_spaces = (dict(space or {}) for space in (spaces or {}).get(INPUT_ENV_SINGLE_SPACES, ({}, {})))
         if not action_spaces:
-            action_spaces = dict(probe_env(self.env, self.env_config).action_spaces)
+            env_spaces = probe_env(self.env, self.env_config)
+            observed, action_spaces = env_spaces.observation_spaces, env_spaces.action_spaces
         specs, module_of = multi_spec.rl_module_specs, partial(module_of_agent, self)
         obs_spaces = {agent: specs[module_of(agent)].observation_space for agent in action_spaces}
-        layout = JointLayout(obs_spaces, action_spaces, module_of, self.actor_head)
+        layout = JointLayout(obs_spaces, action_spaces, module_of, self.actor_head, observed)
         for module_id, spec in specs.items():
             # Set here too, because RLlib leaves a user's own specs as they are and would build critics on the runners.
             spec.inference_only = inference_only
@@ -291,13 +290,9 @@ class MADDPGConfig(AlgorithmConfig):
 
     @override(AlgorithmConfig)
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None):
-        """RLlib's pipeline; with its `FlattenObservations` where an agent does not observe a flat box already."""
+        """RLlib's pipeline; with `FlattenAgentObservations` where an agent does not observe a vector already."""
         pipeline = super().build_env_to_module_connector(env=env, spaces=spaces, device=device)
-        observed = pipeline.observation_space
-        flat = observed is None or all(_is_flat_box(space) for space in observed.spaces.values())
-        if not flat and not any(isinstance(piece, FlattenObservations) for piece in pipeline.connectors):
-            flatten = FlattenObservations(multi_agent=True, as_learner_connector=False)
-            pipeline.insert_before(AddObservationsFromEpisodesToBatch, flatten)
+        flatten_where_needed(pipeline)
         use_agent_filters(pipeline)
         return pipeline
 
@@ -330,7 +325,3 @@ class MADDPGConfig(AlgorithmConfig):
 
 def _class_path(value: Any) -> Any:
     return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else value
-
-
-def _is_flat_box(space: Any) -> bool:
-    return isinstance(space, gym.spaces.Box) and len(space.shape) == 1

@@ -18,6 +18,7 @@ from rllib_maddpg.exploration import JointExploration, exploration_settings, gre
 from rllib_maddpg.fast_path import reason_for_stock_path
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.noise_connector import AddExplorationNoise
+from rllib_maddpg.observations import ObservationError
 from rllib_maddpg.recording import Recorder
 from rllib_maddpg.replay import JointRollout, rollout_from_episodes
 from rllib_maddpg.replay.remote import RemoteRollout
@@ -195,7 +196,12 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
 
     def _sample_episodes(self, **asked: Any) -> JointRollout:
         """In RLlib's own loop."""
-        episodes = super()._sample(**asked)
+        try:
+            episodes = super()._sample(**asked)
+        except ObservationError as error:
+            rollout = JointRollout.empty(self.layout, 0)
+            rollout.error = str(error)
+            return rollout
         try:
             rollout = rollout_from_episodes(episodes, self.layout)
         except ValueError as error:

@@ -14,6 +14,7 @@ from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.env.vector.sync_vector_multi_agent_env import SyncVectorMultiAgentEnv
 from ray.rllib.utils import force_list
 
+from rllib_maddpg.flatten_connector import FlattenAgentObservations
 from rllib_maddpg.noise_connector import AddExplorationNoise
 from rllib_maddpg.rl_module import MADDPGTorchRLModule
 
@@ -92,6 +93,8 @@ def _connectors(runner: MADDPGEnvRunner) -> Iterator[str]:
     """Connectors beside RLlib's default ones, and default ones that are missing or have been moved."""
     types = [type(piece) for piece in (*runner._env_to_module.connectors, *runner._module_to_env.connectors)]
     types.remove(AddExplorationNoise)
+    if types and types[0] is FlattenAgentObservations:  # before all others it sees what the env gave, as the columnar loop does
+        del types[0]
     for cls in types:
         if cls not in DEFAULT_CONNECTORS:
             yield f"connector {cls.__name__} is in use"

@@ -10,6 +10,10 @@ import gymnasium as gym
 import numpy as np
 
 from rllib_maddpg.actions import ActionCodec, make_codec
+from rllib_maddpg.observations import Flattener, differs_from_rllib, flatteners, is_flat_box
+
+# Key of an agent in `JointLayout.description`.
+OBSERVES = "observes"
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class AgentSlot:
         codec: Its action codec.
         obs: Columns of its observation in the joint observation `[obs_dim]`.
         actions: Columns of its action code in the joint action `[action_dim]`.
+        observed: What the env gives it to observe, of which those columns are made; None: not known.
     """
 
     agent: str
@@ -29,6 +34,7 @@ class AgentSlot:
     codec: ActionCodec
     obs: slice
     actions: slice
+    observed: gym.Space | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class JointLayout:
         action_spaces: Mapping[str, gym.Space],
         agent_to_module: Callable[[str], str],
         actor_head: str = "tanh",
+        observed: Mapping[str, gym.Space] | None = None,
     ):
         """
         Args:
@@ -70,6 +77,7 @@ class JointLayout:
             action_spaces: Action space per agent.
             agent_to_module: Maps an agent id to a module id.
             actor_head: Head of Box actions, see `make_codec`.
+            observed: What the env gives each agent to observe, of which the boxes in `obs_spaces` are made.
 
         Raises:
             ValueError: If a space is not supported, or agents of one module differ in their spaces.
@@ -94,6 +102,7 @@ class JointLayout:
                     codec=codec,
                     obs=slice(obs_at, obs_at + obs_dim),
                     actions=slice(action_at, action_at + codec.dim),
+                    observed=(observed or {}).get(agent),
                 )
             )
             obs_at += obs_dim
@@ -138,6 +147,11 @@ class JointLayout:
             groups.append(ActionGroup(tuple(s.agent for s in slots), slots[0].codec, columns))
         return groups
 
+    def flatteners(self) -> dict[str, Flattener]:
+        """Agent -> what makes vectors of its observations; empty if all observe vectors already."""
+        spaces = {s.agent: s.observed for s in self.slots if s.observed is not None}
+        return {} if all(map(is_flat_box, spaces.values())) else flatteners(spaces)
+
     def split(self, joint: np.ndarray, module: str, what: str) -> np.ndarray:
         """A module's share of a joint column, as a view.
 
@@ -176,6 +190,8 @@ class JointLayout:
                     "obs_dim": s.obs.stop - s.obs.start,
                     "action_space": str(s.codec.space),
                     "head": getattr(s.codec, "head", "categorical"),
+                    # None: a vector, of which the width says it all.
+                    OBSERVES: None if s.observed is None or is_flat_box(s.observed) else str(s.observed),
                 }
                 for s in self.slots
             ]
@@ -193,6 +209,17 @@ class JointLayout:
         """
         mine = {a["agent"]: a for a in self.description()["agents"]}
         theirs = {a["agent"]: a for a in other["agents"]}
+        for slot in self.slots:
+            name = str(slot.agent)
+            if name not in theirs or OBSERVES in theirs[name]:
+                continue
+            # Of a version that did not write it down, and flattened with RLlib's connector.
+            theirs[name] = {**theirs[name], OBSERVES: mine[name][OBSERVES]}
+            if slot.observed is not None and differs_from_rllib(slot.observed):
+                raise ValueError(
+                    f"{what} was made by a version that put the observations of agent {slot.agent!r}, {slot.observed}, into "
+                    "other columns, so its networks and replay rows do not fit this one. Use that version, or train again."
+                )
         for agent in sorted(mine.keys() | theirs.keys()):
             if mine.get(agent) != theirs.get(agent):
                 raise ValueError(

@@ -34,6 +34,11 @@ UNHEEDED: dict[str, tuple[Any, str]] = {
     "shuffle_batch_per_epoch": (False, "Rows are drawn at random from the replay buffer."),
     "optimizer": ({}, "It is of RLlib's old API stack. Override `MADDPGTorchLearner.configure_optimizers_for_module`."),
     "num_aggregator_actors_per_learner": (0, "Batches are drawn from the replay buffer, where nothing is to be aggregated."),
+    "action_mask_key": (
+        "action_mask",
+        "Action masks are not supported yet: take the mask out of the observation, and let the env treat a forbidden action as "
+        "one that does nothing.",
+    ),
     "input_": ("sampler", OFFLINE),
     "offline_evaluation_interval": (None, OFFLINE),
 }

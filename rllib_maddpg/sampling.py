@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -18,6 +18,7 @@ from gymnasium.wrappers import OrderEnforcing
 from rllib_maddpg.envs import ParallelPettingZoo
 from rllib_maddpg.games import EnvFailure, FinishedEpisode, Games
 from rllib_maddpg.layout import JointLayout
+from rllib_maddpg.observations import ObservationError
 from rllib_maddpg.replay.blocks import RowBlocks
 from rllib_maddpg.replay.rollout import JointRollout, is_finite
 
@@ -81,6 +82,7 @@ class JointSampler:
         self.max_failures, self.worker_index = max_failures, worker_index
         self._remake_env, self._on_reset = remake_env, on_reset
         self._groups = layout.action_groups()
+        self._flatteners = layout.flatteners()
         self._games = Games(layout, len(envs))
         # Per env what steps it, and which env that is below plain wrappers.
         self._steps: list[Callable[[Sequence], list | tuple]] = []
@@ -199,6 +201,8 @@ class JointSampler:
     def _step_of(self, env: int) -> Callable[[Sequence], list | tuple]:
         """What steps an env with the actions of all agents, in the quickest way that it has; results as `Games` takes them."""
         inner = plainly_wrapped(self.envs[env])
+        if self._flatteners:
+            return partial(self._step_and_flatten, env, inner, "quick_step" if type(inner) is ParallelPettingZoo else "step")
         if type(inner) is not ParallelPettingZoo or "step" in vars(inner):
             return partial(self._step_by_dict, env, inner, "step")
         joint_step = inner.joint_step(self.layout.agents, self._games.observations_of(env))
@@ -210,6 +214,20 @@ class JointSampler:
             named = {agent: named[agent] for agent in self._games.living(env)}
         # A tuple, because a list is something else to `Games`.
         return tuple(getattr(inner, step)(named))
+
+    def _step_and_flatten(self, env: int, inner: Any, step: str, actions: Sequence) -> tuple:
+        observations, *rest = self._step_by_dict(env, inner, step, actions)
+        return self._vectors(observations), *rest
+
+    def _vectors(self, observations: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
+        """What `FlattenAgentObservations` makes of them."""
+        if not self._flatteners:
+            return observations
+        try:
+            # Others than the layout's agents are found later.
+            return {a: self._flatteners[a](obs) if a in self._flatteners else obs for a, obs in observations.items()}
+        except ObservationError as error:
+            raise EnvFailure(error.what, error.fix) from None
 
     # ------------------------------------------------------------------------------------------ resets and failures
 
@@ -223,7 +241,7 @@ class JointSampler:
                     self._stepped[e], self._steps[e] = plainly_wrapped(self.envs[e]), self._step_of(e)
                     self._broken.discard(e)
                 self._games.lengths[e] = 0
-                self._games.begin(e, self.envs[e].reset()[0])
+                self._games.begin(e, self._vectors(self.envs[e].reset()[0]))
             except Exception as failure:
                 error = self._fail(e, failure, sample)
                 if error:

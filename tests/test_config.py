@@ -1,10 +1,13 @@
 """Every setting that is refused: before any actor starts, with key, value, what is allowed and the fix."""
 
+import re
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from ledger_env import TIME_LIMIT, LedgerEnv
+from pettingzoo import ParallelEnv
 from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
@@ -12,8 +15,10 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.env.wrappers.pettingzoo_env import ParallelPettingZooEnv
 from ray.rllib.policy.policy import PolicySpec
+from runners import make_runner
 
 from rllib_maddpg import MADDPG, MADDPGConfig, MADDPGTorchRLModule
+from rllib_maddpg.actions import make_codec
 
 
 def config_for(env="simple_adversary", **env_config):
@@ -183,10 +188,26 @@ class OneAgent(LedgerEnv):
         self.action_spaces = {**self.action_spaces, "a": config["space"]}
 
 
+MAX = float(np.finfo(np.float32).max)
+
+
+def with_low(value):
+    """A box whose bounds were changed after it was made, which Gymnasium does not notice."""
+    space = gym.spaces.Box(-1, 1, (2,))
+    space.low[1] = value
+    return space
+
+
 @pytest.mark.parametrize(
     ("space", "text"),
     [
-        (gym.spaces.Box(-np.inf, 1.0, (2,)), "unbounded"),
+        (gym.spaces.Box(-np.inf, 1.0, (2,)), "unbounded: its low or high bound is infinite or NaN.*`action_lambda_v1"),
+        (gym.spaces.Box(-MAX, MAX, (2,)), "bound near the largest float32"),
+        (gym.spaces.Box(-MAX / 2, MAX / 2, (2,)), "bound near the largest float32"),
+        (gym.spaces.Box(-1e300, 1e300, (2,), np.float64), "bound near the largest float32 or beyond"),
+        (gym.spaces.Box(1e39, 1e39, (2,), np.float64), "bound near the largest float32 or beyond"),
+        (with_low(np.nan), "bound is infinite or NaN"),
+        (with_low(2.0), "low bound above the high one"),
         (gym.spaces.Box(0, 5, (2,), np.int64), "Boxes must be float"),
         (gym.spaces.Box(0, 5, (2,), np.float16), "Boxes must be float32 or float64"),
         (gym.spaces.MultiBinary(3), "MADDPG knows Box, Discrete and MultiDiscrete"),
@@ -196,6 +217,113 @@ class OneAgent(LedgerEnv):
 def test_action_spaces_that_are_not_supported(space, text):
     with pytest.raises(ValueError, match=rf"Agent 'a': .*{text}"):
         config_for(OneAgent, space=space).validate()
+
+
+def test_bounds_that_are_large_but_can_be_scaled_to():
+    for space in (gym.spaces.Box(-MAX / 4, MAX / 4, (2,)), gym.spaces.Box(np.float32([1, 0]), np.float32([1, 1]))):
+        config_for(OneAgent, space=space).validate()
+        env_actions = make_codec(space).to_env(np.float32([[-1, -1], [1, 1]]))
+        np.testing.assert_array_equal(env_actions, [space.low, space.high])
+
+
+class Unbounded(ParallelEnv):
+    """A PettingZoo game of two agents with unbounded actions, of unlike shapes."""
+
+    metadata = {"name": "unbounded"}
+
+    def __init__(self, render_mode=None):
+        self.possible_agents, self.render_mode, self.taken = ["a", "b"], render_mode, []
+
+    def observation_space(self, agent):
+        return gym.spaces.Box(-1, 1, (2,))
+
+    def action_space(self, agent):
+        return gym.spaces.Box(-np.inf, np.inf, (1 if agent == "a" else 3,))
+
+    def reset(self, seed=None, options=None):
+        self.time, self.agents = 0, ["a", "b"]
+        return {agent: np.zeros(2, np.float32) for agent in "ab"}, {"a": {}, "b": {}}
+
+    def step(self, actions):
+        self.time += 1
+        self.taken.append(dict(actions))  # PettingZoo's converters use theirs again
+        end = dict.fromkeys("ab", self.time == 5)
+        self.agents = [] if self.time == 5 else self.agents
+        return {agent: np.zeros(2, np.float32) for agent in "ab"}, {"a": 0.0, "b": 0.0}, end, end, {"a": {}, "b": {}}
+
+
+def test_the_advice_for_unbounded_actions_works_for_several_agents():
+    with pytest.raises(
+        ValueError, match=r"Agent 'a': .*unbounded.*SuperSuit's `action_lambda_v1\(env, lambda action, space: ac"
+    ):
+        config_for(Unbounded).validate()
+    advice = {
+        "change_action_fn": lambda action, space: action,
+        "change_space_fn": lambda space: gym.spaces.Box(-1, 1, space.shape),
+    }
+    runner = make_runner(Unbounded, {"wrappers": [["action_lambda_v1", advice]]})
+    rows = runner.sample(num_timesteps=4, random_actions=True)[0].columns["actions"]
+    env = runner.env.envs[0].unwrapped.env.unwrapped
+    taken = np.array([np.concatenate([actions["a"], actions["b"]]) for actions in env.taken])
+    assert taken.shape == (4, 4) and np.abs(taken).max() <= 1
+    np.testing.assert_allclose(taken, rows, atol=1e-6)
+    runner.stop()
+
+
+def test_agents_that_differ_in_type_only_are_refused():
+    class Twins(LedgerEnv):
+        def __init__(self, config):
+            super().__init__({"script": TIME_LIMIT})
+            self.possible_agents = config["agents"]
+            self.observation_spaces = {agent: gym.spaces.Box(-1, 1, (2,)) for agent in self.possible_agents}
+            self.action_spaces = {agent: gym.spaces.Discrete(2) for agent in self.possible_agents}
+
+    config = config_for(Twins, agents=[1, "1"]).multi_agent(policies={"x", "y"}, policy_mapping_fn={1: "x", "1": "y"})
+    with pytest.raises(
+        ValueError, match=r"Agents (1 \(int\) and '1' \(str\)|'1' \(str\) and 1 \(int\)) have the same text '1'"
+    ):
+        config.validate()
+    config_for(Twins, agents=[1, "2", ("a", 1)]).validate()
+    config = config_for(Twins, agents=[1, "2"]).multi_agent(policies={"x"}, policy_mapping_fn={"1": "x", 3: "x"})
+    with pytest.raises(ValueError, match=r"maps agents \['1', 3\] that env .* leaves out \[1, '2'\]"):
+        config.validate()
+
+
+BOX, CHOICE, OTHER = gym.spaces.Box, gym.spaces.Discrete(4), gym.spaces.Box(-1, 1, (2,))
+
+
+@pytest.mark.parametrize(
+    ("observed", "acts", "part"),
+    [
+        ({"action_mask": BOX(0, 1, (4,)), "obs": OTHER}, CHOICE, "action_mask"),
+        ({"action_mask": BOX(0, 1, (2, 2)), "obs": OTHER}, CHOICE, "action_mask"),
+        ({"obs": gym.spaces.Dict(valid_avail_actions_mask=BOX(0, 1, (9,)))}, CHOICE, "obs.valid_avail_actions_mask"),
+        ({"avail_actions": gym.spaces.MultiBinary(4), "obs": OTHER}, CHOICE, "avail_actions"),
+        ({"legal_moves": gym.spaces.MultiDiscrete([2] * 4), "obs": OTHER}, CHOICE, "legal_moves"),
+        ({"mask": gym.spaces.Tuple([BOX(0, 1, (2,)), BOX(0, 1, (3,))])}, gym.spaces.MultiDiscrete([2, 3]), "mask"),
+        # A feature of another width, features with such words in their names, and continuous actions, which no mask fits.
+        ({"mask": BOX(0, 1, (3,)), "obs": OTHER}, CHOICE, None),
+        ({"last_valid_action": BOX(0, 1, (4,)), "landmask": BOX(0, 1, (4,))}, CHOICE, None),
+        ({"action_mask": BOX(0, 1, (2,)), "obs": OTHER}, BOX(-1, 1, (2,)), None),
+    ],
+)
+def test_action_masks_are_not_taken_for_features(observed, acts, part):
+    class Masked(LedgerEnv):
+        def __init__(self, config):
+            super().__init__({"script": TIME_LIMIT})
+            self.observation_spaces = {**self.observation_spaces, "b": gym.spaces.Dict(observed)}
+            self.action_spaces = {**self.action_spaces, "b": acts}
+
+    if part is None:
+        config_for(Masked).validate()
+        return
+    with pytest.raises(ValueError, match=rf"Agent 'b': observation\.{re.escape(part)} looks like an action mask.*does nothing"):
+        config_for(Masked).validate()
+
+
+def test_another_name_for_the_mask_is_refused():
+    with pytest.raises(ValueError, match=r"`action_mask_key`='legal' is not allowed.*masks are not supported yet"):
+        config_for().environment(action_mask_key="legal").validate()
 
 
 def test_softmax_heads_need_unit_boxes():

@@ -2,17 +2,22 @@
 
 import functools
 import json
+import re
+import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import tree
-from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from torch import nn
 from zoo_env import GAMES, WIDTHS, ZOO, Zoo, module_of
 
@@ -22,7 +27,7 @@ from rllib_maddpg.cli import main
 from rllib_maddpg.deploy.check import check_actor
 from rllib_maddpg.deploy.export import export_actors
 from rllib_maddpg.deploy.formats import FORMATS, describe_network, to_onnx, to_safetensors
-from rllib_maddpg.deploy.maddpg_actors import ACTIVATIONS, load_actors
+from rllib_maddpg.deploy.maddpg_actors import ACTIVATIONS, file_hash, load_actors, manifest_hash
 from rllib_maddpg.deploy.program import ActorProgram
 from rllib_maddpg.deploy.spaces import describe_action, describe_observation
 from rllib_maddpg.evaluation import restored_runner
@@ -72,7 +77,7 @@ class OwnForward(MADDPGTorchRLModule):
 
 def save(config, folder, gain=1.0):
     """A checkpoint of fresh networks whose weights are made larger, as training does, so that actions differ."""
-    algo = config.debugging(seed=5).build_algo()
+    algo = config.debugging(seed=11).build_algo()
     for module in algo.learner_group._learner.module.values():
         parameters = list(module.unwrapped().actor.parameters())
         with torch.no_grad():
@@ -81,6 +86,14 @@ def save(config, folder, gain=1.0):
     algo.save_to_path(str(folder))
     algo.stop()
     return folder
+
+
+def seal(folder):
+    """Hashes for what lies there now."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] = {e["file"]: file_hash(folder / e["file"]) for e in manifest["agents"].values()}
+    manifest["sha256"] = manifest_hash(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def config_of(game, head="tanh", **model_config):
@@ -122,7 +135,7 @@ def play(game, path):
     activation = "tanh" if game == "simplex" else "relu"
     save(config_of(game, head, fcnet_activation=activation), path, gain=10.0)
     runner = restored_runner(path)
-    assert runner._is_fast() == (game == "simplex")
+    assert runner._is_fast()
     runner.sample(num_timesteps=STEPS, explore=False)
     env = runner.env.envs[0].unwrapped
     seen, done = env.seen[:STEPS], env.done[:STEPS]
@@ -193,9 +206,10 @@ def test_the_manifest_says_what_lies_there(played, exported):
     }
     assert agents["box"]["network"] == {"activation": "relu", "widths": [4, 16, 16, 3]}
     assert agents["choice"]["action"] == {"kind": "Discrete", "shape": [], "dtype": "int64", "choices": [4], "start": [3]}
-    # -1 counts from the end, so that it has the last column.
-    assert agents["choice"]["observation"][0]["columns"] == [[0, 1, 2, 3, -1]]
-    assert [part["name"] for part in agents["nested"]["observation"]] == ["observation.a", "observation.b.0", "observation.b.1"]
+    assert agents["choice"]["observation"][0]["columns"] == [[-1, 0, 1, 2, 3]]
+    assert agents["grid"]["observation"][0]["columns"] == [[1, 2], [-1, 0, 1], [0], [5, 6]]
+    # Not sorted: in the order of the space.
+    assert [part["name"] for part in agents["nested"]["observation"]] == ["observation.b.0", "observation.b.1", "observation.a"]
     assert agents["multi"]["action"]["dtype"] == "int32"
 
 
@@ -230,7 +244,7 @@ def test_the_onnx_model_stands_for_itself(exported):
     for size in (1, 2, 7):
         assert session.run(["action"], {"observation": np.ones((size, 2), np.int64)})[0].shape == (size, 2)
     nested = onnxruntime.InferenceSession(str(folder / "nested.onnx"))
-    assert [i.name for i in nested.get_inputs()] == ["observation.a", "observation.b.0", "observation.b.1"]
+    assert [i.name for i in nested.get_inputs()] == ["observation.b.0", "observation.b.1", "observation.a"]
 
 
 @pytest.mark.parametrize("activation", TORCH_ACTIVATIONS)
@@ -242,8 +256,8 @@ def test_numpy_has_every_activation(tmp_path, activation):
     entry["network"] = describe_network(program)
     assert entry["network"]["activation"] in ACTIVATIONS
     (tmp_path / "a.safetensors").write_bytes(to_safetensors(program))
-    manifest = {"schema": 1, "format": "safetensors", "agents": {"a": entry}}
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema": 2, "format": "safetensors", "agents": {"a": entry}}))
+    seal(tmp_path)
     x = 3.0 * np.random.default_rng(0).standard_normal((1000, 5)).astype(np.float32)
     with torch.no_grad():
         expected = torch.tanh(program.actor(torch.from_numpy(x))).numpy()
@@ -318,13 +332,14 @@ def test_the_check_finds_a_wrong_weight(pendulum, tmp_path):
     runner = restored_runner(pendulum)
     module, space = runner.module["agent_0"].unwrapped(), runner.env.envs[0].unwrapped.get_observation_space("agent_0")
     runner.stop()
-    assert check_actor(load_actors(folder)["agent_0"], module, space) < 1e-5
+    assert check_actor(load_actors(folder), "agent_0", module, space) < 1e-5
     file = folder / "agent_0.safetensors"
     weights = load_file(file)
     weights["2.bias"] = weights["2.bias"] + np.float32(1e-4)
     save_file(weights, file)
+    seal(folder)
     with pytest.raises(ValueError, match=r"differs from its RLModule by 0.0001 \(allowed: 1\.\de-05\)"):
-        check_actor(load_actors(folder)["agent_0"], module, space)
+        check_actor(load_actors(folder), "agent_0", module, space)
 
 
 def test_an_observation_that_does_not_fit_is_named(exported, tmp_path):
@@ -339,16 +354,128 @@ def test_an_observation_that_does_not_fit_is_named(exported, tmp_path):
         ("choice", 4, r"whole numbers from \[-1\] to \[3\]|whole numbers from -1 to 3"),
         ("choice", 1.5, "whole numbers"),
         ("multi", [1, 3], r"whole numbers from \[0, 0\] to \[1, 2\]"),
+        ("grid", [[1, -2], [0, 5]], r"whole numbers from \[\[1, -1\], \[0, 5\]\] to \[\[2, 1\], \[0, 6\]\]"),
+        ("box", ["1", "2", "3", "4"], "not an array of numbers"),
+        ("box", [None] * 4, "not an array of numbers"),
         ("nested", {"a": [1, 2]}, r"observation\.b\.0 is missing"),
     ):
         with pytest.raises(ValueError, match=message):
             actors[agent](observation)
     with pytest.raises(ValueError, match=r"has shape \[4\], not \[batch, 4\]"):
         actors["box"].batch([1, 2, 3, 4])
-    with pytest.raises(ValueError, match=r"batches of \[2, 1, 2\]"):
+    with pytest.raises(ValueError, match=r"batches of \[1, 2, 2\]"):
         actors["nested"].batch({"a": np.zeros((2, 2)), "b": (np.zeros(1), np.zeros((2, 4)))})
     with pytest.raises(ValueError, match=r"has no manifest\.json"):
         load_actors(tmp_path)
+
+
+@pytest.fixture
+def copied(exported, tmp_path):
+    """A copy of an export, to damage."""
+    return Path(shutil.copytree(exported("zoo", "safetensors").folder, tmp_path / "copy"))
+
+
+def test_no_damaged_file_is_loaded(copied):
+    rng = np.random.default_rng(0)
+    files = [copied / "manifest.json", *sorted(copied.glob("*.safetensors"))]
+    assert len(files) == 1 + len(ZOO)
+    for file in files:
+        content = file.read_bytes()
+        for bit in rng.integers(0, 8 * len(content), 10):
+            damaged = bytearray(content)
+            damaged[bit // 8] ^= 1 << (bit % 8)
+            file.write_bytes(damaged)
+            if file.name != "manifest.json":
+                with pytest.raises(ValueError, match=rf"{re.escape(file.name)} is damaged"):
+                    load_actors(copied)
+                continue
+            try:  # white space that another has replaced says the same
+                same = json.loads(bytes(damaged)) == json.loads(content)
+            except ValueError:
+                same = False
+            if not same:
+                with pytest.raises(ValueError, match=r"is damaged|has no manifest.json that can be read|not of this version"):
+                    load_actors(copied)
+        file.write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match=r"is damaged|has no manifest.json that can be read"):
+            load_actors(copied)
+        file.unlink()
+        with pytest.raises(ValueError, match=rf"{re.escape(file.name)} (cannot be read|that can be read)"):
+            load_actors(copied)
+        file.write_bytes(content)
+    assert set(load_actors(copied)) == set(ZOO)
+
+
+def test_an_export_of_an_earlier_version_is_loaded_with_a_warning(copied):
+    """Without hashes and ids, and with the columns that its networks have learnt from."""
+    new = load_actors(copied)
+    manifest = json.loads((copied / "manifest.json").read_text())
+    choice = manifest["agents"]["choice"]["observation"][0]
+    choice["columns"] = [[0, 1, 2, 3, -1]]
+    for entry in manifest["agents"].values():
+        del entry["id"]
+    old = {key: value for key, value in manifest.items() if key not in ("files", "sha256")} | {"schema": 1}
+    (copied / "manifest.json").write_text(json.dumps(old))
+    with pytest.warns(UserWarning, match=r"manifest.json was written by an older version, without hashes.*Export"):
+        actors = load_actors(copied)
+    assert actors.act({"box": np.ones(4)})["box"].tolist() == new.act({"box": np.ones(4)})["box"].tolist()
+    # Value 0 had the first column then, as -1 has now.
+    assert [actors["choice"](value) for value in (0, 1, 2, 3, -1)] == [new["choice"](value) for value in (-1, 0, 1, 2, 3)]
+
+
+class Numbered(MultiAgentEnv):
+    """Agents with ids that are no text."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.possible_agents = self.agents = [np.int64(0), 10, 9, ("drone", 1)]
+        self.observation_spaces = {agent: Box(-1, 1, (2,)) for agent in self.agents}
+        self.action_spaces = {agent: Box(-1, 1, (1,)) for agent in self.agents}
+
+    def reset(self, *, seed=None, options=None):
+        return {agent: np.zeros(2, np.float32) for agent in self.agents}, {}
+
+    def step(self, actions):
+        return self.reset()[0], dict.fromkeys(self.agents, 0.0), {"__all__": False}, {"__all__": False}, {}
+
+
+def test_actors_know_the_ids_of_the_env(ray_session, tmp_path):
+    path = save(MADDPGConfig().environment(Numbered), tmp_path / "checkpoint", gain=10.0)
+    folder = export_actors(path, "safetensors", tmp_path / "out").folder
+    actors = load_actors(folder)
+    observations = {agent: np.full(2, i / 4, np.float32) for i, agent in enumerate(Numbered({}).agents)}
+    actions = actors.act(observations)
+    assert list(actions) == list(observations)
+    assert list(actors) == ["('drone', 1)", 0, 10, 9] and len({float(a[0]) for a in actions.values()}) == 4
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert {name: entry["id"] for name, entry in manifest["agents"].items()} == {
+        "('drone', 1)": "('drone', 1)",
+        "0": 0,
+        "10": 10,
+        "9": 9,
+    }
+    # As text, too, which is all that JSON and HTTP have for keys.
+    for agent, observation in observations.items():
+        assert actors[str(agent)](observation).tolist() == actions[agent].tolist()
+    with pytest.raises(ValueError, match=r"There is no agent 1\. There are: \[.*10, 9\]"):
+        actors.act({1: np.zeros(2)})
+
+
+def test_parts_with_one_name_are_told_apart():
+    box = Box(-1, 1, (2,))
+    space = Dict([("a.b", box), ("a", Dict(b=box)), (1, box), ("1", box)])
+    described = describe_observation(space, "a")
+    assert [part["name"] for part in described] == ["observation.a.b", "observation.a.b-2", "observation.1", "observation.1-2"]
+    assert [part["path"] for part in described] == [["a.b"], ["a", "b"], [1], ["1"]]
+    with pytest.raises(ValueError, match=r"Agent 'a': the key \(1, 2\) of its observation cannot be written"):
+        describe_observation(Dict([((1, 2), box)]), "a")
+
+
+def test_flattening_of_the_users_is_exported_where_it_is_the_same(ray_session, tmp_path):
+    config = config_of("simplex", "softmax")
+    config.env_runners(env_to_module_connector=lambda env, spaces, device: FlattenObservations(multi_agent=True))
+    path = save(config, tmp_path / "checkpoint")
+    assert set(load_actors(export_actors(path, "safetensors", tmp_path / "out").folder)) == {"a", "b", "c"}
 
 
 def test_bad_requests_are_refused(pendulum, tmp_path, monkeypatch):

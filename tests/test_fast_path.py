@@ -11,6 +11,7 @@ from ledger_env import ALL_TERMINATE, LATE_JOINER, LEDGERS, MIXED_END, TIME_LIMI
 from pettingzoo import ParallelEnv
 from pettingzoo.utils import BaseParallelWrapper
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
@@ -35,13 +36,29 @@ class SquareActs(LedgerEnv):
         self.action_spaces["a"] = gym.spaces.Box(np.float64([[-2, 0], [1, 1]]), np.float64([[6, 1], [2, 9]]), dtype=np.float64)
 
 
+class Nested(LedgerEnv):
+    """Agents a and c observe no vectors; their first column is still the number of the env."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        box, clock = gym.spaces.Box(-1e6, 1e6, (2, 2), np.float32), gym.spaces.Discrete(8, start=-1)
+        self.observation_spaces["a"] = gym.spaces.Dict([("z", box), ("a", clock)])
+        numbers = gym.spaces.MultiDiscrete([[8, 2]], start=[[0, 7]])
+        self.observation_spaces["c"] = gym.spaces.Tuple([gym.spaces.Box(-1e6, 1e6, (6,)), numbers])
+
+    def _obs(self, agent):
+        obs, time = super()._obs(agent), self.time % 7
+        nested = {"a": {"z": obs.reshape(-1, 2), "a": time - 1}, "c": (list(map(float, obs)), [[time, 7 + time % 2]])}
+        return nested.get(agent, obs)
+
+
 class ZooLedger(ParallelEnv):
     """The same games as a PettingZoo env."""
 
     metadata = {"name": "ledger"}
 
     def __init__(self, config):
-        self.game = LedgerEnv(config)
+        self.game = (Nested if config.get("nested") else LedgerEnv)(config)
         self.possible_agents = self.game.possible_agents
 
     def observation_space(self, agent):
@@ -95,6 +112,9 @@ GAMES = {
     "no_last_obs": (LedgerEnv, {"script": MIXED_END, "style": "no_last_obs"}, 2, {}, None),
     "matrix_action": (SquareActs, {"script": TIME_LIMIT}, 2, {}, None),
     "simplex": (Simplex, {"script": LATE_JOINER}, 2, {}, None),
+    "nested": (Nested, {"script": MIXED_END}, 3, {}, None),
+    "nested_late_joiner": (Nested, {"script": LATE_JOINER}, 2, {}, None),
+    "zoo_nested": (ZooLedger, {"script": MIXED_END, "nested": True}, 2, {}, None),
 }
 
 
@@ -341,15 +361,6 @@ class Idle(ConnectorV2):
         return batch
 
 
-class MatrixObs(LedgerEnv):
-    def __init__(self, config):
-        super().__init__(config)
-        self.observation_spaces["a"] = gym.spaces.Box(-1e6, 1e6, (2, 2), np.float32)
-
-    def _obs(self, agent):
-        return super()._obs(agent).reshape((2, 2) if agent == "a" else -1)
-
-
 REASONS = {
     "Idle": lambda c: c.env_runners(env_to_module_connector=lambda env, spaces, device: Idle()),
     "connector Idle is in use": lambda c: c.env_runners(module_to_env_connector=lambda env, spaces: [Idle()]),
@@ -359,7 +370,9 @@ REASONS = {
     "OwnForward overrides `_forward_exploration`": lambda c: c.rl_module(rl_module_spec=RLModuleSpec(module_class=OwnForward)),
     "OwnStep overrides `_try_env_step`": lambda c: c.env_runners(env_runner_cls=OwnStep),
     "`env_runner_fast_path` is False": lambda c: c.env_runners(env_runner_fast_path=False),
-    "FlattenObservations": lambda c: c.environment(MatrixObs),
+    "connector FlattenObservations is in use": lambda c: c.env_runners(
+        env_to_module_connector=lambda env, spaces, device: FlattenObservations(multi_agent=True)
+    ),
 }
 
 

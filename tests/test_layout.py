@@ -1,5 +1,7 @@
 """Order and slices of joint rows, on spaces whose sizes all differ."""
 
+import json
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -48,3 +50,32 @@ def test_another_layout_is_told_by_its_first_agent():
     make().check_same(make().description(), "It")
     with pytest.raises(ValueError, match=r"It belongs to another environment or layout: agent 'b' is .*'obs_dim': 4"):
         make().check_same(make(obs={**OBS, "b": 4}).description(), "It")
+
+
+def observing(space):
+    """Like `make()`, but agent b's vector is made of a space."""
+    boxes = {a: gym.spaces.Box(-1, 1, (n,)) for a, n in OBS.items()}
+    return JointLayout(boxes, ACTIONS, str, observed={**boxes, "b": space})
+
+
+def without_observations(description):
+    """As earlier versions have written it."""
+    agents = [{key: value for key, value in agent.items() if key != "observes"} for agent in description["agents"]]
+    return {"agents": agents}
+
+
+def test_vectors_of_equal_width_may_stand_for_other_observations():
+    choice, numbers = gym.spaces.Discrete(3), gym.spaces.Box(-1, 1, (3,))
+    observing(choice).check_same(json.loads(json.dumps(observing(choice).description())), "It")
+    observing(numbers).check_same(make().description(), "It")  # with other bounds it is still the same vector
+    for mine, theirs in ((choice, numbers), (numbers, choice), (choice, gym.spaces.Discrete(3, start=1))):
+        with pytest.raises(ValueError, match=r"It belongs to another environment or layout: agent 'b' is .*Discrete\(3"):
+            observing(mine).check_same(observing(theirs).description(), "It")
+
+
+def test_columns_that_earlier_versions_had_elsewhere():
+    same = gym.spaces.Tuple([gym.spaces.Discrete(2), gym.spaces.Box(-1, 1, (1, 1))])
+    observing(same).check_same(without_observations(observing(same).description()), "It")
+    moved = gym.spaces.Discrete(3, start=-1)
+    with pytest.raises(ValueError, match=r"It was made by a version .* agent 'b', Discrete\(3, start=-1\), into other columns"):
+        observing(moved).check_same(without_observations(observing(moved).description()), "It")

@@ -12,6 +12,7 @@ ZOO = {
     "box": (Box(-INF, INF, (4,), np.float32), LONG_BOX),
     "wide": (Box(-INF, INF, (2, 3), np.float64), Box(-0.25, 0.75, (2, 2), np.float64)),
     "choice": (Discrete(5, start=-1), Discrete(4, start=3)),
+    "grid": (MultiDiscrete([[2, 3], [1, 2]], start=[[1, -1], [0, 5]]), Discrete(3)),
     "multi": (MultiDiscrete([2, 3]), MultiDiscrete([3, 2], dtype=np.int32)),
     "nested": (Dict(b=Tuple([Discrete(3), MultiBinary(4)]), a=Box(-INF, INF, (2,), np.float32)), Discrete(2)),
     # Names that are no file names, and one module for both.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -11,11 +11,11 @@ import numpy as np
 import torch
 import tree
 from ray.rllib.core.columns import Columns
-from ray.rllib.utils.numpy import flatten_inputs_to_1d_tensor
 from ray.rllib.utils.spaces.space_utils import batch as batch_items
-from ray.rllib.utils.spaces.space_utils import get_base_struct_from_space, unsquash_action
+from ray.rllib.utils.spaces.space_utils import unsquash_action
 
-from rllib_maddpg.deploy.maddpg_actors import Actor
+from rllib_maddpg.deploy.maddpg_actors import Actors
+from rllib_maddpg.observations import Flattener
 from rllib_maddpg.rl_module import HEAD_OUTPUT, MADDPGTorchRLModule
 
 NUM_OBSERVATIONS = 1000
@@ -27,16 +27,15 @@ _ROUNDING = 16.0
 
 
 class Reference:
-    """What the env runner would do for one agent: RLlib's own flattening and scaling around the RLModule."""
+    """What the env runner would do for one agent: its flattening and RLlib's scaling around the RLModule."""
 
     def __init__(self, module: MADDPGTorchRLModule, observation_space: gym.Space):
         self.module, self.codec = module, module.codec
-        self._space = get_base_struct_from_space(observation_space)
+        self._flatten = Flattener(observation_space, module.module_id)
 
     def __call__(self, observations: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
         """B observations of the env -> its actions `[B, ...]` and the actor's output `[B, dim]`."""
-        vectors = [flatten_inputs_to_1d_tensor(obs, self._space, batch_axis=False) for obs in observations]
-        batch = {Columns.OBS: torch.from_numpy(np.stack(vectors))}
+        batch = {Columns.OBS: torch.from_numpy(np.stack([self._flatten(obs) for obs in observations]))}
         output = self.module.forward_exploration(batch)[HEAD_OUTPUT].numpy()
         actions = self.module.forward_inference(batch)[Columns.ACTIONS].numpy()
         return np.stack([unsquash_action(action, self.codec.space) for action in actions]), output
@@ -58,7 +57,9 @@ class Reference:
         return np.abs(actions.astype(np.float64) - expected).reshape(rows, -1).max(-1) / unit
 
 
-def check_actor(actor: Actor, module: MADDPGTorchRLModule, observation_space: gym.Space, seed: int = 0) -> float:
+def check_actor(
+    actors: Actors, agent: Hashable, module: MADDPGTorchRLModule, observation_space: gym.Space, seed: int = 0
+) -> float:
     """The largest difference between an exported actor and its RLModule.
 
     Both compute in float32, and on large observations rounding alone makes more than the tolerance: torch itself differs by as
@@ -66,7 +67,8 @@ def check_actor(actor: Actor, module: MADDPGTorchRLModule, observation_space: gy
     that is allowed, too.
 
     Args:
-        actor: As loaded from its file.
+        actors: As loaded from their files.
+        agent: Id of the one that is checked, as the env gives it.
         module: Of the same agent.
         observation_space: What the agent observes.
         seed: Of the observations.
@@ -85,13 +87,13 @@ def check_actor(actor: Actor, module: MADDPGTorchRLModule, observation_space: gy
         else:
             rounding = reference.differences(moved_actions, expected, output).max()
         allowed = TOLERANCE + _ROUNDING * rounding
-        actions = actor.batch(batch_items(observations))
-        one = actor(observations[0])
+        actions = actors[agent].batch(batch_items(observations))
+        one = actors.act({agent: observations[0]})[agent]
         found = reference.differences(actions, expected, output).max()
         found = max(found, reference.differences(one[None], expected[:1], output[:1]).max())
         if not found <= allowed:
             raise ValueError(
-                f"Agent {actor.agent!r}: the exported actor differs from its RLModule by {found:.2g} (allowed: {allowed:.2g}). "
+                f"Agent {agent!r}: the exported actor differs from its RLModule by {found:.2g} (allowed: {allowed:.2g}). "
                 "Its `build_actor` makes a network that cannot be traced, such as one whose steps depend on its input."
             )
         largest = max(largest, float(found))

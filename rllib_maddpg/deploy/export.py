@@ -6,16 +6,18 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 
 from rllib_maddpg.deploy import maddpg_actors
 from rllib_maddpg.deploy.check import NUM_OBSERVATIONS, TOLERANCE, check_actor
 from rllib_maddpg.deploy.formats import FORMATS, Format, describe_network
-from rllib_maddpg.deploy.maddpg_actors import MANIFEST, SCHEMA, load_actors
+from rllib_maddpg.deploy.maddpg_actors import MANIFEST, SCHEMA, file_hash, load_actors, manifest_hash
 from rllib_maddpg.deploy.program import ActorProgram
 from rllib_maddpg.deploy.spaces import describe_action, describe_observation
 from rllib_maddpg.envs import resolve_env
@@ -23,8 +25,10 @@ from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.envs.sources import ModuleSource
 from rllib_maddpg.evaluation import restored_runner
 from rllib_maddpg.fast_path import DEFAULT_CONNECTORS
+from rllib_maddpg.flatten_connector import FlattenAgentObservations
 from rllib_maddpg.layout import AgentSlot
 from rllib_maddpg.noise_connector import AddExplorationNoise
+from rllib_maddpg.observations import differs_from_rllib
 from rllib_maddpg.rl_module import MADDPGTorchRLModule
 from rllib_maddpg.run_folder import find_checkpoint, versions
 
@@ -104,7 +108,13 @@ def _write(folder: Path, runner: Any, name: str, fmt: Format, checkpoint: Path) 
             contents[slot.module] = _encode(fmt, program, slot)
         file = files[str(slot.agent)]
         (folder / file).write_bytes(contents[slot.module])
-        entry = {"file": file, "module": str(slot.module), "observation": program.inputs, "action": describe_action(slot.codec)}
+        entry = {
+            "id": _json_id(slot.agent),
+            "file": file,
+            "module": str(slot.module),
+            "observation": program.inputs,
+            "action": describe_action(slot.codec),
+        }
         if name == "safetensors":
             entry["network"] = describe_network(program)
         agents[str(slot.agent)] = entry
@@ -115,18 +125,29 @@ def _write(folder: Path, runner: Any, name: str, fmt: Format, checkpoint: Path) 
         "checkpoint": str(checkpoint),
         "versions": versions(),
         "agents": agents,
+        "files": {entry["file"]: file_hash(folder / entry["file"]) for entry in agents.values()},
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    _write_manifest(folder, manifest)
     shutil.copy(maddpg_actors.__file__, folder / "maddpg_actors.py")
     # As whoever uses them will load them, from the files.
     actors = load_actors(folder)
     largest = {}
     for slot in runner.layout.slots:
         module, space = runner.module[slot.module].unwrapped(), env.get_observation_space(slot.agent)
-        largest[str(slot.agent)] = check_actor(actors[str(slot.agent)], module, space)
+        largest[str(slot.agent)] = check_actor(actors, slot.agent, module, space)
     manifest["check"] = {"observations": NUM_OBSERVATIONS, "tolerance": TOLERANCE, "largest_difference": largest}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    _write_manifest(folder, manifest)
     return manifest
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    manifest["sha256"] = manifest_hash(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _json_id(agent: Hashable) -> int | str:
+    """An agent's id as JSON has it: whole numbers stay numbers, all else is text."""
+    return int(agent) if isinstance(agent, (int, np.integer)) and not isinstance(agent, bool) else str(agent)
 
 
 def _check_connectors(runner: Any) -> None:
@@ -136,12 +157,18 @@ def _check_connectors(runner: Any) -> None:
         ValueError: Naming the connector that does something else.
     """
     for piece in (*runner._env_to_module.connectors, *runner._module_to_env.connectors):
-        flattens = isinstance(piece, FlattenObservations) and not (piece._keys_to_remove or piece._agent_ids)
-        if type(piece) not in (*DEFAULT_CONNECTORS, AddExplorationNoise) and not flattens:
+        if type(piece) not in (*DEFAULT_CONNECTORS, AddExplorationNoise, FlattenAgentObservations) and not _is_the_same(piece):
             raise ValueError(
                 f"Connector {type(piece).__name__} changes what goes into or comes out of the actors, and cannot be exported "
                 "with them. Do its work in the env (a wrapper), or in the network (`build_actor`), and train so."
             )
+
+
+def _is_the_same(piece: Any) -> bool:
+    """Whether a connector is RLlib's that flattens, and does it as `FlattenAgentObservations` would."""
+    if not isinstance(piece, FlattenObservations) or piece._keys_to_remove or piece._agent_ids:
+        return False
+    return not any(map(differs_from_rllib, piece.input_observation_space.spaces.values()))
 
 
 def _program(runner: Any, slot: AgentSlot, space: Any) -> ActorProgram:
@@ -155,7 +182,7 @@ def _program(runner: Any, slot: AgentSlot, space: Any) -> ActorProgram:
                 "network of `build_actor` is. Do its work there."
             )
     module.eval().cpu()  # whatever the network draws in training, it plays without
-    return ActorProgram(module.actor, describe_observation(space, str(slot.agent)), slot.codec).eval()
+    return ActorProgram(module.actor, describe_observation(space, slot.agent), slot.codec).eval()
 
 
 def _encode(fmt: Format, program: ActorProgram, slot: AgentSlot) -> bytes:

@@ -10,17 +10,19 @@ the format asks for; neither Ray nor Gymnasium nor rllib-maddpg.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 MANIFEST = "manifest.json"
-SCHEMA = 1
+SCHEMA = 2
+_WITHOUT_HASHES = 1
 
 # From the inputs of a network, `[B, ...]` each, to actions `[B, ...]`.
 Forward = Callable[[Sequence[np.ndarray]], np.ndarray]
@@ -30,21 +32,56 @@ def load_actors(folder: str | Path) -> Actors:
     """The actors of a folder that `rllib-maddpg export` has written.
 
     Raises:
-        ValueError: If it is no such folder, or of another version of this file.
+        ValueError: If it is no such folder, of another version of this file, or if a file has another content than the export
+            has written; before any of them is loaded.
         ImportError: If the package that runs the format is not installed.
     """
     folder = Path(folder)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} has no {MANIFEST} that can be read ({error}). Give a folder of exported actors.") from error
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if schema == _WITHOUT_HASHES:
+        warnings.warn(
+            f"{folder / MANIFEST} was written by an older version, without hashes, so nobody can tell whether the files beside "
+            "it are whole. Export the checkpoint again.",
+            stacklevel=2,
+        )
+    elif schema == SCHEMA:
+        _check_hashes(folder, manifest)
+    else:
         raise ValueError(f"{folder / MANIFEST} is not of this version. Use the maddpg_actors.py that lies beside it.")
     return Actors(folder, manifest)
 
 
+def manifest_hash(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest without the hash itself, however it is laid out in its file."""
+    plain = json.loads(json.dumps({key: value for key, value in manifest.items() if key != "sha256"}))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file's content."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _check_hashes(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Nothing is loaded that is not what the export has written."""
+    again = "Copy the folder again, or export the checkpoint again."
+    if manifest.get("sha256") != manifest_hash(manifest):
+        raise ValueError(f"{folder / MANIFEST} is damaged: its content does not have the hash that it names. {again}")
+    for name, expected in manifest["files"].items():
+        try:
+            found = file_hash(folder / name)
+        except OSError as error:
+            raise ValueError(f"{folder / name} cannot be read ({error}), but {MANIFEST} names it. {again}") from error
+        if found != expected:
+            raise ValueError(f"{folder / name} is damaged: its content does not have the hash that {MANIFEST} names. {again}")
+
+
 class Actors(Mapping):
-    """All actors of a game by agent id.
+    """All actors of a game by agent id: as the env has it, or its text.
 
     Attributes:
         manifest: The content of manifest.json.
@@ -53,34 +90,43 @@ class Actors(Mapping):
     def __init__(self, folder: Path, manifest: dict[str, Any]):
         self.manifest = manifest
         load = _FORMATS[manifest["format"]]
+        # By text, because no two ids have the same, and neither JSON nor HTTP has every type of id.
         self._actors = {
-            agent: Actor(agent, entry, load(folder / entry["file"], entry)) for agent, entry in manifest["agents"].items()
+            name: Actor(entry.get("id", name), entry, load(folder / entry["file"], entry))
+            for name, entry in manifest["agents"].items()
         }
 
-    def __getitem__(self, agent: str) -> Actor:
-        return self._actors[agent]
+    def __getitem__(self, agent: Hashable) -> Actor:
+        return self._actors[str(agent)]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._actors)
+    def __iter__(self) -> Iterator[int | str]:
+        return (actor.agent for actor in self._actors.values())
 
     def __len__(self) -> int:
         return len(self._actors)
 
-    def act(self, observations: Mapping[str, Any]) -> dict[str, Any]:
-        """Agent -> observation of those who act now; gives agent -> action."""
-        return {agent: self._actors[agent](observation) for agent, observation in observations.items()}
+    def act(self, observations: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Agent -> observation of those who act now, as the env gives it; gives agent -> action.
+
+        Raises:
+            ValueError: For an agent that has no actor, or as `Actor`.
+        """
+        for agent in observations:
+            if agent not in self:
+                raise ValueError(f"There is no agent {agent!r}. There are: {list(self)}.")
+        return {agent: self[agent](observation) for agent, observation in observations.items()}
 
 
 class Actor:
     """One agent's decentralized policy.
 
     Attributes:
-        agent: Its id.
+        agent: Its id, a number if the env's is one, else text.
         inputs: Per part of the observation what it looks like; one part unless the agent observes a Dict or a Tuple.
         action: What its action looks like.
     """
 
-    def __init__(self, agent: str, entry: Mapping[str, Any], forward: Forward):
+    def __init__(self, agent: int | str, entry: Mapping[str, Any], forward: Forward):
         self.agent = agent
         self.inputs: list[dict[str, Any]] = entry["observation"]
         self.action: dict[str, Any] = entry["action"]
@@ -117,13 +163,17 @@ class Actor:
             raise ValueError(f"{name} is missing; the agent observes {[s['name'] for s in self.inputs]}.") from None
         try:
             array = np.asarray(observation)
-            numbers = array.astype(np.float64)
-        except (TypeError, ValueError):
-            raise ValueError(f"{name} is not an array of numbers.") from None
+        except ValueError:  # lists of unequal lengths
+            array = np.empty((), object)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{name} is not an array of numbers.")
         shape = tuple(spec["shape"])
+        if not front and array.size == math.prod(shape) == 1:
+            array = array.reshape(shape)  # one number is one number, however it is wrapped
         if array.ndim != len(front) + len(shape) or array.shape[len(front) :] != shape:
             wanted = ", ".join([*("batch" for _ in front), *map(str, shape)])
             raise ValueError(f"{name} has shape [{', '.join(map(str, array.shape))}], not [{wanted}].")
+        numbers = array.astype(np.float64)
         if not np.isfinite(numbers).all():
             raise ValueError(f"{name} has NaN or infinity in it.")
         if "choices" in spec:

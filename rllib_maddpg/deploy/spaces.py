@@ -8,12 +8,11 @@ import gymnasium as gym
 import numpy as np
 
 from rllib_maddpg.actions import ActionCodec, BoxCodec
+from rllib_maddpg.observations import Flattener, Part
 
-NAME = "observation"
 
-
-def describe_observation(space: gym.Space, agent: str) -> list[dict[str, Any]]:
-    """The inputs of an agent's actor, in the order in which RLlib's `FlattenObservations` lines them up.
+def describe_observation(space: gym.Space, agent: Any) -> list[dict[str, Any]]:
+    """The inputs of an agent's actor, in the order in which the env runners line them up.
 
     Args:
         space: What the agent observes.
@@ -21,41 +20,32 @@ def describe_observation(space: gym.Space, agent: str) -> list[dict[str, Any]]:
 
     Returns:
         Per input `name`, `path` (keys that lead to it in a nested observation), `kind`, `shape` and `dtype`. Discrete ones also
-        have `choices` (their numbers), `start`, and `columns`: per number the value that each column of its one-hot stands for.
+        have `choices` (how many values each of their numbers has), `start`, and `columns`: per number the value that each
+        column of its one-hot stands for.
 
     Raises:
-        ValueError: For a space that cannot be flattened.
+        ValueError: For a space that cannot be flattened, or whose keys JSON does not have.
     """
-    return [_describe_part(part, path, agent) for path, part in _parts(space, ())]
+    inputs: list[dict[str, Any]] = []
+    for part in Flattener(space, agent).parts:
+        for key in part.path:
+            if type(key) not in (str, int):
+                raise ValueError(
+                    f"Agent {agent!r}: the key {key!r} of its observation cannot be written into a manifest. Wrap the env so "
+                    "that keys are text or whole numbers."
+                )
+        inputs.append(_describe_part(part, [spec["name"] for spec in inputs]))
+    return inputs
 
 
-def _parts(space: gym.Space, path: tuple) -> list[tuple[tuple, gym.Space]]:
-    if isinstance(space, gym.spaces.Dict):
-        # Sorted, as RLlib flattens dicts.
-        return [leaf for key in sorted(space.spaces) for leaf in _parts(space[key], (*path, key))]
-    if isinstance(space, gym.spaces.Tuple):
-        return [leaf for i, part in enumerate(space.spaces) for leaf in _parts(part, (*path, i))]
-    return [(path, space)]
-
-
-def _describe_part(space: gym.Space, path: tuple, agent: str) -> dict[str, Any]:
-    name = ".".join([NAME, *map(str, path)])
-    part = {"name": name, "path": list(path), "kind": type(space).__name__, "shape": list(space.shape or ())}
-    if isinstance(space, gym.spaces.Box | gym.spaces.MultiBinary):
-        return {**part, "dtype": "float32"}
-    if isinstance(space, gym.spaces.Discrete):
-        n, start = int(space.n), int(space.start)
-        # RLlib's one-hot of a Discrete takes the value for the index, so that negative ones count from the end.
-        values = sorted(range(start, start + n), key=lambda value: value % n)
-        return {**part, "dtype": "int64", "choices": [n], "start": [start], "columns": [values]}
-    if isinstance(space, gym.spaces.MultiDiscrete) and len(space.shape) == 1:
-        choices = [int(n) for n in space.nvec]
-        columns = [list(range(n)) for n in choices]
-        return {**part, "dtype": "int64", "choices": choices, "start": [0] * len(choices), "columns": columns}
-    raise ValueError(
-        f"Agent {agent!r}: {part['name']} is a {space}, which cannot be exported. Wrap the env so that the agent observes Box, "
-        "Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these."
-    )
+def _describe_part(part: Part, taken: list[str]) -> dict[str, Any]:
+    name, number = part.name, 2
+    while name in taken:  # keys may have dots in them, or differ in type only
+        name, number = f"{part.name}-{number}", number + 1
+    spec = {"name": name, "path": list(part.path), "kind": part.kind, "shape": list(part.shape)}
+    if not part.chooses:
+        return {**spec, "dtype": "float32"}
+    return {**spec, "dtype": "int64", "choices": list(part.choices), "start": list(part.starts), "columns": part.columns}
 
 
 def describe_action(codec: ActionCodec) -> dict[str, Any]:
