@@ -234,7 +234,7 @@ class MADDPGConfig(AlgorithmConfig):
         if self.train_batch_size is not None:
             self.train_batch_size_per_learner = self.train_batch_size // (self.num_learners or 1)
         if self.env is not None:
-            resolve_agents(self, probe_env(self.env, self.env_config))
+            resolve_agents(self, probe_env(self.env, self.env_config, self.num_env_runners))
         # RLlib would warn that MADDPG "now" runs on the new API stack; it never ran on another.
         log_once(f"{self.algo_class.__name__}_on_new_api_stack")
         super().validate()
@@ -264,7 +264,7 @@ class MADDPGConfig(AlgorithmConfig):
         multi_spec = super().get_multi_rl_module_spec(env=env, spaces=spaces, inference_only=inference_only, **kwargs)
         action_spaces = dict((spaces or {}).get(INPUT_ENV_SINGLE_SPACES, (None, {}))[1] or {})
         if not action_spaces:
-            action_spaces = dict(probe_env(self.env, self.env_config).action_spaces)
+            action_spaces = dict(probe_env(self.env, self.env_config, self.num_env_runners).action_spaces)
         specs, module_of = multi_spec.rl_module_specs, partial(module_of_agent, self)
         obs_spaces = {agent: specs[module_of(agent)].observation_space for agent in action_spaces}
         layout = JointLayout(obs_spaces, action_spaces, module_of, self.actor_head)

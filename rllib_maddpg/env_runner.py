@@ -23,6 +23,7 @@ from rllib_maddpg.replay import JointRollout, rollout_from_episodes
 from rllib_maddpg.replay.remote import RemoteRollout
 from rllib_maddpg.sampling import JointSampler
 from rllib_maddpg.sampling_metrics import Tally
+from rllib_maddpg.stock_loop import SamplingError, StockLoop
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def sample_fragment(runner: MADDPGEnvRunner, **kwargs: Any) -> tuple[list[JointR
     return runner.sample_fragment(**kwargs)
 
 
-class MADDPGEnvRunner(MultiAgentEnvRunner):
+class MADDPGEnvRunner(StockLoop):
     """RLlib's multi-agent env runner, returning joint rows (`[JointRollout]`) from `sample()`.
 
     Env number e of runner w starts its episode number k with a seed made from (config.seed, w, e, k), which also seeds the
@@ -203,13 +204,14 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
 
     def _sample_episodes(self, **asked: Any) -> JointRollout:
         """In RLlib's own loop."""
-        episodes = super()._sample(**asked)
+        try:
+            episodes = super()._sample(**asked)
+        except SamplingError as error:
+            return self._nothing(error)
         try:
             rollout = rollout_from_episodes(episodes, self.layout)
         except ValueError as error:
-            rollout = JointRollout.empty(self.layout, 0)
-            rollout.error = str(error)
-            return rollout
+            return self._nothing(error)
         try:
             if self._recorder is not None:
                 self._recorder.record(episodes)
@@ -218,6 +220,11 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
                 f"`output`={str(self.config.output)!r} cannot be written to any more ({error}). Make room there, or name "
                 "another folder in `.offline_data(output=...)`."
             )
+        return rollout
+
+    def _nothing(self, error: Exception) -> JointRollout:
+        rollout = JointRollout.empty(self.layout, 0)
+        rollout.error = str(error)
         return rollout
 
     @override(MultiAgentEnvRunner)
@@ -233,7 +240,7 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
                 self.layout,
                 self.env.envs,
                 self._make_sub_env_anew,
-                self._failures_allowed(),
+                self.failures_allowed(),
                 self.worker_index or 0,
                 on_reset=self.begin_exploration,
             )
@@ -255,13 +262,6 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
     def get_metrics(self) -> dict[str, Any]:
         self._tally.log(self)
         return super().get_metrics()
-
-    def _failures_allowed(self) -> int:
-        """Failures of sub-envs in a row that RLlib's settings want to see fixed by new envs."""
-        config = self.config
-        is_remote = (self.worker_index or 0) > 0
-        restart = config.restart_failed_sub_environments or (is_remote and config.restart_failed_env_runners)
-        return config.num_consecutive_env_runner_failures_tolerance if restart else 0
 
     def begin_exploration(self, env: int) -> None:
         """Starts the noise of the episode that an env is playing, unless that was done already."""

@@ -8,6 +8,8 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
 from ray.rllib.utils.annotations import override
 
+from rllib_maddpg.envs import resolve_env
+
 
 class JointAlgorithm(Algorithm):
     """An algorithm whose modules are fixed, since each critic sees all agents; new API stack only."""
@@ -24,6 +26,14 @@ class JointAlgorithm(Algorithm):
             # Restored past the Learner, the weights would have the number of the old ones, which env runners then keep.
             self.learner_group.foreach_learner(lambda learner: learner.count_weights())
         super().restore_from_path(path, *args, **kwargs)
+
+    @staticmethod
+    @override(Algorithm)
+    def _get_env_id_and_creator(env_specifier: Any, config: Any) -> tuple[Any, Any]:
+        """RLlib's, and functions, which RLlib does not take without a name."""
+        if callable(env_specifier) and not isinstance(env_specifier, type):
+            return env_specifier, resolve_env(env_specifier)
+        return Algorithm._get_env_id_and_creator(env_specifier, config)
 
     # ------------------------------------------------------------------------------------------ fixed modules
 
