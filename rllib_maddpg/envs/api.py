@@ -6,6 +6,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from rllib_maddpg.envs.errors import EnvFailure
 
 _RESET = "`reset` must return two dicts by agent, (observations, infos)."
@@ -92,6 +94,8 @@ def _wrong(method: str, returned: str, fix: str) -> EnvFailure:
 def _described(value: Any) -> str:
     if value is None:
         return "None"
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, bool | int | float | str):
         return f"{value!r}"
     size = f" of {len(value)}" if isinstance(value, tuple | list) else ""

@@ -107,13 +107,11 @@ def fitting(observation: Any, agent: Hashable, shape: tuple[int, ...]) -> np.nda
     fix = "Let the env observe what its `observation_spaces` say."
     try:
         array = np.asarray(observation)
-        if array.dtype == object:
-            array = np.asarray(observation, np.float64)
     except (TypeError, ValueError):
         array = None
     if array is None or array.dtype.kind not in "biuf":
-        is_part = isinstance(observation, Mapping)
-        given = f"a dict with {sorted(map(str, observation))}" if is_part else f"{type(observation).__name__} {observation!r:.80}"
+        is_dict = isinstance(observation, Mapping)
+        given = f"a dict with {sorted(map(str, observation))}" if is_dict else f"{observation!r:.80}"
         raise EnvFailure(f"The observation of agent {agent!r} is {given}, no array of numbers", fix, can_pass=False)
     if array.shape == () and shape == (1,):
         array = array.reshape(1)
