@@ -339,5 +339,7 @@ def test_a_step_that_gives_something_else(result, said, monkeypatch):
     runner = make()
     monkeypatch.setattr(runner.env.envs[2], "step", lambda action: result)
     rollout = runner.sample(num_timesteps=9)[0]
-    assert rollout.error.startswith(f"`step` returned {said} at step 1 of the episode in env 2 of env runner 0. `step` must return")
+    assert rollout.error.startswith(
+        f"`step` returned {said} at step 1 of the episode in env 2 of env runner 0. `step` must return"
+    )
     assert len(rollout) == 2

@@ -33,9 +33,7 @@ _MAX_CACHED = 64
 _cache: dict[tuple, tuple[Any, EnvSpaces]] = {}
 
 
-def probe_env(
-    env: str | type | Callable[..., Any], env_config: dict | None = None, num_env_runners: int = 0
-) -> EnvSpaces:
+def probe_env(env: str | type | Callable[..., Any], env_config: dict | None = None, num_env_runners: int = 0) -> EnvSpaces:
     """Builds the env once, reads its agents and spaces, and closes it.
 
     The env gets an `EnvContext` as on the local env runner. If it cannot be built there and remote runners are to have it, it
@@ -82,7 +80,8 @@ def _read_on_a_runner(creator: EnvCreator, config: dict, num_env_runners: int, h
         return ray.get(ray.remote(num_cpus=0, max_retries=0)(_build_and_read).remote(creator, context))
     except Exception as error:
         cause = getattr(error, "cause", error)
-        raise EnvError(f"{here} In another process, as on env runner 1: {cause}") from here.__cause__
+        text = str(cause).strip().partition("\n")[0]
+        raise EnvError(f"{here} In another process, as on env runner 1: {type(cause).__name__}: {text}") from here.__cause__
 
 
 def _cache_key(env: Any, creator: EnvCreator, config: dict) -> tuple | None:

@@ -103,9 +103,7 @@ def resolve_env(env: str | type | Callable[..., Any]) -> EnvCreator:
     return EnvCreator(source)
 
 
-def _adapt(
-    env: Any, name: str, wrappers: Sequence, direct_stepping: bool | None, rewards_from: str | None
-) -> MultiAgentEnv:
+def _adapt(env: Any, name: str, wrappers: Sequence, direct_stepping: bool | None, rewards_from: str | None) -> MultiAgentEnv:
     if isinstance(env, AECEnv):
         env = _aec_to_parallel(env, name)
     make_direct = _find_direct(env)
