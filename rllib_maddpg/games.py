@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from rllib_maddpg.envs.errors import EnvFailure
+from rllib_maddpg.envs.step_checks import check_known, check_step, fitting
 from rllib_maddpg.layout import AgentSlot, JointLayout
 from rllib_maddpg.replay.rollout import is_finite
-from rllib_maddpg.envs.step_checks import check_known, check_step, fitting
 
 
 @dataclass

@@ -181,7 +181,7 @@ def test_a_module_with_positional_parameters_and_a_registered_id(monkeypatch):
         assert env.unwrapped_env.got == {"size": 9}
     finally:
         del gym.registry["battles/Grid-v0"]
-    with pytest.raises(ValueError, match="'my_battles' has no callable 'battles/Grid-v0'.* or an id that it registers"):
+    with pytest.raises(ValueError, match=r"'my_battles' has no callable 'battles/Grid-v0'.* or an id that it registers"):
         resolve_env("my_battles:battles/Grid-v0")
 
 

@@ -402,5 +402,5 @@ def test_a_reset_that_always_fails_in_rllibs_loop():
 def test_rllibs_adapter_for_turns_is_refused_before_it_is_played():
     from mpe2 import simple_spread_v3
 
-    with pytest.raises(ValueError, match="RLlib's `PettingZooEnv`, in which agents act in turns.* Return the PettingZoo env"):
+    with pytest.raises(ValueError, match=r"RLlib's `PettingZooEnv`, in which agents act in turns.* Return the PettingZoo env"):
         resolve_env(lambda config: PettingZooEnv(simple_spread_v3.env()))({})
