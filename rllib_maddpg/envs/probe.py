@@ -72,8 +72,7 @@ def _read_on_a_runner(creator: EnvCreator, config: dict, num_env_runners: int, h
     """Builds the env in a Ray task, since an env may refuse to live in the process of the algorithm."""
     if not ray.is_initialized():
         raise EnvError(
-            f"{here} If it is meant to fail here, since only remote env runners may have it, call `ray.init()` first: it is then "
-            "built in another process."
+            f"{here} If only remote env runners may have this env, call `ray.init()` first: it is then built in another process."
         ) from here.__cause__
     context = EnvContext(config, worker_index=1, num_workers=num_env_runners)
     try:
