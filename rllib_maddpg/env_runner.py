@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from ray.rllib.connectors.module_to_env import RemoveSingleTsTimeRankFromBatch
+from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.utils.annotations import override
 
 from rllib_maddpg.actors import JointActors
 from rllib_maddpg.envs import ParallelPettingZoo, ReadableEndings, SeededEpisodes, resolve_env
+from rllib_maddpg.envs.seed_check import are_alike, plays_alike
 from rllib_maddpg.exploration import JointExploration, greedy
 from rllib_maddpg.fast_path import reason_for_stock_path
 from rllib_maddpg.layout import JointLayout
@@ -51,6 +53,8 @@ class MADDPGEnvRunner(StockLoop):
         if self.module is not None:
             self.layout = next(iter(self.module.values())).unwrapped().layout
         self._random_actions = False
+        # One runner is enough to tell.
+        self._seeds_compared = self.num_envs < 2 or (self.worker_index or 0) > 1 or config.in_evaluation
         self.sampling_error = ""  # of the last call of `sample`
         self._sampler: JointSampler | None = None
         self._actors: JointActors | None = None
@@ -96,6 +100,25 @@ class MADDPGEnvRunner(StockLoop):
         """`SeedSequence(seed, spawn_key=key)`, whose words are put together here in a third of the time."""
         key = int(self.config.in_evaluation), self.worker_index or 0, env, episode, *child
         return np.random.SeedSequence(np.array([*self._seed_words, *key], np.uint32))
+
+    def _compare_seeds(self) -> None:
+        """Warns if parallel envs play the same games. Only where all have begun alike others are made to find that out."""
+        firsts = [getattr(env, "first_observations", None) for env in self.env.envs]
+        context = EnvContext(self.config.env_config, self.worker_index or 0, num_workers=self.config.num_env_runners)
+        try:
+            is_alike = None not in firsts and are_alike(firsts) and plays_alike(lambda: self.config.env(context))
+        except Exception as error:  # an env that cannot be made twice, or fails: sampling says so where it matters
+            logger.debug("Seeds were not compared: %s", error)
+            return
+        if is_alike:
+            logger.warning(
+                "env=%r plays the same game whatever its seed: two copies with different seeds and the same actions observed "
+                "and earned the same. So the %d parallel envs of a runner are duplicates but for the exploration, and the "
+                "confidence intervals of evaluations do not hold. Draw what is random from the `seed` that `reset` is given "
+                "(Gymnasium: `super().reset(seed=seed)`, then `self.np_random`).",
+                self.config.env.source.name,
+                self.num_envs,
+            )
 
     def _make_sub_env_anew(self, number: int) -> None:
         """Replaces one sub-env that has failed; the new one goes on with the next episode."""
@@ -147,6 +170,9 @@ class MADDPGEnvRunner(StockLoop):
             rollout = self._sample_columns(explore=explore or random_actions, **asked)
         else:
             rollout = self._sample_episodes(explore=explore or random_actions, **asked)
+        if not self._seeds_compared:
+            self._seeds_compared = True
+            self._compare_seeds()
         rollout.worker_index = self.worker_index or 0
         rollout.episode_numbers = self.episode_numbers
         self.sampling_error = rollout.error

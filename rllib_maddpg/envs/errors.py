@@ -8,7 +8,7 @@ class EnvError(ValueError):
     """`env` or `env_config` cannot be used; the text names the key, its value, what is allowed and the fix."""
 
 
-class EnvFailure(Exception):
+class EnvFailure(ValueError):
     """A running environment gave something of which no joint row can be made.
 
     Attributes:
@@ -19,7 +19,7 @@ class EnvFailure(Exception):
     """
 
     def __init__(self, what: str, fix: str, can_pass: bool = True, is_turn: bool = False):
-        super().__init__(what)
+        super().__init__(f"{what.rstrip(',')}. {fix}")
         self.what, self.fix, self.can_pass, self.is_turn = what, fix, can_pass, is_turn
 
 

@@ -171,9 +171,10 @@ class ParallelPettingZoo(MultiAgentEnv):
     def _check_ended(self, result: tuple) -> None:
         """Refuses second lives, and rewards that would be left out."""
         observations, rewards, terminateds, truncateds, _ = result
-        for agent in self._ended.intersection(self.env.agents).intersection(observations):
-            # An env that keeps its finished agents in the list says of each step that they have ended.
-            if not (terminateds.get(agent) or truncateds.get(agent)):
+        for agent in self._ended.intersection(self.env.agents):
+            # An env that keeps its finished agents in the list says at each step that they have ended.
+            says_ended = agent not in observations or terminateds.get(agent) or truncateds.get(agent)
+            if agent not in self._env_agents or not says_ended:
                 raise EnvFailure(f"Agent {agent!r} is observed after its end", LIVES, can_pass=False)
         check_no_reward_is_lost(self._ended, self._ended, rewards)
 

@@ -10,6 +10,7 @@ import ray
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
+from rllib_maddpg.envs.api import check_reset_result
 from rllib_maddpg.envs.errors import EnvError
 from rllib_maddpg.envs.resolver import EnvCreator, resolve_env
 
@@ -72,7 +73,7 @@ def _read_on_a_runner(creator: EnvCreator, config: dict, num_env_runners: int, h
     """Builds the env in a Ray task, since an env may refuse to live in the process of the algorithm."""
     if not ray.is_initialized():
         raise EnvError(
-            f"{here} If only remote env runners may have this env, call `ray.init()` first: it is then built in another process."
+            f"{here} If only remote env runners may have it, call `ray.init()` first: it is then built in another process."
         ) from here.__cause__
     context = EnvContext(config, worker_index=1, num_workers=num_env_runners)
     try:
@@ -135,5 +136,6 @@ def _agents(env: MultiAgentEnv) -> list[Hashable]:
     for spaces in (env.observation_spaces, env.observation_space):
         if isinstance(spaces, dict | gym.spaces.Dict):
             return list(spaces.keys())
-    observations, _ = env.reset()
-    return list(env.agents or observations)
+    result = env.reset()
+    check_reset_result(result)
+    return list(env.agents or result[0])
