@@ -245,7 +245,7 @@ class MADDPGConfig(AlgorithmConfig):
         if self.train_batch_size is not None:
             self.train_batch_size_per_learner = self.train_batch_size // (self.num_learners or 1)
         if self.env is not None:
-            spaces = probe_env(self.env, self.env_config)
+            spaces = probe_env(self.env, self.env_config, self.num_env_runners)
             resolve_agents(self, spaces)
             check_connectors(self, spaces)
         # RLlib would warn that MADDPG "now" runs on the new API stack; it never ran on another.
@@ -277,7 +277,7 @@ class MADDPGConfig(AlgorithmConfig):
         multi_spec = super().get_multi_rl_module_spec(env=env, spaces=spaces, inference_only=inference_only, **kwargs)
         observed, action_spaces = (dict(space or {}) for space in (spaces or {}).get(INPUT_ENV_SINGLE_SPACES, ({}, {})))
         if not action_spaces:
-            env_spaces = probe_env(self.env, self.env_config)
+            env_spaces = probe_env(self.env, self.env_config, self.num_env_runners)
             observed, action_spaces = env_spaces.observation_spaces, env_spaces.action_spaces
         specs, module_of = multi_spec.rl_module_specs, partial(module_of_agent, self)
         obs_spaces = {agent: specs[module_of(agent)].observation_space for agent in action_spaces}

@@ -9,22 +9,24 @@ from typing import Any
 import numpy as np
 import torch
 from ray.rllib.connectors.module_to_env import RemoveSingleTsTimeRankFromBatch
+from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.utils.annotations import override
 
 from rllib_maddpg.actors import JointActors
 from rllib_maddpg.envs import ParallelPettingZoo, ReadableEndings, SeededEpisodes, resolve_env
+from rllib_maddpg.envs.seed_check import are_alike, plays_alike
 from rllib_maddpg.exploration import JointExploration, exploration_settings, greedy
 from rllib_maddpg.fast_path import reason_for_stock_path
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.noise_connector import AddExplorationNoise
-from rllib_maddpg.observations import ObservationError
 from rllib_maddpg.recording import Recorder
 from rllib_maddpg.replay import JointRollout, rollout_from_episodes
 from rllib_maddpg.replay.remote import RemoteRollout
 from rllib_maddpg.rl_module import actor_state_of
 from rllib_maddpg.sampling import JointSampler
 from rllib_maddpg.sampling_metrics import Tally
+from rllib_maddpg.stock_loop import SamplingError, StockLoop
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ def sample_fragment(runner: MADDPGEnvRunner, **kwargs: Any) -> tuple[list[JointR
     return runner.sample_fragment(**kwargs)
 
 
-class MADDPGEnvRunner(MultiAgentEnvRunner):
+class MADDPGEnvRunner(StockLoop):
     """RLlib's multi-agent env runner, returning joint rows (`[JointRollout]`) from `sample()`.
 
     Env number e of runner w starts its episode number k with a seed made from (config.seed, w, e, k), which also seeds the
@@ -55,6 +57,8 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         if self.module is not None:
             self.layout = next(iter(self.module.values())).unwrapped().model_config["layout"]
         self._random_actions = False
+        # One runner is enough to tell.
+        self._seeds_compared = self.num_envs < 2 or (self.worker_index or 0) > 1 or config.in_evaluation
         self.sampling_error = ""  # of the last call of `sample`
         self._sampler: JointSampler | None = None
         self._actors: JointActors | None = None
@@ -88,6 +92,25 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         """`SeedSequence(seed, spawn_key=key)`, whose words are put together here in a third of the time."""
         key = int(self.config.in_evaluation), self.worker_index or 0, env, episode, *child
         return np.random.SeedSequence(np.array([*self._seed_words, *key], np.uint32))
+
+    def _compare_seeds(self) -> None:
+        """Warns if parallel envs play the same games. Only where all have begun alike others are made to find that out."""
+        firsts = [getattr(env, "first_observations", None) for env in self.env.envs]
+        context = EnvContext(self.config.env_config, self.worker_index or 0, num_workers=self.config.num_env_runners)
+        try:
+            is_alike = None not in firsts and are_alike(firsts) and plays_alike(lambda: self.config.env(context))
+        except Exception as error:  # an env that cannot be made twice, or fails: sampling says so where it matters
+            logger.debug("Seeds were not compared: %s", error)
+            return
+        if is_alike:
+            logger.warning(
+                "env=%r plays the same game whatever its seed: two copies with different seeds and the same actions observed "
+                "and earned the same. So the %d parallel envs of a runner are duplicates but for the exploration, and the "
+                "confidence intervals of evaluations do not hold. Draw what is random from the `seed` that `reset` is given "
+                "(Gymnasium: `super().reset(seed=seed)`, then `self.np_random`).",
+                self.config.env.source.name,
+                self.num_envs,
+            )
 
     def _make_sub_env_anew(self, number: int) -> None:
         """Replaces one sub-env that has failed; the new one goes on with the next episode."""
@@ -139,6 +162,9 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
             rollout = self._sample_columns(explore=explore or random_actions, **asked)
         else:
             rollout = self._sample_episodes(explore=explore or random_actions, **asked)
+        if not self._seeds_compared:
+            self._seeds_compared = True
+            self._compare_seeds()
         rollout.worker_index = self.worker_index or 0
         rollout.episode_numbers = self.episode_numbers
         self.sampling_error = rollout.error
@@ -198,16 +224,12 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
         """In RLlib's own loop."""
         try:
             episodes = super()._sample(**asked)
-        except ObservationError as error:
-            rollout = JointRollout.empty(self.layout, 0)
-            rollout.error = str(error)
-            return rollout
+        except SamplingError as error:
+            return self._nothing(error)
         try:
             rollout = rollout_from_episodes(episodes, self.layout)
         except ValueError as error:
-            rollout = JointRollout.empty(self.layout, 0)
-            rollout.error = str(error)
-            return rollout
+            return self._nothing(error)
         try:
             if self._recorder is not None:
                 self._recorder.record(episodes)
@@ -216,6 +238,11 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
                 f"`output`={str(self.config.output)!r} cannot be written to any more ({error}). Make room there, or name "
                 "another folder in `.offline_data(output=...)`."
             )
+        return rollout
+
+    def _nothing(self, error: Exception) -> JointRollout:
+        rollout = JointRollout.empty(self.layout, 0)
+        rollout.error = str(error)
         return rollout
 
     @override(MultiAgentEnvRunner)
@@ -231,7 +258,7 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
                 self.layout,
                 self.env.envs,
                 self._make_sub_env_anew,
-                self._failures_allowed(),
+                self.failures_allowed(),
                 self.worker_index or 0,
                 on_reset=self.begin_exploration,
             )
@@ -253,13 +280,6 @@ class MADDPGEnvRunner(MultiAgentEnvRunner):
     def get_metrics(self) -> dict[str, Any]:
         self._tally.log(self)
         return super().get_metrics()
-
-    def _failures_allowed(self) -> int:
-        """Failures of sub-envs in a row that RLlib's settings want to see fixed by new envs."""
-        config = self.config
-        is_remote = (self.worker_index or 0) > 0
-        restart = config.restart_failed_sub_environments or (is_remote and config.restart_failed_env_runners)
-        return config.num_consecutive_env_runner_failures_tolerance if restart else 0
 
     def begin_exploration(self, env: int) -> None:
         """Starts the noise of the episode that an env is playing, unless that was done already."""

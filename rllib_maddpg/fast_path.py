@@ -10,13 +10,13 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.connectors import env_to_module as to_module
 from ray.rllib.connectors import module_to_env as to_env
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
-from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.env.vector.sync_vector_multi_agent_env import SyncVectorMultiAgentEnv
 from ray.rllib.utils import force_list
 
 from rllib_maddpg.flatten_connector import FlattenAgentObservations
 from rllib_maddpg.noise_connector import AddExplorationNoise
 from rllib_maddpg.rl_module import MADDPGTorchRLModule
+from rllib_maddpg.stock_loop import StockLoop
 
 if TYPE_CHECKING:
     from rllib_maddpg.env_runner import MADDPGEnvRunner
@@ -83,7 +83,7 @@ def _reasons(runner: MADDPGEnvRunner) -> Iterator[str]:
             yield f"module {module_id!r} has a state"
     for name in RUNNER_PARTS:
         # Unwrapped, because Ray wraps the methods of the classes that it makes actors from.
-        if inspect.unwrap(getattr(type(runner), name)) is not getattr(MultiAgentEnvRunner, name):
+        if inspect.unwrap(getattr(type(runner), name)) is not inspect.unwrap(getattr(StockLoop, name)):
             yield f"env runner class {type(runner).__name__} overrides `{name}`"
     if type(runner.env.unwrapped) is not SyncVectorMultiAgentEnv:
         yield f"the vector env is a {type(runner.env.unwrapped).__name__}"

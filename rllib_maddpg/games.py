@@ -11,22 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from rllib_maddpg.envs.errors import EnvFailure
+from rllib_maddpg.envs.step_checks import check_known, check_step, fitting
 from rllib_maddpg.layout import AgentSlot, JointLayout
 from rllib_maddpg.replay.rollout import is_finite
-
-
-class EnvFailure(Exception):
-    """An environment gave something of which no joint row can be made.
-
-    Attributes:
-        what: The agent and what is wrong with it, to be followed by where it happened.
-        fix: What to do about it.
-        is_turn: Whether a turn-based game looks like this, too.
-    """
-
-    def __init__(self, what: str, fix: str, is_turn: bool = False):
-        super().__init__(what)
-        self.what, self.fix, self.is_turn = what, fix, is_turn
 
 
 @dataclass
@@ -101,7 +89,7 @@ class Games:
         for column in (self.obs, self.alive, self._seen, self._ended, self._returns, self._agent_steps, self.lengths):
             column[env] = 0
         self._seconds[env], self._since[env] = 0.0, time.perf_counter()
-        self._check_known(observations)
+        check_known(self._agents, observations)
         for i, slot in enumerate(self.layout.slots):
             if slot.agent in observations:
                 self.obs[env, slot.obs] = _observation(observations, slot)
@@ -131,7 +119,9 @@ class Games:
                     numbers += result
                     continue
                 observations, rewards, terminateds, truncateds, _ = result
-                if True in terminateds.values() or True in truncateds.values() or len(observations) != len(self._agents):
+                if True in terminateds.values() or True in truncateds.values():
+                    return False
+                if len(observations) != len(self._agents) or len(rewards) != len(self._agents):
                     return False
                 arrays += self._pick(observations)
                 numbers += self._pick(rewards)
@@ -165,8 +155,9 @@ class Games:
         if isinstance(result, list):
             values = self.observations_of(env), result
             result = (*(dict(zip(self._agents, v, strict=True)) for v in values), {}, {}, {})
+        ended = [agent for agent, has in zip(self._agents, self._ended[env], strict=True) if has]
+        check_step(self._agents, self.living(env), ended, result)
         observations, rewards, terminateds, truncateds, _ = result
-        self._check_known(observations)
         for name in ("new_obs", "rewards", "alive", "next_alive"):
             row[name][:] = 0.0
         all_terminated, all_truncated = terminateds.get("__all__", False), truncateds.get("__all__", False)
@@ -179,10 +170,8 @@ class Games:
                 self.alive[env, i] = not (terminated or truncated)
                 self._ended[env, i] = terminated or truncated
                 row["alive"][i], row["next_alive"][i], row["terminateds"][i] = True, not terminated, terminated
-                row["rewards"][i] = _reward(rewards, agent)
-            elif agent in observations and not (terminated or truncated):
-                if self._ended[env, i]:
-                    raise EnvFailure(f"Agent {agent!r} is observed after its end", "An agent that has ended must stay away.")
+                row["rewards"][i] = float(rewards[agent])
+            elif agent in observations and not (self._ended[env, i] or terminated or truncated):
                 self.alive[env, i] = self._seen[env, i] = True
                 row["next_alive"][i] = True
             else:
@@ -226,11 +215,6 @@ class Games:
             seconds=float(self._seconds[env] + time.perf_counter() - self._since[env]),
         )
 
-    def _check_known(self, observations: Mapping[str, Any]) -> None:
-        for agent in observations:
-            if agent not in self.layout:
-                raise EnvFailure(f"Agent {agent!r} is none of {self._agents}", "Add it to the env's `possible_agents`.")
-
     def _check_finite(self, obs: np.ndarray, rewards: np.ndarray | None = None) -> None:
         for i, slot in enumerate(self.layout.slots):
             values = {"observation": obs[slot.obs], "reward": np.zeros(1) if rewards is None else rewards[i : i + 1]}
@@ -242,27 +226,4 @@ class Games:
 
 
 def _observation(observations: Mapping[str, Any], slot: AgentSlot) -> np.ndarray:
-    if slot.agent not in observations:
-        raise EnvFailure(
-            f"Agent {slot.agent!r} has no observation, though it is in the game,",
-            "Every agent in the game observes and acts at every step, or there are no joint transitions: convert a turn-based "
-            "game to a parallel one (PettingZoo: `aec_to_parallel`). An agent that is truncated needs its last observation.",
-            is_turn=True,
-        )
-    obs = np.asarray(observations[slot.agent])
-    width = slot.obs.stop - slot.obs.start
-    if obs.shape != (width,):
-        raise EnvFailure(
-            f"The observation of agent {slot.agent!r} has shape {obs.shape} and not {(width,)}",
-            "Let the env observe what its `observation_spaces` say.",
-        )
-    return obs
-
-
-def _reward(rewards: Mapping[str, Any], agent: str) -> float:
-    try:
-        return float(rewards[agent])
-    except (KeyError, TypeError, ValueError):
-        raise EnvFailure(
-            f"The reward of agent {agent!r} is {rewards.get(agent, 'missing')!r}", "Every agent that acts gets a number."
-        ) from None
+    return fitting(observations[slot.agent], slot.agent, (slot.obs.stop - slot.obs.start,))

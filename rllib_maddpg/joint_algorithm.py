@@ -10,6 +10,7 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.annotations import override
 
+from rllib_maddpg.envs import resolve_env
 from rllib_maddpg.layout import JointLayout
 
 
@@ -48,6 +49,14 @@ class JointAlgorithm(Algorithm):
         if module_id == DEFAULT_MODULE_ID and len(modules) == 1:
             module_id = modules[0]
         return super().get_module(module_id)
+
+    @staticmethod
+    @override(Algorithm)
+    def _get_env_id_and_creator(env_specifier: Any, config: Any) -> tuple[Any, Any]:
+        """RLlib's, and functions, which RLlib does not take without a name."""
+        if callable(env_specifier) and not isinstance(env_specifier, type):
+            return env_specifier, resolve_env(env_specifier)
+        return Algorithm._get_env_id_and_creator(env_specifier, config)
 
     # ------------------------------------------------------------------------------------------ fixed modules
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -16,13 +15,12 @@ import numpy as np
 from gymnasium.wrappers import OrderEnforcing
 
 from rllib_maddpg.envs import ParallelPettingZoo
-from rllib_maddpg.games import EnvFailure, FinishedEpisode, Games
+from rllib_maddpg.failures import Failures
+from rllib_maddpg.games import FinishedEpisode, Games
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.observations import ObservationError
 from rllib_maddpg.replay.blocks import RowBlocks
 from rllib_maddpg.replay.rollout import JointRollout, is_finite
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -73,13 +71,12 @@ class JointSampler:
             layout: Order of agents in a row.
             envs: E `MultiAgentEnv`s, whose ends `ReadableEndings` has brought into one form.
             remake_env: Puts a new env into this list; called with the number of one that failed.
-            max_failures: Failures in a row after which an env is still made anew. A call without any ends the row. An env that
-                misses the same agent at the same step twice running is turn-based, which no new env would change.
+            max_failures: As `allowed` of `Failures`. A call without any failure ends the row.
             worker_index: Number of the env runner, for messages.
             on_reset: Called with the number of an env that begins an episode.
         """
         self.layout, self.envs = layout, envs
-        self.max_failures, self.worker_index = max_failures, worker_index
+        self.worker_index = worker_index
         self._remake_env, self._on_reset = remake_env, on_reset
         self._groups = layout.action_groups()
         self._flatteners = layout.flatteners()
@@ -89,9 +86,7 @@ class JointSampler:
         self._stepped: list[Any] = []
         self._due_reset = list(range(len(envs)))
         self._broken: set[int] = set()
-        self._failures_in_a_row = 0
-        # By env the agent and step at which it last was like a turn-based game, since it last finished an episode.
-        self._turns: dict[int, tuple] = {}
+        self._failures = Failures(max_failures, worker_index)
 
     def sample(
         self,
@@ -140,7 +135,7 @@ class JointSampler:
             over, failed = self._step(codes, blocks, sample)
             for e in over:
                 sample.num_episodes += 1
-                self._turns.pop(e, None)
+                self._failures.has_finished(e)
                 if num_episodes is None or len(sample.episodes) < num_episodes:
                     sample.episodes.append(self._games.finished(e))
                     ends[e] = sample.rounds
@@ -149,7 +144,7 @@ class JointSampler:
             error = next(filter(None, errors), "")
         self._games.pause_clock()
         if not sample.num_failures:
-            self._failures_in_a_row = 0
+            self._failures.in_a_row = 0
         if num_episodes is not None:
             self._due_reset = list(range(num_envs))
         sample.agent_steps = blocks.agent_steps(sample.rounds)
@@ -216,18 +211,18 @@ class JointSampler:
         return tuple(getattr(inner, step)(named))
 
     def _step_and_flatten(self, env: int, inner: Any, step: str, actions: Sequence) -> tuple:
-        observations, *rest = self._step_by_dict(env, inner, step, actions)
-        return self._vectors(observations), *rest
+        result = self._step_by_dict(env, inner, step, actions)
+        return (*map(self._vectors, result[:1]), *result[1:])
 
     def _vectors(self, observations: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
         """What `FlattenAgentObservations` makes of them."""
-        if not self._flatteners:
+        if not (self._flatteners and isinstance(observations, Mapping)):  # what is no dict is refused later
             return observations
         try:
             # Others than the layout's agents are found later.
             return {a: self._flatteners[a](obs) if a in self._flatteners else obs for a, obs in observations.items()}
         except ObservationError as error:
-            raise EnvFailure(error.what, error.fix) from None
+            raise EnvFailure(error.what, error.fix, can_pass=False) from None
 
     # ------------------------------------------------------------------------------------------ resets and failures
 
@@ -254,32 +249,10 @@ class JointSampler:
     def _fail(self, env: int, failure: Exception, sample: Sample) -> str:
         """Notes a failure. Returns an error if the env may not be made anew."""
         sample.num_failures += 1
-        self._failures_in_a_row += 1
         self._broken.add(env)
         if env not in self._due_reset:
             self._due_reset.append(env)
-        known = isinstance(failure, EnvFailure)
-        what = failure.what if known else f"{type(failure).__name__}: {failure}"
-        fix = failure.fix if known else "Fix the environment; its log has the traceback."
-        message = (
-            f"{what} at step {self._games.lengths[env]} of the episode in env {env} of env runner {self.worker_index}. {fix}"
-        )
-        if known and failure.is_turn:
-            turn = failure.what, int(self._games.lengths[env])
-            if self._turns.get(env) == turn:
-                return f"{message} It is so in every episode."
-            self._turns[env] = turn
-        trace = None if known else failure
-        if self._failures_in_a_row <= self.max_failures:
-            counted = f"{self._failures_in_a_row} of at most {self.max_failures} failures in a row"
-            logger.warning("%s The env is made anew (%s).", message, counted, exc_info=trace)
-            return ""
-        if trace:
-            logger.error("%s", message, exc_info=trace)
-        if self.max_failures:
-            key = "num_consecutive_env_runner_failures_tolerance"
-            return f"{message} It failed more often in a row than `{key}`={self.max_failures} allows."
-        return f"{message} If the fault may pass, set `restart_failed_sub_environments` in `.fault_tolerance()`."
+        return self._failures.note(failure, int(self._games.lengths[env]), env)
 
     def _diverged(self, codes: np.ndarray) -> str:
         """An error if an actor has gone astray, which is no fault of the envs."""

@@ -41,7 +41,7 @@ class Scripted(ParallelEnv):
             self.agents = [a for a in acting if not ends[a]]
         self.returned = (
             {a: np.full(2, self.time) for a in acting},
-            {a: float(self.time) for a in acting},
+            {a: float(self.time) if self.time <= self.script[a][0] else 0.0 for a in acting},
             {a: ends[a] == "terminated" for a in acting},
             {a: ends[a] == "truncated" for a in acting},
             {a: {"time": self.time} for a in acting},

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
+from rllib_maddpg import MADDPG, MADDPGConfig
 from rllib_maddpg.envs import EnvSpaces, probe_env
 
 BOX = gym.spaces.Box(-1, 1, (3,))
@@ -143,3 +144,59 @@ def test_errors_of_the_resolver_stay_as_they_are():
         probe_env("simple_sprea", {})
     with pytest.raises(ValueError, match=r"^env_config\['M'\]=3"):
         probe_env("simple_spread", {"M": 3})
+
+
+# ------------------------------------------------------------------------------------------ where it is built
+
+
+class Contexts(Counted):
+    """An env that reads RLlib's context, and is not to be had in the process of the algorithm."""
+
+    def __init__(self, config):
+        if config["only_remote"] and config.worker_index == 0:
+            raise RuntimeError("no licence here")
+        agents = [f"{config.worker_index}-{config.vector_index}-{config.num_workers}-{config.remote}", "b"]
+        super().__init__({"agents": agents if config["tell"] else ["a", "b"]})
+
+
+def test_the_env_gets_a_context():
+    assert probe_env(Contexts, {"only_remote": False, "tell": True}).agents == ("0-0-0-False", "b")
+    assert probe_env(Contexts, {"only_remote": False, "tell": 1}, num_env_runners=3).agents == ("0-0-3-False", "b")
+
+
+def test_an_env_that_cannot_be_built_here_is_built_where_it_can(ray_session):
+    config = {"only_remote": True, "tell": True}
+    with pytest.raises(ValueError, match=r"could not be built with .*: RuntimeError: no licence here") as info:
+        probe_env(Contexts, config)
+    assert "runner" not in str(info.value)
+    assert probe_env(Contexts, config, num_env_runners=2).agents == ("1-0-2-False", "b")
+
+
+def test_an_env_that_cannot_be_built_anywhere_says_both_errors(ray_session):
+    def broken(config):
+        raise RuntimeError(f"no display for {config.worker_index}")
+
+    with pytest.raises(ValueError, match=r"no display for 0.* as on env runner 1: RuntimeError: no display for 1"):
+        probe_env(broken, {}, num_env_runners=1)
+
+
+def play(self, actions):
+    return {agent: BOX.sample() for agent in "ab"}, {"a": 1.0, "b": 2.0}, {"__all__": False}, {"__all__": True}, {}
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_training_where_only_remote_runners_may_have_the_env(build, tmp_path):
+    """The env comes from a function, which RLlib itself does not take."""
+    game = type("Game", (Contexts,), {"step": play, "reset": lambda self, **kwargs: (play(self, {})[0], {})})
+    config = MADDPGConfig().environment(lambda config: game(config), env_config={"only_remote": True, "tell": False})
+    config.env_runners(num_env_runners=1).reporting(min_sample_timesteps_per_iteration=50)
+    config.training(train_batch_size_per_learner=8, num_steps_sampled_before_learning_starts=10)
+    algo = build(config)
+    returns = algo.train()["env_runners"]["agent_episode_returns_mean"]
+    assert returns == {"a": 1.0, "b": 2.0}
+    algo.save_to_path(tmp_path)
+    restored = MADDPG.from_checkpoint(tmp_path)
+    try:
+        assert restored.train()["num_env_steps_sampled_lifetime"] >= 100
+    finally:
+        restored.stop()

@@ -72,6 +72,11 @@ FAULTS = {
 }
 
 
+# What an env's code does, it does again.
+LASTING = [wrong_shape, shapes_that_only_add_up, two_dimensional, stranger]
+PASSING = [fault for fault in FAULTS if fault not in LASTING]
+
+
 class Faulty(gym.Wrapper):
     """simple_spread in which `fault` befalls env number `which` at step 3 of its second episode; or always, if `always`."""
 
@@ -131,7 +136,7 @@ def starts_of(columns):
 def test_a_failure_ends_the_sample_and_keeps_all_good_rows(fault):
     rollout = make(fault=fault).sample(num_timesteps=90)[0]
     assert re.match(FAULTS[fault] + " step 3 of the episode in env 1 of env runner 0", rollout.error), rollout.error
-    assert "`restart_failed_sub_environments`" in rollout.error
+    assert ("`restart_failed_sub_environments`" in rollout.error) == (fault in PASSING)
     # 12 whole rounds, and the 13th of the two other envs.
     assert len(rollout) == 3 * 12 + 2
     clean = make().sample(num_timesteps=90)[0].columns
@@ -140,7 +145,16 @@ def test_a_failure_ends_the_sample_and_keeps_all_good_rows(fault):
         np.testing.assert_array_equal(column, np.concatenate(envs), err_msg=name)
 
 
-@pytest.mark.parametrize(("fault", "worker_index"), [(fault, 0) for fault in FAULTS] + [(raises, 1), (nan_observation, 1)])
+@pytest.mark.parametrize("fault", LASTING, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("worker_index", [0, 1])
+def test_a_fault_that_cannot_pass_ends_the_sample_at_once(fault, worker_index):
+    rollout = make(worker_index, restart=True, fault=fault).sample(num_timesteps=90)[0]
+    assert re.match(FAULTS[fault] + f" step 3 of the episode in env 1 of env runner {worker_index}", rollout.error)
+    assert "restart" not in rollout.error and "in a row" not in rollout.error
+    assert len(rollout) == 3 * 12 + 2 and len(MADE) == 3
+
+
+@pytest.mark.parametrize(("fault", "worker_index"), [(fault, 0) for fault in PASSING] + [(raises, 1), (nan_observation, 1)])
 def test_a_failed_env_alone_is_made_anew(fault, worker_index, caplog):
     runner = make(worker_index, restart=not worker_index, fault=fault)
     others = [runner.env.envs[e].unwrapped for e in (0, 2)]
@@ -312,9 +326,20 @@ def test_a_remote_runner_with_a_faulty_env(restart, rows):
         algo.stop()
 
 
-@pytest.mark.parametrize("result", [None, (1, 2), ({}, {}, None, None, {}), (None,) * 5], ids=str)
-def test_a_step_that_gives_something_else(result, monkeypatch):
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ((1, 2), "2 values and not 5"),
+        (({}, {}, None, None, {}), "None as terminateds"),
+        ((None,) * 5, "None as observations"),
+    ],
+    ids=str,
+)
+def test_a_step_that_gives_something_else(result, said, monkeypatch):
     runner = make()
     monkeypatch.setattr(runner.env.envs[2], "step", lambda action: result)
     rollout = runner.sample(num_timesteps=9)[0]
-    assert "Error" in rollout.error and "at step 1 of the episode in env 2" in rollout.error and len(rollout) == 2
+    assert rollout.error.startswith(
+        f"`step` returned {said} at step 1 of the episode in env 2 of env runner 0. `step` must return"
+    )
+    assert len(rollout) == 2

@@ -6,6 +6,7 @@
 
 from rllib_maddpg.envs.endings import ReadableEndings
 from rllib_maddpg.envs.errors import EnvError
+from rllib_maddpg.envs.joint_gym import JointGymGame
 from rllib_maddpg.envs.metrics import ScenarioMetrics, scenario_metrics
 from rllib_maddpg.envs.parallel import ParallelPettingZoo
 from rllib_maddpg.envs.probe import EnvSpaces, probe_env
@@ -19,6 +20,7 @@ __all__ = [
     "EnvError",
     "EnvSpaces",
     "EpisodeRecord",
+    "JointGymGame",
     "ParallelPettingZoo",
     "ReadableEndings",
     "RecordedEpisodes",

@@ -7,6 +7,7 @@ import numpy as np
 from pettingzoo import ParallelEnv
 from pettingzoo.utils.wrappers import BaseParallelWrapper
 
+from rllib_maddpg.envs.api import check_reset_result, check_step_result
 from rllib_maddpg.envs.errors import EnvError
 
 
@@ -17,7 +18,7 @@ class BlackDeath(BaseParallelWrapper):
     all-black step and then reports a termination.
 
     Here the episode ends with the last living agent. On that step each agent's flag says how it went out itself;
-    before it no flag is set.
+    before it no flag is set. An agent that is out may still be given rewards, and may come back.
 
     Args:
         env: A parallel env with `Box` observations.
@@ -36,37 +37,42 @@ class BlackDeath(BaseParallelWrapper):
                     "Take it out, or put a wrapper that makes a Box before it."
                 )
         self.agents: list[Hashable] = []
-        self._ended: dict[Hashable, bool] = {}  # agent -> did it terminate?
+        self._ended: dict[Hashable, bool] = {}  # agents that are out: did they terminate?
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         """Starts an episode with all possible agents in it."""
-        observations, infos = self.env.reset(seed=seed, options=options)
+        result = self.env.reset(seed=seed, options=options)
+        check_reset_result(result)
+        observations, infos = result
         self.agents = list(self.env.possible_agents)
         self._ended = {}
-        return self._fill_in(observations, self.agents), {agent: infos.get(agent, {}) for agent in self.agents}
+        return self._fill_in(observations, self.agents), {agent: (infos or {}).get(agent, {}) for agent in self.agents}
 
     def step(self, actions: dict) -> tuple[dict, dict, dict, dict, dict]:
-        """Steps the living agents; the others get a zero observation, reward 0.0 and an empty info."""
+        """Steps the living agents; the others get a zero observation, their reward if the env has one, and an empty info."""
         living = [agent for agent in self.env.agents if agent not in self._ended]
-        results = self.env.step({agent: actions[agent] for agent in living})
-        # Some envs go on to report agents that are out.
-        observations, rewards, terminateds, truncateds, infos = (
-            {agent: value for agent, value in result.items() if agent not in self._ended} for result in results
-        )
+        result = self.env.step({agent: actions[agent] for agent in living})
+        check_step_result(result)
+        observations, rewards, terminateds, truncateds, infos = result
+        for agent in self._ended.keys() & set(self.env.agents):
+            if agent in observations and not (terminateds.get(agent) or truncateds.get(agent)):
+                del self._ended[agent]  # it is back
         for agent in living:
             if terminateds.get(agent) or truncateds.get(agent):
                 self._ended[agent] = bool(terminateds.get(agent))
 
         in_game = self.agents
+        # Some envs go on to report agents that are out.
+        seen = {agent: value for agent, value in observations.items() if agent not in self._ended or agent in living}
         is_over = not any(agent not in self._ended for agent in self.env.agents)
         if is_over:
             self.agents = []
         return (
-            self._fill_in(observations, in_game),
+            self._fill_in(seen, in_game),
             {agent: rewards.get(agent, 0.0) for agent in in_game},
             {agent: is_over and self._ended.get(agent, False) for agent in in_game},
             {agent: is_over and not self._ended.get(agent, False) for agent in in_game},
-            {agent: infos.get(agent, {}) for agent in in_game},
+            {agent: (infos or {}).get(agent, {}) for agent in in_game},
         )
 
     def _fill_in(self, observations: dict, agents: list) -> dict:

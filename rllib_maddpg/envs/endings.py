@@ -5,6 +5,8 @@ from typing import Any
 
 import gymnasium as gym
 
+from rllib_maddpg.envs.api import check_reset_result, check_step_result
+
 
 def nobody_ends(terminateds: dict, truncateds: dict) -> bool:
     """Whether no flag is set, as in nearly all steps."""
@@ -48,17 +50,24 @@ class ReadableEndings(gym.Wrapper):
     """
 
     def reset(self, **kwargs: Any) -> tuple[dict, dict]:
-        observations, infos = self.env.reset(**kwargs)
+        result = self.env.reset(**kwargs)
+        check_reset_result(result)
+        observations, infos = result
         self._last = dict(observations)  # agents in the game, with their last observation
         return observations, infos
 
     def step(self, action: dict) -> tuple[dict, dict, dict, dict, dict]:
-        observations, rewards, terminateds, truncateds, infos = self.env.step(action)
-        last = self._last
-        last.update(observations)
-        if last and nobody_ends(terminateds, truncateds):
-            return observations, rewards, *flags_of_nobody(last), infos
-        terminateds, truncateds = settle_flags(last, terminateds, truncateds)
-        observations = {**{agent: obs for agent, obs in last.items() if terminateds[agent]}, **observations}
-        self._last = {agent: obs for agent, obs in last.items() if not (terminateds[agent] or truncateds[agent])}
+        result = self.env.step(action)
+        try:
+            observations, rewards, terminateds, truncateds, infos = result
+            last = self._last
+            last.update(observations)
+            if last and nobody_ends(terminateds, truncateds):
+                return observations, rewards, *flags_of_nobody(last), infos
+            terminateds, truncateds = settle_flags(last, terminateds, truncateds)
+            observations = {**{agent: obs for agent, obs in last.items() if terminateds[agent]}, **observations}
+            self._last = {agent: obs for agent, obs in last.items() if not (terminateds[agent] or truncateds[agent])}
+        except (AttributeError, TypeError, ValueError):
+            check_step_result(result)
+            raise
         return observations, rewards, terminateds, truncateds, infos

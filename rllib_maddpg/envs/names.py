@@ -10,11 +10,12 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from rllib_maddpg.envs.errors import EnvError, did_you_mean
 from rllib_maddpg.envs.sources import (
+    CallableSource,
+    ConfigSource,
     GymnasiumSource,
     ModuleSource,
     Source,
     import_module,
-    source_of_callable,
 )
 
 PETTINGZOO_FAMILIES = ("atari", "butterfly", "classic", "sisl")
@@ -25,7 +26,7 @@ def find_source(name: str) -> Source:
     """Returns the source of the env called `name`.
 
     The first that knows the name wins: (1) `ray.tune.register_env`, (2) mpe2, (3) PettingZoo `family/module`,
-    (4) Gymnasium, (5) `package.module:callable`.
+    (4) Gymnasium, (5) `package.module:callable` or, as Gymnasium has it, `package.module:registered-id`.
 
     Raises:
         EnvError: If none does, or if a package that the env needs is not installed.
@@ -40,7 +41,8 @@ def _registered(name: str) -> Source | None:
     # The registry stores keys as ASCII.
     if not name.isascii() or not _global_registry.contains(ENV_CREATOR, name):
         return None
-    return source_of_callable(name, _global_registry.get(ENV_CREATOR, name))
+    # RLlib calls what is registered in one way only.
+    return ConfigSource(name, _global_registry.get(ENV_CREATOR, name))
 
 
 def _mpe2(name: str) -> Source | None:
@@ -86,13 +88,16 @@ def _imported(name: str) -> Source | None:
             "folder on PYTHONPATH."
         ) from error
     make = getattr(module, attribute, None)
+    if make is None and attribute in gym.registry:
+        # Gymnasium's own spelling: a module that registers ids, and one of them.
+        return GymnasiumSource(name, gym.spec(attribute))
     if not callable(make):
         callables = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
         raise EnvError(
             f"env={name!r}: module {module_name!r} has no callable {attribute!r}.{did_you_mean(attribute, callables)} "
-            f"Name a class or function of it, allowed are {callables}."
+            f"Name a class or function of it, allowed are {callables}; or an id that it registers with Gymnasium."
         )
-    return source_of_callable(name, make)
+    return CallableSource(name, make)
 
 
 def _module_source(name: str, module: str, fix: str) -> ModuleSource:
@@ -138,5 +143,5 @@ def _unknown(name: str) -> EnvError:
         f"env={name!r} is not known.{did_you_mean(name, set(_known_names()))} Allowed are: a name registered by "
         f"ray.tune.register_env; an mpe2 scenario, with or without its version ({scenarios}); a PettingZoo id "
         f"'family/module' such as 'sisl/multiwalker_v9' (families: {', '.join(PETTINGZOO_FAMILIES)}); a Gymnasium id "
-        "such as 'Pendulum-v1'; or 'package.module:callable'."
+        "such as 'Pendulum-v1'; or 'package.module:callable' or 'package.module:gymnasium-id'."
     )

@@ -8,8 +8,10 @@ import numpy as np
 from pettingzoo import ParallelEnv
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
+from rllib_maddpg.envs.api import check_reset_result, check_step_result
 from rllib_maddpg.envs.endings import flags_of_nobody, nobody_ends, settle_flags
-from rllib_maddpg.envs.errors import EnvError
+from rllib_maddpg.envs.errors import EnvError, EnvFailure
+from rllib_maddpg.envs.step_checks import LIVES, check_known, check_no_reward_is_lost
 
 
 class ParallelPettingZoo(MultiAgentEnv):
@@ -59,7 +61,10 @@ class ParallelPettingZoo(MultiAgentEnv):
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         """Starts an episode. Returns agent -> observation and agent -> info, in sorted order."""
-        observations, infos = self.env.reset(seed=seed, options=options)
+        result = self.env.reset(seed=seed, options=options)
+        check_reset_result(result)
+        observations, infos = result
+        check_known(self.possible_agents, self.env.agents)
         self.agents = sorted(self.env.agents, key=str)
         self._env_agents = list(self.env.agents)
         self._ended = set()
@@ -67,7 +72,7 @@ class ParallelPettingZoo(MultiAgentEnv):
         return self._pick(observations, self.agents), self._pick(infos or {}, self.agents)
 
     def step(self, action_dict: dict) -> tuple[dict, dict, dict, dict, dict]:
-        """Steps the living agents; actions of others are dropped, so are results of agents that ended before.
+        """Steps the living agents; actions of others are dropped, so is what the env goes on to say of agents that have ended.
 
         Returns:
             observations, rewards, terminateds, truncateds, infos, each by agent in sorted order. An agent that terminates is
@@ -75,21 +80,29 @@ class ParallelPettingZoo(MultiAgentEnv):
             terminateds if an agent terminates in this last step, else that of truncateds. RLlib marks every agent that ends in
             this step with that flag, too, so an agent's own end can be read back: it terminated if and only if its episode
             is terminated and not truncated. One that terminates without a last observation has its previous one again.
+
+        Raises:
+            EnvFailure: If an agent comes back after its end, or gets a reward then; if one is none of `possible_agents`; or if
+                the env's `step` returns something else than five dicts.
         """
         return self._settled(self.env.step(self._pick(action_dict, self.agents)))
 
     def quick_step(self, action_dict: dict) -> tuple[dict, dict, dict, dict, dict]:
         """`step` for the columnar loop: while all agents are in the game and nobody ends, results stay as the env gave them."""
         result = self.env.step(self._pick(action_dict, self.agents))
-        observations, rewards, terminateds, truncateds, _ = result
-        if (
-            self.agents == self.possible_agents
-            and self.env.agents == self._env_agents
-            and nobody_ends(terminateds, truncateds)
-            and observations.keys() == rewards.keys() == self.action_spaces.keys()
-        ):
-            self._last = observations
-            return result
+        try:
+            observations, rewards, terminateds, truncateds, _ = result
+            if (
+                self.agents == self.possible_agents
+                and self.env.agents == self._env_agents
+                and nobody_ends(terminateds, truncateds)
+                and observations.keys() == rewards.keys() == self.action_spaces.keys()
+            ):
+                self._last = observations
+                return result
+        except (AttributeError, TypeError, ValueError):
+            check_step_result(result)
+            raise
         return self._settled(result)
 
     def joint_step(
@@ -125,11 +138,15 @@ class ParallelPettingZoo(MultiAgentEnv):
 
     def _settled(self, result: tuple) -> tuple[dict, dict, dict, dict, dict]:
         """What `step` makes of what the env's own has returned."""
+        check_step_result(result)
         agents, env_agents = self.agents, self.env.agents
         observations, rewards, terminateds, truncateds, infos = result
+        if self._ended:
+            self._check_ended(result)
         if agents and env_agents == self._env_agents and nobody_ends(terminateds, truncateds):
             terminateds, truncateds = flags_of_nobody(agents)
         else:
+            check_known(self.possible_agents, env_agents)
             self._env_agents = list(env_agents)
             acting = set(agents).union(env_agents).difference(self._ended)
             agents = [agent for agent in self.possible_agents if agent in acting]
@@ -148,8 +165,18 @@ class ParallelPettingZoo(MultiAgentEnv):
             self._pick(rewards, agents),
             terminateds,
             truncateds,
-            self._pick(infos, agents),
+            self._pick(infos or {}, agents),
         )
+
+    def _check_ended(self, result: tuple) -> None:
+        """Refuses second lives, and rewards that would be left out."""
+        observations, rewards, terminateds, truncateds, _ = result
+        for agent in self._ended.intersection(self.env.agents):
+            # An env that keeps its finished agents in the list says at each step that they have ended.
+            says_ended = agent not in observations or terminateds.get(agent) or truncateds.get(agent)
+            if agent not in self._env_agents or not says_ended:
+                raise EnvFailure(f"Agent {agent!r} is observed after its end", LIVES, can_pass=False)
+        check_no_reward_is_lost(self._ended, self._ended, rewards)
 
     def render(self) -> Any:
         """Renders as the env's own `render_mode` says; for "rgb_array": uint8 `[height, width, 3]`."""

@@ -6,8 +6,11 @@ from typing import Any
 
 import cloudpickle
 import gymnasium as gym
+import ray
+from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
+from rllib_maddpg.envs.api import check_reset_result
 from rllib_maddpg.envs.errors import EnvError
 from rllib_maddpg.envs.resolver import EnvCreator, resolve_env
 
@@ -31,10 +34,17 @@ _MAX_CACHED = 64
 _cache: dict[tuple, tuple[Any, EnvSpaces]] = {}
 
 
-def probe_env(env: str | type | Callable[..., Any], env_config: dict | None = None) -> EnvSpaces:
+def probe_env(env: str | type | Callable[..., Any], env_config: dict | None = None, num_env_runners: int = 0) -> EnvSpaces:
     """Builds the env once, reads its agents and spaces, and closes it.
 
-    The result is kept for this process: asking again for the same env and config builds nothing.
+    The env gets an `EnvContext` as on the local env runner. If it cannot be built there and remote runners are to have it, it
+    is built in another process, as on the first of them. The result is kept for this process: asking again for the same env
+    and config builds nothing.
+
+    Args:
+        env: As `resolve_env` takes it.
+        env_config: What the env is made with.
+        num_env_runners: Number of remote env runners.
 
     Raises:
         EnvError: (a ValueError) whatever `resolve_env` and its creator raise; if the env's constructor fails (its error
@@ -46,12 +56,32 @@ def probe_env(env: str | type | Callable[..., Any], env_config: dict | None = No
     if key is not None and key in _cache:
         return _cache[key][1]
 
-    spaces = _build_and_read(creator, config)
+    try:
+        spaces = _build_and_read(creator, EnvContext(config, worker_index=0, num_workers=num_env_runners))
+    except EnvError as error:
+        if not num_env_runners or not isinstance(error.__cause__, Exception):
+            raise
+        spaces = _read_on_a_runner(creator, config, num_env_runners, error)
     if key is not None:
         if len(_cache) >= _MAX_CACHED:
             _cache.clear()
         _cache[key] = (env, spaces)
     return spaces
+
+
+def _read_on_a_runner(creator: EnvCreator, config: dict, num_env_runners: int, here: EnvError) -> EnvSpaces:
+    """Builds the env in a Ray task, since an env may refuse to live in the process of the algorithm."""
+    if not ray.is_initialized():
+        raise EnvError(
+            f"{here} If only remote env runners may have it, call `ray.init()` first: it is then built in another process."
+        ) from here.__cause__
+    context = EnvContext(config, worker_index=1, num_workers=num_env_runners)
+    try:
+        return ray.get(ray.remote(num_cpus=0, max_retries=0)(_build_and_read).remote(creator, context))
+    except Exception as error:
+        cause = getattr(error, "cause", error)
+        text = str(cause).strip().partition("\n")[0]
+        raise EnvError(f"{here} In another process, as on env runner 1: {type(cause).__name__}: {text}") from here.__cause__
 
 
 def _cache_key(env: Any, creator: EnvCreator, config: dict) -> tuple | None:
@@ -63,7 +93,7 @@ def _cache_key(env: Any, creator: EnvCreator, config: dict) -> tuple | None:
         return None
 
 
-def _build_and_read(creator: EnvCreator, config: dict) -> EnvSpaces:
+def _build_and_read(creator: EnvCreator, config: EnvContext) -> EnvSpaces:
     name = creator.source.name
     try:
         env = creator(config)
@@ -106,5 +136,6 @@ def _agents(env: MultiAgentEnv) -> list[Hashable]:
     for spaces in (env.observation_spaces, env.observation_space):
         if isinstance(spaces, dict | gym.spaces.Dict):
             return list(spaces.keys())
-    observations, _ = env.reset()
-    return list(env.agents or observations)
+    result = env.reset()
+    check_reset_result(result)
+    return list(env.agents or result[0])

@@ -9,45 +9,71 @@ import gymnasium as gym
 from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils.conversions import aec_to_parallel
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
+from ray.rllib.env.wrappers.pettingzoo_env import PettingZooEnv
 
 from rllib_maddpg.envs.errors import EnvError
+from rllib_maddpg.envs.joint_gym import REWARDS_KEY, JointGymGame, agents_in_spaces
 from rllib_maddpg.envs.names import find_source
 from rllib_maddpg.envs.parallel import ParallelPettingZoo
 from rllib_maddpg.envs.single_agent import SingleAgentGame
-from rllib_maddpg.envs.sources import ConfigSource, Source, source_of_callable
+from rllib_maddpg.envs.sources import CallableSource, ConfigSource, Source
 from rllib_maddpg.envs.wrappers import WRAPPERS_KEY, apply_wrappers
 
 DIRECT_STEPPING_KEY = "direct_stepping"
+_NO_TURNS = (
+    "MADDPG's critics learn from joint transitions, the actions of all agents at one and the same step, so all agents must "
+    "act at every step."
+)
 
 
 @dataclass(frozen=True)
 class EnvCreator:
     """Makes the env: `creator(env_config) -> MultiAgentEnv`. Fit for `ray.tune.register_env`, and for cloudpickle.
 
-    `env_config` is a dict (or RLlib's `EnvContext`). Two keys are taken out of it, all others go to the env:
+    `env_config` is a dict (or RLlib's `EnvContext`), of which each env gets a deep copy of its own. Three keys are taken out of
+    it, all others go to the env:
 
     - "wrappers" names SuperSuit wrappers; `apply_wrappers` says how.
     - "direct_stepping": False has an mpe2 scenario stepped turn by turn, as its `parallel_env` does it. By default (True) all
       agents step at once, with the same results in half of the time or less; below wrappers it is always turn by turn. Only
       mpe2 scenarios have this key.
+    - "rewards_from" says where the rewards of a Gymnasium env of several agents are; `JointGymGame` has the values.
 
     Raises:
-        EnvError: On a keyword that the env does not take, wrappers that do not fit, a "direct_stepping" that is no bool or has
-            nothing to say here, or an env that cannot be adapted.
+        EnvError: On a keyword that the env does not take, wrappers that do not fit, a "direct_stepping" or "rewards_from" that
+            is not allowed or has nothing to say here, or an env that cannot be adapted.
     """
 
     source: Source
 
     def __call__(self, env_config: dict | None = None) -> MultiAgentEnv:
-        # A copy of the same type: a user's creator may read `worker_index` off RLlib's `EnvContext`.
-        config = {} if env_config is None else copy.copy(env_config)
+        config = _deep_copy({} if env_config is None else env_config)
         wrappers = config.pop(WRAPPERS_KEY, None)
         direct_stepping = None  # not given
         if DIRECT_STEPPING_KEY in config:
             direct_stepping = config.pop(DIRECT_STEPPING_KEY)
             if not isinstance(direct_stepping, bool):
                 raise EnvError(f'env_config["{DIRECT_STEPPING_KEY}"]={direct_stepping!r} is no bool. Give True or False.')
-        return _adapt(self.source(config), self.source.name, [] if wrappers is None else wrappers, direct_stepping)
+        rewards_from = config.pop(REWARDS_KEY, None)
+        env = _adapt(self.source(config), self.source.name, [] if wrappers is None else wrappers, direct_stepping, rewards_from)
+        if rewards_from is not None and not isinstance(env, JointGymGame):
+            raise EnvError(
+                f'env_config["{REWARDS_KEY}"]={rewards_from!r}: env={self.source.name!r} is no Gymnasium env whose spaces have '
+                "an entry for each agent, so it says itself whose its rewards are. Take the key out."
+            )
+        return env
+
+
+def _deep_copy(env_config: dict) -> dict:
+    """A copy of the same type, since a user's creator may read `worker_index` off RLlib's `EnvContext`; values that cannot be
+    copied, such as open files, stay the same."""
+    copied = copy.copy(env_config)
+    for key, value in env_config.items():
+        try:
+            copied[key] = copy.deepcopy(value)
+        except Exception:
+            continue
+    return copied
 
 
 def resolve_env(env: str | type | Callable[..., Any]) -> EnvCreator:
@@ -56,9 +82,9 @@ def resolve_env(env: str | type | Callable[..., Any]) -> EnvCreator:
     Args:
         env: A name (looked up in this order: `ray.tune.register_env`, mpe2 such as "simple_adversary", PettingZoo such
             as "sisl/pursuit_v5", Gymnasium such as "Pendulum-v1", "package.module:callable"), or a class or callable.
-            A callable is given `env_config` as its one argument, or as keywords if it takes no positional argument.
+            A callable is given `env_config` as its one argument or as keywords, as `CallableSource` says.
             It may make a `MultiAgentEnv` (taken as it is), a PettingZoo parallel env, an AEC env that is
-            parallelizable or a single-agent gymnasium env.
+            parallelizable, a single-agent gymnasium env or one with a Tuple or Dict entry for each agent.
 
     Raises:
         EnvError: (a ValueError) if the name is unknown, a package it needs is missing, or `env` is of another type.
@@ -68,16 +94,16 @@ def resolve_env(env: str | type | Callable[..., Any]) -> EnvCreator:
     if isinstance(env, str):
         source = find_source(env)
         # `register_env(name, resolve_env(name))` must not lead to adapting twice.
-        if isinstance(source, ConfigSource) and isinstance(source.make, EnvCreator):
+        if isinstance(source, CallableSource | ConfigSource) and isinstance(source.make, EnvCreator):
             return source.make
     elif callable(env):
-        source = source_of_callable(getattr(env, "__qualname__", repr(env)), env)
+        source = CallableSource(getattr(env, "__qualname__", repr(env)), env)
     else:
         raise EnvError(f"env={env!r} is a {type(env).__name__}. Give a name, an env class or a callable that makes an env.")
     return EnvCreator(source)
 
 
-def _adapt(env: Any, name: str, wrappers: Sequence, direct_stepping: bool | None) -> MultiAgentEnv:
+def _adapt(env: Any, name: str, wrappers: Sequence, direct_stepping: bool | None, rewards_from: str | None) -> MultiAgentEnv:
     if isinstance(env, AECEnv):
         env = _aec_to_parallel(env, name)
     make_direct = _find_direct(env)
@@ -92,6 +118,11 @@ def _adapt(env: Any, name: str, wrappers: Sequence, direct_stepping: bool | None
                 f'env_config["wrappers"]={wrappers!r}: env={name!r} is an RLlib MultiAgentEnv, which SuperSuit cannot '
                 "wrap. Take the key out, or let the creator return the PettingZoo env itself."
             )
+        if isinstance(env.unwrapped, PettingZooEnv):
+            raise EnvError(
+                f"env={name!r} is RLlib's `PettingZooEnv`, in which agents act in turns. {_NO_TURNS} Return the PettingZoo env "
+                "itself, which is made parallel where that can be done, or RLlib's `ParallelPettingZooEnv` of a parallel env."
+            )
         return env
     if wrappers and isinstance(env, ParallelEnv | gym.Env):
         env = apply_wrappers(env, wrappers)
@@ -100,7 +131,7 @@ def _adapt(env: Any, name: str, wrappers: Sequence, direct_stepping: bool | None
     if isinstance(env, ParallelEnv):
         return ParallelPettingZoo(env)
     if isinstance(env, gym.Env):
-        return SingleAgentGame(env)
+        return JointGymGame(env, rewards_from) if agents_in_spaces(env) else SingleAgentGame(env)
     raise EnvError(
         f"env={name!r} makes a {type(env).__name__}. It must make an RLlib MultiAgentEnv, a PettingZoo ParallelEnv, "
         "a parallelizable PettingZoo AECEnv or a gymnasium Env."
@@ -119,9 +150,8 @@ def _find_direct(env: Any) -> Callable[[ParallelEnv], ParallelEnv] | None:
 def _aec_to_parallel(env: AECEnv, name: str) -> ParallelEnv:
     if not env.metadata.get("is_parallelizable", False):
         raise EnvError(
-            f"env={name!r} is a PettingZoo AEC env (agents act in turns) that is not parallelizable. MADDPG's critics "
-            "learn from joint transitions, the actions of all agents at one and the same step, so all agents must act "
-            "at every step. Use a parallel env; or, if this one changes its world only after the last agent of a "
+            f"env={name!r} is a PettingZoo AEC env (agents act in turns) that is not parallelizable. {_NO_TURNS} "
+            "Use a parallel env; or, if this one changes its world only after the last agent of a "
             "cycle, set metadata['is_parallelizable'] = True."
         )
     return aec_to_parallel(env)

@@ -1,5 +1,6 @@
 """Episodes whose seeds follow from their numbers, so that an evaluation can be repeated episode by episode."""
 
+import copy
 from collections.abc import Callable
 
 import gymnasium as gym
@@ -17,6 +18,7 @@ class SeededEpisodes(gym.Wrapper):
     Attributes:
         episode: Number of the episode now running, -1 before the first reset.
         next_episode: Number that the next reset will take. May be set.
+        first_observations: A copy of what the first reset gave; None before it.
     """
 
     def __init__(self, env: MultiAgentEnv, seed_of_episode: Callable[[int], int], first_episode: int = 0) -> None:
@@ -24,9 +26,13 @@ class SeededEpisodes(gym.Wrapper):
         self.seed_of_episode = seed_of_episode
         self.episode = -1
         self.next_episode = first_episode
+        self.first_observations: dict | None = None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         """Starts episode `next_episode`. `seed` is not used: RLlib gives one to the first reset only."""
         self.episode = self.next_episode
         self.next_episode += 1
-        return self.env.reset(seed=self.seed_of_episode(self.episode), options=options)
+        result = self.env.reset(seed=self.seed_of_episode(self.episode), options=options)
+        if self.first_observations is None:
+            self.first_observations = copy.deepcopy(result[0])
+        return result

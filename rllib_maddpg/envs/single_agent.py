@@ -5,27 +5,28 @@ from typing import Any
 import gymnasium as gym
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
+from rllib_maddpg.envs.api import by_agent, check_gym_reset, check_gym_step
+
 AGENT_ID = "agent_0"
 
 
-class SingleAgentGame(MultiAgentEnv):
-    """Adapter for single-agent envs: with one agent MADDPG is DDPG.
+class GymGame(MultiAgentEnv):
+    """A Gymnasium env as a `MultiAgentEnv` of the agents that subclasses see in it.
 
     Args:
         env: The gymnasium env; it stays reachable as `.env`, the bare one underneath as `.unwrapped_env`.
-
-    Attributes:
-        agents: `["agent_0"]` while an episode runs (and before the first reset), then `[]`.
+        observation_spaces: agent -> space.
+        action_spaces: agent -> space.
     """
 
-    def __init__(self, env: gym.Env) -> None:
+    def __init__(self, env: gym.Env, observation_spaces: dict, action_spaces: dict) -> None:
         self.env = env
-        self.possible_agents = [AGENT_ID]
-        self.agents = [AGENT_ID]
+        self.possible_agents = list(observation_spaces)
+        self.agents = list(observation_spaces)
         super().__init__()
 
-        self.observation_spaces = {AGENT_ID: env.observation_space}
-        self.action_spaces = {AGENT_ID: env.action_space}
+        self.observation_spaces = observation_spaces
+        self.action_spaces = action_spaces
         self.observation_space = gym.spaces.Dict(self.observation_spaces)
         self.action_space = gym.spaces.Dict(self.action_spaces)
         self.metadata = dict(env.metadata)  # a copy: vector envs write into it
@@ -36,9 +37,39 @@ class SingleAgentGame(MultiAgentEnv):
         """The bare gymnasium env, below all of its wrappers."""
         return self.env.unwrapped
 
+    def render(self) -> Any:
+        """Renders as the env's own `render_mode` says; for "rgb_array": uint8 `[height, width, 3]`."""
+        return self.env.render()
+
+    def close(self) -> None:
+        """Closes the env."""
+        self.env.close()
+
+
+class SingleAgentGame(GymGame):
+    """Adapter for single-agent envs: with one agent MADDPG is DDPG.
+
+    Args:
+        env: The gymnasium env.
+
+    Attributes:
+        agents: `["agent_0"]` while an episode runs (and before the first reset), then `[]`.
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env, {AGENT_ID: env.observation_space}, {AGENT_ID: env.action_space})
+
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        """Starts an episode. Returns `{"agent_0": observation}`, `{"agent_0": info}`."""
-        observation, info = self.env.reset(seed=seed, options=options)
+        """Starts an episode. Returns `{"agent_0": observation}`, `{"agent_0": info}`.
+
+        Raises:
+            EnvFailure: If the env's own `reset` does not return an observation and an info.
+        """
+        result = self.env.reset(seed=seed, options=options)
+        check_gym_reset(result)
+        observation, info = result
+        if isinstance(observation, dict) and not isinstance(self.env.observation_space, gym.spaces.Dict):
+            raise by_agent("reset", "observation")
         self.agents = [AGENT_ID]
         return {AGENT_ID: observation}, {AGENT_ID: info}
 
@@ -48,11 +79,20 @@ class SingleAgentGame(MultiAgentEnv):
         Returns:
             observations, rewards, terminateds, truncateds, infos by agent. At the episode's end exactly one `__all__`
             is True; an env that terminates at its time limit has terminated.
+
+        Raises:
+            EnvFailure: If the env's own `step` does not return five values, or returns dicts by agent.
         """
-        observation, reward, terminated, truncated, info = self.env.step(action_dict[AGENT_ID])
-        terminated, truncated = bool(terminated), bool(truncated)
+        result = self.env.step(action_dict[AGENT_ID])
+        try:
+            observation, reward, terminated, truncated, info = result
+        except (TypeError, ValueError):
+            check_gym_step(result)
+            raise
         if terminated or truncated:
+            check_gym_step(result)  # a dict of flags looks like an end
             self.agents = []
+        terminated, truncated = bool(terminated), bool(truncated)
         return (
             {AGENT_ID: observation},
             {AGENT_ID: reward},
@@ -60,11 +100,3 @@ class SingleAgentGame(MultiAgentEnv):
             {AGENT_ID: truncated, "__all__": truncated and not terminated},
             {AGENT_ID: info},
         )
-
-    def render(self) -> Any:
-        """Renders as the env's own `render_mode` says; for "rgb_array": uint8 `[height, width, 3]`."""
-        return self.env.render()
-
-    def close(self) -> None:
-        """Closes the env."""
-        self.env.close()

@@ -12,6 +12,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from rllib_maddpg.envs.calling import takes_config
 from rllib_maddpg.envs.errors import EnvError, did_you_mean
 
 # All sources are plain records of names and callables, so that cloudpickle can send them to env runners.
@@ -70,18 +71,29 @@ class GymnasiumSource:
             raise EnvError(f"env={self.name!r} needs a package that is not installed: {error}") from error
 
 
-Source = ConfigSource | KeywordSource | ModuleSource | GymnasiumSource
+@dataclass(frozen=True)
+class CallableSource:
+    """A class or function of the user's, which takes the config as its one argument (RLlib's convention) or as keywords.
+
+    Its kind and its signature say which:
+
+    - PettingZoo classes, and what has several parameters or keywords only, get keywords.
+    - What has a first parameter `config` (or `env_config`, `cfg`, `ctx`, `context`, `_`, ..., or annotated as an `EnvContext`)
+      gets the config; so do `MultiAgentEnv`s whose first parameter needs a value or is the only one, and functions and
+      classes that need exactly one value.
+    """
+
+    name: str
+    make: Callable[..., Any]
+
+    def __call__(self, config: dict) -> Any:
+        if takes_config(self.name, self.make, config):
+            return self.make(config)
+        whole = " If it takes all of env_config as its one argument, name that parameter `config`."
+        return _call_with_keywords(self.name, self.make, config, allowed=self.make, hint=whole)
 
 
-def source_of_callable(name: str, make: Callable) -> ConfigSource | KeywordSource:
-    """Returns the source for a class or function: one argument (the config) if it takes one, keywords if not."""
-    try:
-        inspect.signature(make).bind({})
-    except TypeError:
-        return KeywordSource(name, make)
-    except ValueError:  # no signature to be had (some builtins)
-        pass
-    return ConfigSource(name, make)
+Source = CallableSource | ConfigSource | KeywordSource | ModuleSource | GymnasiumSource
 
 
 def import_module(module: str) -> ModuleType:
@@ -91,7 +103,7 @@ def import_module(module: str) -> ModuleType:
         return importlib.import_module(module)
 
 
-def _call_with_keywords(name: str, make: Callable, config: dict, allowed: Callable | None) -> Any:
+def _call_with_keywords(name: str, make: Callable, config: dict, allowed: Callable | None, hint: str = "") -> Any:
     try:
         return make(**config)
     except TypeError as error:
@@ -99,10 +111,10 @@ def _call_with_keywords(name: str, make: Callable, config: dict, allowed: Callab
         if key is None:
             raise
         known = _keywords(allowed)
-        hint = f" Allowed: {known}." if known else ""
+        names = f" Allowed: {known}." if known else ""
         raise EnvError(
             f"env_config[{key[1]!r}]={config.get(key[1])!r}: env={name!r} takes no such keyword."
-            f"{did_you_mean(key[1], known)}{hint} Rename the key or take it out of env_config."
+            f"{did_you_mean(key[1], known)}{names} Rename the key or take it out of env_config.{hint}"
         ) from error
 
 

@@ -1,0 +1,145 @@
+"""What joint rows ask of one env step; both loops refuse the same in the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Mapping
+from typing import Any
+
+import numpy as np
+
+from rllib_maddpg.envs.api import check_step_result
+from rllib_maddpg.envs.errors import EnvFailure
+
+LIVES = (
+    "An agent that has ended must stay away. Give each life an id of its own (`b_1`, `b_2`, ..., all of them in "
+    "`possible_agents`); or keep the agent in the game, for PettingZoo by SuperSuit's black_death: "
+    'env_config={"wrappers": ["black_death_v3"]}.'
+)
+_TURNS = (
+    "Every agent in the game observes and acts at every step, or there are no joint transitions: convert a turn-based "
+    "game to a parallel one (PettingZoo: `aec_to_parallel`)."
+)
+
+
+def check_known(agents: Collection[Hashable], named: Collection[Hashable]) -> None:
+    """Refuses agents that have no place in a joint row.
+
+    Args:
+        agents: All that have one.
+        named: Those in what the env gave.
+
+    Raises:
+        EnvFailure: Naming the first that has none.
+    """
+    for agent in named:
+        if agent not in agents:
+            fix = "Add it to the env's `possible_agents`, with its spaces."
+            raise EnvFailure(f"Agent {agent!r} is none of {list(agents)}", fix, can_pass=False)
+
+
+def check_step(
+    agents: Collection[Hashable], acted: Collection[Hashable], ended: Collection[Hashable], result: tuple | list
+) -> None:
+    """Refuses a step of which no joint row can be made, or whose row would leave something out.
+
+    Args:
+        agents: All agents that have a place in a row.
+        acted: Those in the game up to this step.
+        ended: Those whose part in this episode was over before it.
+        result: What the env's `step` gave, its ends in the form of `ReadableEndings`.
+
+    Raises:
+        EnvFailure: Naming method or agent.
+    """
+    check_step_result(result)
+    observations, rewards, terminateds, truncateds, _ = result
+    check_known(agents, observations)
+    check_known(agents, rewards)
+    over = terminateds.get("__all__") or truncateds.get("__all__")
+    for agent in acted:
+        if agent not in observations:
+            raise _not_observed(agent, acted, ended, observations, bool(over or truncateds.get(agent)))
+    for agent in ended:
+        if agent in observations and not (over or terminateds.get(agent) or truncateds.get(agent)):
+            raise EnvFailure(f"Agent {agent!r} is observed after its end", LIVES, can_pass=False)
+    for agent in acted:
+        if agent not in rewards or not _is_number(rewards[agent]):
+            what = f"The reward of agent {agent!r} is {rewards.get(agent, 'missing')!r}"
+            raise EnvFailure(what, "Every agent that acts gets a number.")
+    check_no_reward_is_lost([agent for agent in rewards if agent not in acted], ended, rewards)
+
+
+def check_no_reward_is_lost(idle: Collection[Hashable], ended: Collection[Hashable], rewards: Mapping[Hashable, Any]) -> None:
+    """Refuses a reward that belongs to no transition; zeros may be left out.
+
+    Args:
+        idle: Agents that did not act at this step.
+        ended: Those whose part in the episode was over before it.
+        rewards: agent -> reward.
+
+    Raises:
+        EnvFailure: Naming agent and reward.
+    """
+    for agent in idle:
+        reward = rewards.get(agent)
+        if reward is None or (_is_number(reward) and not float(reward)):
+            continue
+        when = "after its end" if agent in ended else "at a step at which it does not act"
+        raise EnvFailure(
+            f"Agent {agent!r} gets the reward {reward!r} {when}",
+            "A reward belongs to an action: pay it at the agent's last step, or to agents that still act; or keep the agent in "
+            'the game (PettingZoo: env_config={"wrappers": ["black_death_v3"]}).',
+            can_pass=False,
+        )
+
+
+def fitting(observation: Any, agent: Hashable, shape: tuple[int, ...]) -> np.ndarray:
+    """The observation as an array of numbers; lists, tuples and scalars become arrays where that is what is meant.
+
+    Args:
+        observation: What the env gave, for an agent whose space is a Box.
+        agent: Whose it is.
+        shape: That of the space.
+
+    Raises:
+        EnvFailure: If it is no array of numbers, or has another shape.
+    """
+    fix = "Let the env observe what its `observation_spaces` say."
+    try:
+        array = np.asarray(observation)
+    except (TypeError, ValueError):
+        array = None
+    if array is None or array.dtype.kind not in "biuf":
+        is_dict = isinstance(observation, Mapping)
+        given = f"a dict with {sorted(map(str, observation))}" if is_dict else f"{observation!r:.80}"
+        raise EnvFailure(f"The observation of agent {agent!r} is {given}, no array of numbers", fix, can_pass=False)
+    if array.shape == () and shape == (1,):
+        array = array.reshape(1)
+    if array.shape != shape:
+        what = f"The observation of agent {agent!r} has shape {array.shape} and not {shape}"
+        raise EnvFailure(what, fix, can_pass=False)
+    return array
+
+
+def _not_observed(
+    agent: Hashable, acted: Collection, ended: Collection, observations: Mapping[Hashable, Any], is_over: bool
+) -> EnvFailure:
+    if is_over:
+        fix = "The target bootstraps from it: return it in the step that truncates the agent."
+        return EnvFailure(f"Agent {agent!r} has no last observation, though it is truncated,", fix, can_pass=False)
+    others = [other for other in observations if other not in acted and other not in ended]
+    if others:
+        what = f"Agent {agent!r} has acted and is not observed, while agent {others[0]!r} has not and is,"
+        return EnvFailure(what, "This is a turn-based game. " + _TURNS, can_pass=False)
+    what = f"Agent {agent!r} has no observation, though it is in the game,"
+    return EnvFailure(what, f"{_TURNS} An agent that is truncated needs its last observation.", is_turn=True)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, str | bytes):
+        return False
+    try:
+        float(value)
+    except (OverflowError, TypeError, ValueError):
+        return False
+    return True

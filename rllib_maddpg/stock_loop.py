@@ -1,0 +1,158 @@
+"""RLlib's own sampling loop, whose environments are checked and made anew as in the columnar one."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import gymnasium as gym
+from ray.rllib.env.env_runner import ENV_STEP_FAILURE, NUM_ENV_STEP_FAILURES_LIFETIME
+from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
+from ray.rllib.env.vector.sync_vector_multi_agent_env import SyncVectorMultiAgentEnv
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.error import MultiAgentEnvError
+from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
+
+from rllib_maddpg.envs.api import check_reset_result
+from rllib_maddpg.envs.step_checks import check_known, check_step, fitting
+from rllib_maddpg.failures import Failures
+from rllib_maddpg.observations import ObservationError
+
+
+class SamplingError(Exception):
+    """An environment has failed for good; the text says how."""
+
+
+class StockLoop(MultiAgentEnvRunner):
+    """`MultiAgentEnvRunner` whose loop refuses the same environments as the columnar one, in the same words.
+
+    RLlib makes all envs of a runner anew when one has failed, as often as it takes, or raises an error without a text.
+    """
+
+    _failures: Failures | None = None  # made when it is needed
+
+    @override(MultiAgentEnvRunner)
+    def _sample(self, **asked: Any) -> list[MultiAgentEpisode]:
+        """RLlib's.
+
+        Raises:
+            SamplingError: If an env has failed for good; the next call begins with new episodes.
+        """
+        if self._failures is None:
+            self._failures = Failures(self.failures_allowed(), self.worker_index or 0)
+        before = self._failures.in_a_row
+        try:
+            episodes = super()._sample(**asked)
+        except MultiAgentEnvError as error:
+            self._needs_initial_reset = True
+            raise SamplingError(f"RLlib refuses what the environment gave: {error}") from error
+        except ObservationError as error:
+            self._needs_initial_reset = True
+            raise SamplingError(str(error)) from error
+        except SamplingError:
+            self._needs_initial_reset = True
+            raise
+        if self._failures.in_a_row == before:
+            self._failures.in_a_row = 0
+        return episodes
+
+    def failures_allowed(self) -> int:
+        """Failures of sub-envs in a row that RLlib's settings want to see fixed by new envs."""
+        config = self.config
+        is_remote = (self.worker_index or 0) > 0
+        restart = config.restart_failed_sub_environments or (is_remote and config.restart_failed_env_runners)
+        return config.num_consecutive_env_runner_failures_tolerance if restart else 0
+
+    @override(MultiAgentEnvRunner)
+    def _try_env_reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, Any]:
+        while True:
+            number = -1
+            try:
+                with self.metrics.log_time(ENV_RESET_TIMER):
+                    observations, infos = self.env.reset(seed=seed, options=options)
+                self._ended: list[set] = [set() for _ in range(self.num_envs)]  # by env the agents whose part is over
+                for number in range(self.num_envs):
+                    self._check_reset(observations[number], infos[number])
+                return observations, infos
+            except Exception as error:
+                self._note(error, number, 0)
+                self._make_envs_anew()
+
+    @override(MultiAgentEnvRunner)
+    def _try_env_step(self, actions: list[dict]) -> Any:
+        number = -1
+        try:
+            with self.metrics.log_time(ENV_STEP_TIMER):
+                results = self.env.step(actions)
+            self._log_env_steps(metric=self._metrics_num_try_env_step, num_steps=1)
+            for number, episode in enumerate(self._ongoing_episodes):
+                if episode.is_reset:
+                    self._check_step(number, actions[number], results)
+                else:  # the vector env has reset this one
+                    self._ended[number] = set()
+                    self._check_reset(results[0][number], results[4][number])
+            return results
+        except Exception as error:
+            number = _env_that_raised(error) if number < 0 else number
+            episode = self._ongoing_episodes[max(0, number)]
+            self.metrics.log_value(NUM_ENV_STEP_FAILURES_LIFETIME, 1, reduce="lifetime_sum")
+            self._note(error, number, episode.env_t + 1 if episode.is_reset else 0)
+            self._make_envs_anew()
+            return ENV_STEP_FAILURE
+
+    def _check_reset(self, observations: Any, infos: Any) -> None:
+        check_reset_result((observations, infos))
+        check_known(self._spaces(), observations)
+        self._fit(observations)
+
+    def _check_step(self, number: int, actions: dict, results: tuple) -> None:
+        """Refuses what makes no joint row, and leaves out what belongs to none; `results` are changed in place."""
+        result = tuple(part[number] for part in results)
+        ended = self._ended[number]
+        check_step(self._spaces(), actions, ended, result)
+        observations, rewards, terminateds, truncateds, infos = result
+        for part in (observations, rewards, infos or {}):
+            for agent in ended.intersection(part):
+                del part[agent]
+        for agent in actions:
+            rewards[agent] = float(rewards[agent])
+        self._fit(observations)
+        if terminateds.get("__all__") or truncateds.get("__all__"):
+            self._failures.has_finished(number)
+        ended.update(agent for agent in actions if terminateds.get(agent) or truncateds.get(agent))
+
+    def _fit(self, observations: dict) -> None:
+        """Makes arrays of what is observed in a Box; all other spaces are left to the connectors."""
+        for agent, observation in observations.items():
+            space = self._spaces()[agent]
+            if isinstance(space, gym.spaces.Box):
+                array = fitting(observation, agent, space.shape)
+                observations[agent] = array.astype(space.dtype, copy=False) if space.dtype.kind == "f" else array
+
+    def _spaces(self) -> dict[Any, gym.Space]:
+        return self.env.single_observation_spaces
+
+    def _note(self, error: Exception, number: int, step: int) -> None:
+        """Raises an error if no env may be made anew."""
+        if number < 0:
+            number = 0 if self.num_envs == 1 else _env_that_raised(error)
+        message = self._failures.note(error, step, number)
+        if message:
+            raise SamplingError(message) from error
+
+    def _make_envs_anew(self) -> None:
+        while True:
+            try:
+                self.make_env()
+                return
+            except Exception as error:
+                self._note(error, -1, 0)
+
+
+def _env_that_raised(error: Exception) -> int:
+    """Number of the sub-env that RLlib's vector env was at; -1 if that cannot be told."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if isinstance(frame.f_locals.get("self"), SyncVectorMultiAgentEnv) and isinstance(frame.f_locals.get("i"), int):
+            return frame.f_locals["i"]
+    return -1
