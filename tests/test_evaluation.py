@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from rllib_maddpg import MADDPGConfig
+from rllib_maddpg.checkpoints import load_config
 from rllib_maddpg.envs import EpisodeRecord
-from rllib_maddpg.evaluation import Estimate, Evaluation, evaluate_algorithm, evaluate_checkpoint, load_config
+from rllib_maddpg.evaluation import Estimate, Evaluation, evaluate_algorithm, evaluate_checkpoint
 
 
 def test_interval_by_hand():
