@@ -38,7 +38,7 @@ def test_ids_that_cannot_be_folders_are_refused_and_the_way_out_is_named(module,
 
 @pytest.mark.parametrize(("one", "other"), [("Red", "red"), ("caf\u00e9", "cafe\u0301"), ("STRASSE", "straße")])
 def test_ids_that_some_file_systems_do_not_tell_apart_are_refused(one, other):
-    with pytest.raises(ValueError, match="differs from .* in case only"):
+    with pytest.raises(ValueError, match=r"differs from .* in case only"):
         check_module_ids({"a": one, "b": other})
 
 
