@@ -96,10 +96,16 @@ class SavedAlgorithm(Algorithm):
         files.clear(_PARTS)
         saved = super().save_to_path(files.root.as_posix(), filesystem=files.filesystem, **kwargs)
         if not self.learner_group.is_local and "state" not in kwargs:
-            # RLlib does not look whether the Learner that wrote its part has failed to.
-            check_states(self, files, COMPONENT_LEARNER_GROUP)
+            self._check_what_a_learner_wrote(files)
         files.write_hashes(_PARTS)
         return saved
+
+    def _check_what_a_learner_wrote(self, files: CheckpointFiles) -> None:
+        """RLlib does not look whether the remote Learner that wrote its part has failed to."""
+        try:
+            check_states(self, CheckpointFiles(files.at(COMPONENT_LEARNER_GROUP), files.filesystem), COMPONENT_LEARNER_GROUP)
+        except ValueError as error:
+            raise OSError(f"A Learner could not write its part of checkpoint {files.path}: {error.__cause__}") from error
 
     # ------------------------------------------------------------------------------------------ restoring
 
