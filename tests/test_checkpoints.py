@@ -82,6 +82,21 @@ def test_a_checkpoint_that_a_crash_left_half_overwritten_is_no_whole_one(build, 
         algo.restore_from_path(tmp_path)
 
 
+def test_older_checkpoints_are_checked_by_the_sizes_that_they_have(tmp_path):
+    (tmp_path / METADATA_FILE).write_text("{}")
+    (tmp_path / "rows.pkl").write_bytes(b"12345")
+    assert CheckpointFiles(tmp_path).check() is False
+    (tmp_path / "file_sizes.json").write_text('{"rllib_checkpoint.json": 2, "rows.pkl": 5}')
+    assert CheckpointFiles(tmp_path).check() is False
+    (tmp_path / "rows.pkl").write_bytes(b"1234")
+    with pytest.raises(ValueError, match=r"rows\.pkl has 4 bytes, not the 5 that were written"):
+        CheckpointFiles(tmp_path).check()
+    assert CheckpointFiles(tmp_path).check([METADATA_FILE]) is False
+    (tmp_path / "file_sizes.json").write_text('{"rows.pkl": []}')
+    with pytest.raises(ValueError, match=r"file_sizes\.json: TypeError"):
+        CheckpointFiles(tmp_path).check()
+
+
 # ------------------------------------------------------------------------------------------ other places, parts of it
 
 
