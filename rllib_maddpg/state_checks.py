@@ -58,9 +58,12 @@ def check_state(files: CheckpointFiles, folder: str, state_file: str, check: Cal
         if not isinstance(state, dict):
             raise TypeError(f"{type(state).__name__} instead of a dict")
         check(state)
+    except ValueError as error:
+        raise ValueError(
+            f"Checkpoint {files.path} does not fit this algorithm, or is damaged: {name or 'algorithm'}: {error}"
+        ) from error
     except Exception as error:  # a damaged pickle can raise anything
-        reason = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise damaged(files.path, f"{name or 'algorithm'}: {reason}") from error
+        raise damaged(files.path, f"{name or 'algorithm'}: {type(error).__name__}: {error}") from error
 
 
 def check_connector(files: CheckpointFiles, name: str, connector: ConnectorV2) -> None:

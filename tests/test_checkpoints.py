@@ -95,6 +95,9 @@ def test_older_checkpoints_are_checked_by_the_sizes_that_they_have(tmp_path):
     (tmp_path / "file_sizes.json").write_text('{"rows.pkl": []}')
     with pytest.raises(ValueError, match=r"file_sizes\.json: TypeError"):
         CheckpointFiles(tmp_path).check()
+    (tmp_path / METADATA_FILE).write_text('{"folders": ["replay_buffer"]}')
+    with pytest.raises(ValueError, match="the folder replay_buffer is missing"):
+        CheckpointFiles(tmp_path).check()
 
 
 # ------------------------------------------------------------------------------------------ other places, parts of it
