@@ -18,6 +18,7 @@ from rllib_maddpg.checks import check_module_overrides
 from rllib_maddpg.envs import EnvSpaces
 from rllib_maddpg.layout import check_shared_modules
 from rllib_maddpg.model_checks import check_spec_modules, module_classes
+from rllib_maddpg.module_ids import check_module_ids
 from rllib_maddpg.replay.buffer import check_memory
 from rllib_maddpg.rule_modules import check_not_trained
 from rllib_maddpg.space_checks import check_action_mask, check_agents, check_observation_space
@@ -67,6 +68,7 @@ def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
         raise ValueError(
             "`policy_mapping_fn` maps an agent to one module now and to another then. MADDPG needs a static mapping."
         )
+    check_module_ids(module_of)
     used = dict.fromkeys(sorted(module_of.values()))
     if list(config.policies) == [DEFAULT_POLICY_ID] and DEFAULT_POLICY_ID not in used:
         config.policies = {module: PolicySpec() for module in used}

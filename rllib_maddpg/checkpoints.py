@@ -1,70 +1,73 @@
-"""Reads what a checkpoint says of itself, and refuses one that is missing, incomplete or damaged."""
+"""What a checkpoint says of itself: the config it was made with, and the game."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+import pickle
 from pathlib import Path
 from typing import Any
 
-from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
+from rllib_maddpg.checkpoint_files import CLASS_FILE, METADATA_FILE, CheckpointFiles, damaged
+from rllib_maddpg.config import MADDPGConfig
+from rllib_maddpg.layout import JointLayout
 
-METADATA_FILE = Algorithm.METADATA_FILE_NAME
-# Sizes of all files of a checkpoint, by which a damaged one is told without reading it.
-SIZES_FILE = "file_sizes.json"
-# Keys of an algorithm checkpoint's metadata.
+# Key of the metadata.
 LAYOUT = "layout"
-FOLDERS = "folders"
 
 
-def module_folders(modules: Iterable[str]) -> list[str]:
-    """Folders of the modules' networks within a checkpoint."""
-    return [f"{COMPONENT_LEARNER_GROUP}/{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}/{m}" for m in modules]
-
-
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Metadata of the algorithm checkpoint in a local folder.
+def load_config(checkpoint: str | Path) -> MADDPGConfig:
+    """The config that a checkpoint was made with.
 
     Raises:
-        ValueError: If there is no checkpoint, its metadata cannot be read, or a folder is missing that it should have. RLlib
-            itself passes over missing folders and would go on with fresh networks.
+        ValueError: If there is no checkpoint or it cannot be read.
     """
-    file = Path(path) / METADATA_FILE
-    if not file.is_file():
-        raise ValueError(
-            f"{path} is no checkpoint: it has no {file.name}. Give the folder that `save_to_path()` or the trial's "
-            "`checkpoint_...` folder names."
-        )
+    files = CheckpointFiles(checkpoint)
+    files.check((METADATA_FILE, CLASS_FILE))
+    return read_config(files)
+
+
+def read_config(files: CheckpointFiles) -> MADDPGConfig:
+    """`load_config` of files that are checked already; errors as there."""
     try:
-        metadata = json.loads(file.read_text())
-    except ValueError as error:
-        raise damaged(path, error) from error
-    for folder in metadata.get(FOLDERS, ()):
-        if not (Path(path) / folder).is_dir():
-            raise damaged(path, f"the folder {folder} is missing")
-    return metadata
+        state = pickle.loads(files.read(CLASS_FILE))["ctor_args_and_kwargs"][0][0]
+        config = MADDPGConfig.from_state(state)
+    except Exception as error:  # a damaged pickle can raise anything
+        raise damaged(files.path, f"{CLASS_FILE}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, MADDPGConfig):
+        raise ValueError(f"Checkpoint {files.path} is one of {config.algo_class.__name__}, not of MADDPG.")
+    return config
 
 
-def damaged(path: Any, error: Exception | str) -> ValueError:
-    """The error for a checkpoint that cannot be used."""
-    reason = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-    return ValueError(f"Checkpoint {path} is damaged or incomplete ({reason}). Use an earlier checkpoint of the run.")
+def check_layout(metadata: dict[str, Any], layout: JointLayout, path: Any, same_agents: bool = True) -> None:
+    """Refuses the checkpoint of another game.
 
+    Args:
+        metadata: The checkpoint's.
+        layout: That of the game as it is now.
+        path: The checkpoint, for the message.
+        same_agents: Whether its agents must be the same. False: each agent's module must fit, which is enough for acting.
 
-def write_sizes(checkpoint: Path) -> None:
-    """Writes down the sizes of all files of a finished checkpoint."""
-    files = sorted(f for f in checkpoint.rglob("*") if f.is_file() and f.name != SIZES_FILE)
-    sizes = {f.relative_to(checkpoint).as_posix(): f.stat().st_size for f in files}
-    (checkpoint / SIZES_FILE).write_text(json.dumps(sizes))
-
-
-def is_whole(checkpoint: Path, if_unknown: bool = True) -> bool:
-    """Whether all files have the sizes they had when the checkpoint was made; `if_unknown` where those are not known."""
+    Raises:
+        ValueError: Naming the first agent that differs.
+    """
+    if LAYOUT not in metadata:
+        return
+    saved, what = metadata[LAYOUT], f"Checkpoint {path}"
     try:
-        sizes = json.loads((checkpoint / SIZES_FILE).read_text())
-    except FileNotFoundError:  # saved by `algo.save_to_path()` itself, or not copied to its end
-        return if_unknown and (checkpoint / METADATA_FILE).is_file()
-    except ValueError:
-        return False
-    return all((checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in sizes.items())
+        if not same_agents:
+            saved = _with_agents_of(layout, saved)
+        layout.check_same(saved, what)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise damaged(path, f"{METADATA_FILE}: {LAYOUT}: {type(error).__name__}: {error}") from error
+
+
+def _with_agents_of(layout: JointLayout, saved: dict[str, Any]) -> dict[str, Any]:
+    """The saved layout as if it had been one of these agents: each has what another agent of its module had."""
+    by_agent = {entry["agent"]: entry for entry in saved["agents"]}
+    by_module = {entry["module"]: entry for entry in saved["agents"]}
+    agents = []
+    for slot in layout.slots:
+        agent, module = str(slot.agent), str(slot.module)
+        entry = by_agent.get(agent) or by_module.get(module)
+        if entry is not None:
+            agents.append({**entry, "agent": agent})
+    return {"agents": agents}

@@ -24,8 +24,10 @@ import gymnasium as gym
 
 from rllib_maddpg import __version__
 from rllib_maddpg.bench.command import add_bench
+from rllib_maddpg.checkpoint_files import ACTING
+from rllib_maddpg.checkpoints import load_config
 from rllib_maddpg.deploy.command import add_export
-from rllib_maddpg.evaluation import Estimate, Evaluation, evaluate_checkpoint, load_config
+from rllib_maddpg.evaluation import Estimate, Evaluation, evaluate_checkpoint
 from rllib_maddpg.plot_command import add_plot
 from rllib_maddpg.plots import save_gif
 from rllib_maddpg.progress import Progress
@@ -203,7 +205,7 @@ def _print_error(summary: RunSummary) -> None:
 
 
 def _evaluate(args: argparse.Namespace, argv: list[str]) -> int:
-    checkpoint, _ = find_checkpoint(args.checkpoint)
+    checkpoint, _ = find_checkpoint(args.checkpoint, ACTING)
     episodes = args.episodes
     if episodes is None:
         episodes = GIF_EPISODES if args.render else 100

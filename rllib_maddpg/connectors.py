@@ -6,6 +6,7 @@ import contextlib
 from typing import Any
 
 import gymnasium as gym
+import tree
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.env_to_module.env_to_module_pipeline import EnvToModulePipeline
@@ -13,6 +14,7 @@ from ray.rllib.connectors.env_to_module.mean_std_filter import MeanStdFilter
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.utils import force_list
 from ray.rllib.utils.annotations import override
+from ray.rllib.utils.filter import RunningStat
 
 from rllib_maddpg.envs import EnvSpaces
 
@@ -26,17 +28,46 @@ class AgentMeanStdFilter(MeanStdFilter):
     @classmethod
     def like(cls, other: MeanStdFilter) -> AgentMeanStdFilter:
         """A filter with the settings of RLlib's."""
-        same = cls(
-            multi_agent=True,
-            de_mean_to_zero=other.de_mean_to_zero,
-            de_std_to_one=other.de_std_to_one,
-            clip_by_value=other.clip_by_value,
-            update_stats=other._update_stats,
-        )
+        same = cls(**cls._settings(other))
         # Not by the constructor: RLlib's asks for the settings when it gets the spaces.
         same.input_action_space = other.input_action_space
         same.input_observation_space = other.input_observation_space
         return same
+
+    @staticmethod
+    def _settings(piece: MeanStdFilter) -> dict[str, Any]:
+        return {
+            "multi_agent": piece._multi_agent,
+            "de_mean_to_zero": piece.de_mean_to_zero,
+            "de_std_to_one": piece.de_std_to_one,
+            "clip_by_value": piece.clip_by_value,
+            "update_stats": piece._update_stats,
+        }
+
+    @override(ConnectorV2)
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
+        # RLlib knows the settings only of classes that have a constructor themselves.
+        return (), self._settings(self)
+
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Refuses statistics of other agents or observations, of which RLlib would take a part, or all.
+
+        Raises:
+            ValueError: Naming the first agent that differs.
+        """
+        if self._filters is None:
+            self._init_new_filters()
+        mine = {agent: tree.flatten(own.running_stats) for agent, own in self._filters.items()}
+        theirs = {agent: [RunningStat.from_state(s) for s in own["running_stats"]] for agent, own in state.items()}
+        for agent in sorted(mine.keys() | theirs.keys(), key=str):
+            here, there = ([s.mean_array.shape for s in own[agent]] if agent in own else None for own in (mine, theirs))
+            if here != there:
+                raise ValueError(f"the filter's statistics of agent {agent!r} have shapes {there} there and {here} here")
+
+    @override(ConnectorV2)
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.check_state(state)
+        super().set_state(state)
 
     @override(ConnectorV2)
     def merge_states(self, states: list[dict[str, Any]]) -> dict[str, Any]:

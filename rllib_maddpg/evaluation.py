@@ -6,7 +6,6 @@ import contextlib
 import logging
 import math
 import os
-import pickle
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ray.rllib.core import COMPONENT_ENV_RUNNER, COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
+from ray.rllib.core import COMPONENT_ENV_RUNNER
 
-from rllib_maddpg.checkpoints import damaged, read_metadata
+from rllib_maddpg.checkpoint_files import ACTING, RL_MODULE, CheckpointFiles, damaged
+from rllib_maddpg.checkpoints import check_layout, read_config
 from rllib_maddpg.config import MADDPGConfig
 from rllib_maddpg.envs import EpisodeRecord, RecordedEpisodes
+from rllib_maddpg.state_checks import CONNECTORS, check_connector
 
 logger = logging.getLogger(__name__)
 
@@ -137,8 +138,16 @@ def restored_runner(
     render_mode: str | None = None,
 ) -> Any:
     """An env runner with the actors and connectors of a checkpoint; arguments and errors as in `evaluate_checkpoint`."""
-    runner = _make_runner(load_config(path), episodes, seed, record_frames, num_envs, env_config, render_mode)
-    _restore(runner, path, env_config)
+    files = CheckpointFiles(path)
+    files.check(ACTING)
+    runner = _make_runner(read_config(files), episodes, seed, record_frames, num_envs, env_config, render_mode)
+    try:
+        # With other settings the env may have more agents or fewer than that of the training.
+        check_layout(files.read_metadata(), runner.layout, f"{path} (env_config={env_config})", same_agents=not env_config)
+        _restore(runner, files)
+    except ValueError:
+        runner.stop()
+        raise
     return runner
 
 
@@ -151,36 +160,20 @@ def evaluate_algorithm(algo: Any, episodes: int = 100, seed: int = 0, num_envs: 
     return _play(runner, episodes)
 
 
-def load_config(checkpoint: Path) -> MADDPGConfig:
-    """The config that a checkpoint was made with.
-
-    Raises:
-        ValueError: If there is no checkpoint or it cannot be read.
-    """
-    read_metadata(checkpoint)
-    try:
-        state = pickle.loads((checkpoint / "class_and_ctor_args.pkl").read_bytes())["ctor_args_and_kwargs"][0][0]
-        config = MADDPGConfig.from_state(state)
-    except Exception as error:
-        raise damaged(checkpoint, error) from error
-    if not isinstance(config, MADDPGConfig):
-        raise ValueError(f"Checkpoint {checkpoint} is one of {config.algo_class.__name__}, not of MADDPG.")
-    return config
-
-
-def _restore(runner: Any, path: Path, env_config: dict | None) -> None:
+def _restore(runner: Any, files: CheckpointFiles) -> None:
     """Gives the checkpoint's actors and connectors to the runner."""
+    # Connectors may have learnt something, such as means and standard deviations of observations. Without a local env runner
+    # the algorithm keeps them itself.
+    base = f"{COMPONENT_ENV_RUNNER}/" if files.is_dir(COMPONENT_ENV_RUNNER) else ""
+    for name in CONNECTORS:
+        check_connector(files, f"{base}{name}", getattr(runner, f"_{name.removesuffix('_connector')}"))
     try:
-        runner.module.restore_from_path(path / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE)
-        if (path / COMPONENT_ENV_RUNNER).is_dir():
-            # Connectors may have learnt something, such as means and standard deviations of observations.
-            for name in ("env_to_module_connector", "module_to_env_connector"):
-                if (path / COMPONENT_ENV_RUNNER / name).is_dir():
-                    getattr(runner, f"_{name.removesuffix('_connector')}").restore_from_path(path / COMPONENT_ENV_RUNNER / name)
-    except (OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise damaged(path, error) from error
-    except RuntimeError as error:  # torch, on weights of another shape
-        raise ValueError(f"Checkpoint {path} does not fit the environment with env_config={env_config}: {error}") from error
+        runner.module.restore_from_path(files.at(RL_MODULE))
+        for name in CONNECTORS:
+            if files.is_dir(f"{base}{name}"):
+                getattr(runner, f"_{name.removesuffix('_connector')}").restore_from_path(files.at(f"{base}{name}"))
+    except Exception as error:  # a damaged pickle can raise anything
+        raise damaged(files.path, error) from error
 
 
 def _check_display() -> None:

@@ -264,6 +264,13 @@ class JointTorchLearner(TorchLearner):
         """All tensors that env runners have, module by module in layout order."""
         return actor_state_of(self.module, self.layout)
 
+    def optimizer_shapes(self) -> dict[str, list[tuple[int, ...]]]:
+        """Shapes of the parameters of each optimizer, in its order."""
+        return {
+            name: [tuple(p.shape) for group in optimizer.param_groups for p in group["params"]]
+            for name, optimizer in self._named_optimizers.items()
+        }
+
     # ------------------------------------------------------------------------------------------ metrics and state
 
     def _note(self, modules: Iterable[str], **values: Tensor) -> None:

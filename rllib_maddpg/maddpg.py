@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
-from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +26,6 @@ from ray.rllib.utils.metrics import (
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.result import TIMESTEPS_TOTAL
 
-from rllib_maddpg.checkpoints import FOLDERS, LAYOUT, damaged, module_folders, read_metadata
 from rllib_maddpg.collecting import Collected, RolloutCollector
 from rllib_maddpg.config import MADDPGConfig
 from rllib_maddpg.env_runner import EPISODE_NUMBERS
@@ -38,17 +34,15 @@ from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.replay import JointReplayBuffer
 from rllib_maddpg.replay.sharded import SHARD_RESOURCES, ShardedReplayBuffer
+from rllib_maddpg.saving import SavedAlgorithm
 from rllib_maddpg.timers import Timers
 from rllib_maddpg.tunable import TunableAlgorithm
 
-REPLAY_BUFFER = "replay_buffer"
-STEPS_SINCE_UPDATE = "env_steps_since_update"
-COUNTS = "counts"
 # More would need too much memory for their rows.
 MAX_UPDATES_PER_CALL = 16
 
 
-class MADDPG(JointAlgorithm, TunableAlgorithm):
+class MADDPG(SavedAlgorithm, JointAlgorithm, TunableAlgorithm):
     """Multi-Agent Deep Deterministic Policy Gradient (Lowe et al. 2017) on RLlib's new API stack."""
 
     config: MADDPGConfig
@@ -330,74 +324,3 @@ class MADDPG(JointAlgorithm, TunableAlgorithm):
         # There is none yet if the setup has failed.
         if isinstance(getattr(self, "replay_buffer", None), ShardedReplayBuffer):
             self.replay_buffer.stop()
-
-    # ------------------------------------------------------------------------------------------ checkpoints
-
-    @override(Algorithm)
-    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
-        components = super().get_checkpointable_components()
-        if self.config.store_buffer_in_checkpoints:
-            components.append((REPLAY_BUFFER, self.replay_buffer))
-        return components
-
-    @override(Algorithm)
-    def get_state(
-        self,
-        components: str | Collection[str] | None = None,
-        *,
-        not_components: str | Collection[str] | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        state = super().get_state(components, not_components=not_components, **kwargs)
-        if self.config.store_buffer_in_checkpoints and self._check_component(REPLAY_BUFFER, components, not_components):
-            state[REPLAY_BUFFER] = self.replay_buffer.get_state()
-        state[STEPS_SINCE_UPDATE] = self._env_steps_since_update
-        state[COUNTS] = {"env_steps": self._env_steps, "updates": self._num_updates}
-        state[EPISODE_NUMBERS] = self._episode_numbers
-        return state
-
-    @override(Algorithm)
-    def set_state(self, state: dict[str, Any]) -> None:
-        super().set_state(state)
-        if REPLAY_BUFFER in state:
-            self.replay_buffer.set_state(state[REPLAY_BUFFER])
-        self._env_steps_since_update = state.get(STEPS_SINCE_UPDATE, self._env_steps_since_update)
-        if COUNTS in state:
-            self._env_steps, self._num_updates = state[COUNTS]["env_steps"], state[COUNTS]["updates"]
-            self._reported_at, self._iteration_began = self._env_steps, None
-        if EPISODE_NUMBERS in state:
-            self._episode_numbers = dict(state[EPISODE_NUMBERS])
-            self._push_episode_numbers()
-
-    @override(Algorithm)
-    def get_metadata(self) -> dict[str, Any]:
-        folders = module_folders(self.layout.modules)
-        if self.config.store_buffer_in_checkpoints:
-            folders.append(REPLAY_BUFFER)
-        return {**super().get_metadata(), LAYOUT: self.layout.description(), FOLDERS: folders}
-
-    @override(JointAlgorithm)
-    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        """Restores a checkpoint.
-
-        Raises:
-            ValueError: If it is missing, incomplete or of another environment or layout, with nothing changed; or if a file in
-                it is damaged, in which case parts may have been restored.
-        """
-        # Cloud storage and single components are RLlib's own affair.
-        if kwargs.get("filesystem") is None and kwargs.get("component") is None:
-            metadata = read_metadata(path)
-            if LAYOUT in metadata:
-                self.layout.check_same(metadata[LAYOUT], f"Checkpoint {path}")
-        try:
-            super().restore_from_path(path, *args, **kwargs)
-        except (OSError, EOFError, KeyError, ImportError, pickle.UnpicklingError) as error:
-            raise damaged(path, error) from error
-
-    @classmethod
-    @override(Algorithm)
-    def from_checkpoint(cls, path: Any, filesystem: Any = None, **kwargs: Any) -> MADDPG:
-        """A new algorithm in the state of a checkpoint; errors as in `restore_from_path`."""
-        if filesystem is None and isinstance(path, (str, Path)) and "://" not in str(path):
-            read_metadata(path)
-        return super().from_checkpoint(path, filesystem=filesystem, **kwargs)

@@ -18,9 +18,10 @@ import ray
 import torch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_LEN_MEAN, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
+from rllib_maddpg.checkpoints import load_config
 from rllib_maddpg.config import MADDPGConfig
 from rllib_maddpg.config_file import CONFIG_FILE, write_config
-from rllib_maddpg.evaluation import Evaluation, evaluate_algorithm, load_config
+from rllib_maddpg.evaluation import Evaluation, evaluate_algorithm
 from rllib_maddpg.maddpg import MADDPG
 from rllib_maddpg.plots import save_learning_curve
 from rllib_maddpg.result_files import ResultFiles, read_progress, write_params
@@ -201,7 +202,7 @@ def _plan_resumed(options: TrainOptions, resume: str) -> _Plan:
         }
     if options.out is None and run is not None:
         folder = run
-        if run.newest_checkpoint() != checkpoint:
+        if checkpoint == Path(resume).resolve() and run.newest_checkpoint() != checkpoint:
             raise ValueError(
                 f"The run has a newer checkpoint than {checkpoint.name}. Resume {run.path}, or start a new run "
                 f"from this one: `--resume {checkpoint} --out NEW_FOLDER`."

@@ -9,13 +9,14 @@ import platform
 import re
 import shutil
 import time
+from collections.abc import Collection
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import rllib_maddpg
-from rllib_maddpg.checkpoints import METADATA_FILE, is_whole, write_sizes
+from rllib_maddpg.checkpoint_files import EVERYTHING, METADATA_FILE, CheckpointFiles, newest_whole
 from rllib_maddpg.tune_folder import newest_in_trial
 
 RUN_FILE = "run.json"
@@ -99,16 +100,15 @@ class RunFolder:
         found = [p for p in folder.iterdir() if p.is_dir() and p.name.isdigit()] if folder.is_dir() else []
         return sorted(found, key=lambda p: int(p.name))
 
-    def newest_checkpoint(self) -> Path:
-        """The newest checkpoint that is whole.
+    def newest_checkpoint(self, parts: Collection[str] = EVERYTHING) -> Path:
+        """The newest checkpoint of which these parts are whole.
 
         Raises:
             ValueError: If there is none.
         """
         checkpoints = self.checkpoints()
-        for checkpoint in reversed(checkpoints):
-            if is_whole(checkpoint):
-                return checkpoint
+        if newest := newest_whole(checkpoints, parts):
+            return newest
         found = f"all {len(checkpoints)} in it are damaged" if checkpoints else "there is none in it"
         raise ValueError(f"{self.path} has no checkpoint to go on from: {found}.")
 
@@ -122,7 +122,6 @@ class RunFolder:
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             algo.save_to_path(str(unfinished))
-            write_sizes(unfinished)
             shutil.rmtree(path, ignore_errors=True)
             unfinished.rename(path)
         except BaseException:
@@ -133,25 +132,28 @@ class RunFolder:
         return path
 
 
-def find_checkpoint(path: str | Path) -> tuple[Path, RunFolder | None]:
+def find_checkpoint(path: str | Path, parts: Collection[str] = EVERYTHING) -> tuple[Path, RunFolder | None]:
     """The checkpoint meant by a run folder, a Tune trial's folder (each: its newest whole one), a sweep's folder (the best one)
     or a checkpoint folder; and its run, if it has one.
 
+    Args:
+        path: The folder.
+        parts: Files and folders of the checkpoint that must be whole.
+
     Raises:
-        ValueError: If there is no such folder, no checkpoint in it, or several trials.
+        ValueError: If there is no such folder, no checkpoint in it, several trials, or the checkpoint is damaged.
     """
     path = Path(path).resolve()
     if not path.is_dir():
         raise ValueError(f"{path} is no folder. Give a run folder, a Tune trial's folder or a checkpoint folder.")
     if (path / RUN_FILE).is_file() or (path / CHECKPOINTS).is_dir():
         run = RunFolder(path)
-        return run.newest_checkpoint(), run
+        return run.newest_checkpoint(parts), run
     if (path / BEST_CHECKPOINT / METADATA_FILE).is_file():
         return path / BEST_CHECKPOINT, None
     if not (path / METADATA_FILE).is_file():
-        return newest_in_trial(path), None
-    if not is_whole(path):
-        raise ValueError(f"Checkpoint {path} is damaged: files are missing or cut short. Use an earlier one of the run.")
+        return newest_in_trial(path, parts), None
+    CheckpointFiles(path).check(parts)
     is_in_run = path.parent.name == CHECKPOINTS and (path.parent.parent / RUN_FILE).is_file()
     return path, RunFolder(path.parent.parent) if is_in_run else None
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
-
-from rllib_maddpg.checkpoints import write_sizes
 
 BEFORE_ERROR = "checkpoint_before_error"
 
@@ -40,12 +37,6 @@ class TunableAlgorithm(Algorithm):
         self.eval_env_runner_group = None
         self.setup(config)
         return True
-
-    @override(Algorithm)
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        super().save_checkpoint(checkpoint_dir)
-        # Tune copies the folder to the experiment's storage. A copy that a killed process has left half done is told by these.
-        write_sizes(Path(checkpoint_dir))
 
     def _save_before_raising(self, error: Exception) -> None:
         """Writes a checkpoint into the trial's folder, and its place into the error."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
-from rllib_maddpg.checkpoints import METADATA_FILE, is_whole
+from rllib_maddpg.checkpoint_files import EVERYTHING, METADATA_FILE, newest_whole
 
 # As Ray names them: `checkpoint_000000`, ...
 _CHECKPOINT = re.compile(r"checkpoint_\d{6,}")
@@ -24,17 +25,15 @@ def trials_in(experiment: Path) -> list[Path]:
     return sorted(p for p in experiment.iterdir() if p.is_dir() and checkpoints_in_trial(p))
 
 
-def newest_in_trial(path: Path) -> Path:
-    """The newest whole checkpoint of a trial.
+def newest_in_trial(path: Path, parts: Collection[str] = EVERYTHING) -> Path:
+    """The newest checkpoint of a trial of which these parts are whole.
 
     Raises:
         ValueError: If the folder is that of an experiment, whose trials are named then, or has no whole checkpoint.
     """
     checkpoints = checkpoints_in_trial(path)
-    for checkpoint in reversed(checkpoints):
-        # MADDPG writes down the sizes, so a checkpoint without them was not copied to its end.
-        if is_whole(checkpoint, if_unknown=False):
-            return checkpoint
+    if newest := newest_whole(checkpoints, parts):
+        return newest
     if checkpoints:
         raise ValueError(f"Trial {path} has no checkpoint to go on from: all {len(checkpoints)} in it are damaged.")
     trials = [trial.name for trial in trials_in(path)]

@@ -14,6 +14,7 @@ import ray
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--damage", type=int, default=100, metavar="N", help="damaged checkpoints that are tried (default: 100)")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -11,8 +11,9 @@ import pytest
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from rllib_maddpg import MADDPGConfig
+from rllib_maddpg.checkpoints import load_config
 from rllib_maddpg.envs import EpisodeRecord
-from rllib_maddpg.evaluation import Estimate, Evaluation, evaluate_algorithm, evaluate_checkpoint, load_config
+from rllib_maddpg.evaluation import Estimate, Evaluation, evaluate_algorithm, evaluate_checkpoint
 
 
 def test_interval_by_hand():

@@ -17,7 +17,7 @@ from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining
 
 from rllib_maddpg import MADDPG, MADDPGConfig
-from rllib_maddpg.checkpoints import is_whole
+from rllib_maddpg.checkpoint_files import is_whole
 from rllib_maddpg.cli import main
 from rllib_maddpg.result_files import read_progress
 from rllib_maddpg.run_folder import find_checkpoint
@@ -263,7 +263,7 @@ def test_folders_of_tune_are_taken_as_checkpoints(failed_once, capsys, tmp_path)
     trial = Path(failed_once.path)
     names = [f"checkpoint_00000{n}" for n in range(4)]
     assert sorted(p.name for p in trial.glob("checkpoint_0*")) == names
-    assert all(is_whole(trial / name, if_unknown=False) for name in names)
+    assert all(is_whole(trial / name) for name in names)
     assert find_checkpoint(trial) == (trial / names[3], None)
     assert find_checkpoint(trial / names[1]) == (trial / names[1], None)
     assert main(["evaluate", str(trial), "--episodes", "2", "--json"]) == 0
@@ -281,7 +281,7 @@ def test_half_copied_checkpoints_are_passed_over(failed_once, tmp_path):
     trial = tmp_path / "trial"
     shutil.copytree(failed_once.path, trial, ignore=shutil.ignore_patterns("checkpoint_000000", "checkpoint_before_error"))
     (trial / "checkpoint_000003" / "learner_group" / "state.pkl").unlink()
-    (trial / "checkpoint_000002" / "file_sizes.json").unlink()
+    (trial / "checkpoint_000002" / "content_hashes.json").unlink()
     assert find_checkpoint(trial)[0] == trial / "checkpoint_000001"
     (trial / "checkpoint_000001" / "replay_buffer" / "state.pkl").write_bytes(b"half")
     with pytest.raises(ValueError, match="no checkpoint to go on from: all 3 in it are damaged"):

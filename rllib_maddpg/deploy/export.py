@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 
+from rllib_maddpg.checkpoint_files import ACTING
 from rllib_maddpg.deploy import maddpg_actors
 from rllib_maddpg.deploy.check import NUM_OBSERVATIONS, TOLERANCE, check_actor
 from rllib_maddpg.deploy.formats import FORMATS, Format, describe_network
@@ -64,7 +65,7 @@ def export_actors(checkpoint: str | Path, file_format: str = "onnx", out: str | 
         raise ValueError(f"--format {file_format!r} must be one of {list(FORMATS)}.{did_you_mean(file_format, FORMATS)}")
     fmt = FORMATS[file_format]
     fmt.require(file_format)
-    path, run = find_checkpoint(checkpoint)
+    path, run = find_checkpoint(checkpoint, ACTING)
     folder = Path(out) if out is not None else (run.path if run else path.parent) / f"exported_{file_format}"
     _check_free(folder)
     unfinished = folder.absolute().parent / f".unfinished-{folder.name}-{os.getpid()}"

@@ -17,6 +17,7 @@ from rllib_maddpg.joint_batch import COLUMNS, JointBatch, column_width, split_co
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.replay.resharding import merged
 from rllib_maddpg.replay.rollout import JointRollout
+from rllib_maddpg.replay.state_check import check_buffer_state
 
 logger = logging.getLogger(__name__)
 
@@ -138,8 +139,12 @@ class JointReplayBuffer(Checkpointable):
 
     @override(Checkpointable)
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores `get_state()`, also that of a `ShardedReplayBuffer`. A smaller ring keeps the newest rows."""
-        self.layout.check_same(state["layout"], "The replay buffer of the checkpoint")
+        """Restores `get_state()`, also that of a `ShardedReplayBuffer`. A smaller ring keeps the newest rows.
+
+        Raises:
+            ValueError: If it does not fit, with nothing changed.
+        """
+        check_buffer_state(state, self.layout)
         state = merged(state)
         rows = len(state["columns"]["rewards"]) if state["columns"] else 0
         # Oldest row first, unless nothing changed: then every row keeps its place, so that sampling goes on alike.

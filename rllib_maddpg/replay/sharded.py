@@ -20,6 +20,7 @@ from rllib_maddpg.replay.buffer import JointReplayBuffer, Stored
 from rllib_maddpg.replay.remote import RemoteRollout, ShardedBatch
 from rllib_maddpg.replay.resharding import SHARDS, dealt
 from rllib_maddpg.replay.rollout import JointRollout
+from rllib_maddpg.replay.state_check import check_buffer_state
 
 logger = logging.getLogger(__name__)
 
@@ -260,8 +261,12 @@ class ShardedReplayBuffer(Checkpointable):
 
     @override(Checkpointable)
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores `get_state()`, also of another number of shards, or that of a `JointReplayBuffer`."""
-        self.layout.check_same(state["layout"], "The replay buffer of the checkpoint")
+        """Restores `get_state()`, also of another number of shards, or that of a `JointReplayBuffer`.
+
+        Raises:
+            ValueError: If it does not fit, with nothing changed.
+        """
+        check_buffer_state(state, self.layout)
         same = len(state.get(SHARDS, ())) == self.num_shards and all(state[SHARDS])
         states = state[SHARDS] if same else dealt(state, self.num_shards)
         for k, own in enumerate(states):

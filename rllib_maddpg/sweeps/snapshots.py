@@ -13,7 +13,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from rllib_maddpg.checkpoints import is_whole
+from rllib_maddpg.checkpoint_files import is_whole
 from rllib_maddpg.sweeps.schema import Sweep
 from rllib_maddpg.tune_folder import checkpoints_in_trial
 
@@ -106,9 +106,9 @@ def mend_checkpoints(trials: Iterable[Trial]) -> None:
         if trial.status == Trial.TERMINATED or trial.checkpoint is None:
             continue
         named = Path(trial.checkpoint.path)
-        if is_whole(named, if_unknown=False):
+        if is_whole(named):
             continue
-        whole = [checkpoint for checkpoint in checkpoints_in_trial(named.parent) if is_whole(checkpoint, if_unknown=False)]
+        whole = [checkpoint for checkpoint in checkpoints_in_trial(named.parent) if is_whole(checkpoint)]
         if whole:
             shutil.rmtree(named, ignore_errors=True)
             shutil.copytree(whole[-1], named)
