@@ -19,6 +19,7 @@ from rllib_maddpg.envs import EnvSpaces
 from rllib_maddpg.layout import check_shared_modules
 from rllib_maddpg.model_checks import check_spec_modules
 from rllib_maddpg.replay.buffer import check_memory
+from rllib_maddpg.require import shown
 
 
 class AgentMapping:
@@ -51,8 +52,8 @@ def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
         config.policies = {module: PolicySpec() for module in config.policies}
     mapping = config.policy_mapping_fn
     if isinstance(mapping, AgentMapping) and mapping.module_of is not None:
-        strangers = sorted(set(mapping.module_of) - set(env.agents))
-        missing = sorted(set(env.agents) - set(mapping.module_of))
+        strangers = sorted(set(mapping.module_of) - set(env.agents), key=str)
+        missing = sorted(set(env.agents) - set(mapping.module_of), key=str)
         if strangers or missing:
             raise ValueError(
                 f"`policy_mapping_fn` maps agents {strangers} that env {config.env!r} does not have, and leaves out "
@@ -105,9 +106,14 @@ def module_of_agent(config: AlgorithmConfig, agent: str) -> str:
         ValueError: If the mapping fails.
     """
     try:
-        return config.policy_mapping_fn(agent, None)
+        module = config.policy_mapping_fn(agent, None)
     except Exception as error:
         raise ValueError(
             f"`policy_mapping_fn` failed for agent {agent!r} ({type(error).__name__}: {error}). MADDPG needs a static "
             "mapping from agent id to module id, which may not look at the episode."
         ) from error
+    if not isinstance(module, str):
+        raise ValueError(
+            f"`policy_mapping_fn` maps agent {agent!r} to {shown(module)}, which is no module's name. It must return a string."
+        )
+    return module

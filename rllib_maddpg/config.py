@@ -21,18 +21,22 @@ from ray.util import log_once
 from rllib_maddpg.agent_mapping import AgentMapping, module_of_agent, resolve_agents
 from rllib_maddpg.checks import (
     DEFAULT_BATCH,
+    check_is_dict,
     check_settings,
     unknown_key_message,
 )
 from rllib_maddpg.connectors import use_agent_filters
 from rllib_maddpg.envs import probe_env
 from rllib_maddpg.layout import JointLayout
-from rllib_maddpg.rllib_settings import check_policy_values
+from rllib_maddpg.require import shown
+from rllib_maddpg.rllib_checks import check_policy_values
+from rllib_maddpg.setters import NamedErrors, name_settings
 
 DEFAULT_REPLAY_BUFFER_CONFIG = {"type": "JointReplayBuffer", "capacity": 1_000_000, "device": "cpu", "num_shards": 0}
 
 
-class MADDPGConfig(AlgorithmConfig):
+@name_settings
+class MADDPGConfig(NamedErrors):
     """Settings of MADDPG; defaults from the paper (Lowe et al. 2017, appendix) or its released code.
 
     ```python
@@ -169,7 +173,9 @@ class MADDPGConfig(AlgorithmConfig):
             if value is not NotProvided:
                 setattr(self, key, value)
         if buffer_config is not NotProvided:
-            self.replay_buffer_config = {**self.replay_buffer_config, **buffer_config}
+            # What is no dict, `validate()` refuses.
+            merges = isinstance(buffer_config, Mapping)
+            self.replay_buffer_config = {**self.replay_buffer_config, **buffer_config} if merges else buffer_config
         return self
 
     @override(AlgorithmConfig)
@@ -229,6 +235,7 @@ class MADDPGConfig(AlgorithmConfig):
         """
         if not self._validate_config:
             return
+        check_is_dict(self, "replay_buffer_config", "{'capacity': 1000000}")
         self.replay_buffer_config = {**DEFAULT_REPLAY_BUFFER_CONFIG, **self.replay_buffer_config}
         check_settings(self)
         if self.train_batch_size is not None:
@@ -238,6 +245,15 @@ class MADDPGConfig(AlgorithmConfig):
         # RLlib would warn that MADDPG "now" runs on the new API stack; it never ran on another.
         log_once(f"{self.algo_class.__name__}_on_new_api_stack")
         super().validate()
+        if self.evaluation_config:
+            self._validate_evaluation_config()
+
+    def _validate_evaluation_config(self) -> None:
+        """What RLlib would do when the actors for training run already."""
+        try:
+            self.get_evaluation_config_object().validate()
+        except ValueError as error:
+            raise ValueError(f"`evaluation_config`={shown(self.evaluation_config)} is not allowed: {error}") from error
 
     # ------------------------------------------------------------------------------------------ RLlib's hooks
 
