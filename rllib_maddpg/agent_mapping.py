@@ -86,7 +86,7 @@ def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
         for module in used:
             config._rl_module_spec.rl_module_specs.setdefault(module, RLModuleSpec())
     # Sorted, because a set of policies has another order in each process.
-    config.policies = {module: config.policies[module] for module in used}
+    config.policies = {module: config.policies[module] or PolicySpec() for module in used}
     check_shared_modules(module_of, env.observation_spaces, env.action_spaces)
     codes = [make_codec(env.action_spaces[agent], config.actor_head, agent).dim for agent in env.agents]
     for agent in env.agents:

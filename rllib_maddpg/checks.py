@@ -148,7 +148,9 @@ def check_module_overrides(config: AlgorithmConfig, modules: Collection[str]) ->
         what = f"`algorithm_config_overrides_per_module[{shown(module)}]`"
         if module not in modules:
             hint = did_you_mean(str(module), modules)
-            raise ValueError(f"{what} is not allowed: it must be for modules of {sorted(modules)}. There is no {module!r}.{hint}")
+            raise ValueError(
+                f"{what} is not allowed: it must be for modules of {sorted(modules)}. There is no {module!r}.{hint}"
+            )
         if not isinstance(overrides, Mapping):
             raise ValueError(f"{what}={shown(overrides)} is not allowed: it must be a dict, such as {{'tau': 0.01}}.")
         for name in overrides:

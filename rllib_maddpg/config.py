@@ -15,6 +15,7 @@ from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.connectors.env_to_module import AddObservationsFromEpisodesToBatch
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
+from ray.rllib.policy.policy import PolicySpec
 from ray.rllib.utils.annotations import override
 from ray.util import log_once
 
@@ -210,7 +211,10 @@ class MADDPGConfig(NamedErrors):
         """As RLlib's `multi_agent`; `policy_mapping_fn` may also be a dict of agent ids to module ids."""
         if isinstance(policy_mapping_fn, Mapping) and "type" not in policy_mapping_fn:
             policy_mapping_fn = AgentMapping(policy_mapping_fn)
-        check_policy_values(kwargs.get("policies"))
+        policies = kwargs.get("policies")
+        check_policy_values(policies)
+        if isinstance(policies, Mapping):
+            kwargs["policies"] = {module: PolicySpec() if spec is None else spec for module, spec in policies.items()}
         super().multi_agent(policy_mapping_fn=policy_mapping_fn, **kwargs)
         return self
 

@@ -36,7 +36,7 @@ def check_rllib_settings(config: AlgorithmConfig) -> None:
         value, default = getattr(config, key), defaults[key]
         # False is how some of RLlib's keys may say None.
         ok = same(value, default) or (default is None and value is False)
-        require(config, public_name(key), ok, "unset" if default in (None, {}) else shown(default), fix, value)
+        require(config, public_name(key), ok, shown(default), fix, value)
     for key, kind in PASSED.items():
         check_kind(config, key, kind)
     _check_model(config.model)
@@ -122,6 +122,8 @@ def check_evaluation(config: AlgorithmConfig) -> None:
     auto_is_ok = config.evaluation_parallel_to_training or config.evaluation_duration != "auto"
     fix = "Say how many episodes, or set `evaluation_parallel_to_training=True`."
     require(config, "evaluation_duration", auto_is_ok, "a whole number without `evaluation_parallel_to_training`", fix)
+    ok = config.evaluation_config is None or not config.in_evaluation
+    require(config, "in_evaluation", ok, "False with an `evaluation_config`", "RLlib sets it in the config for evaluation.")
     own, what = config.evaluation_config, "a dict of settings, a whole config of the same class, or None"
     ok = own is None or isinstance(own, (Mapping, type(config)))
     require(config, "evaluation_config", ok, what, "For example {'explore': False}.")

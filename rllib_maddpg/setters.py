@@ -55,6 +55,8 @@ class NamedErrors(AlgorithmConfig):
         settings = dict(config_dict.items())
         for key, value in settings.items():
             self._check_key(key, value)
+        # The old ones that are as they were, as in a dict made of a whole config; RLlib does not take all of them.
+        settings = {key: value for key, value in settings.items() if key not in OLD_SETTINGS}
         of_rl_module = {key: settings.pop(key) for key in _OF_RL_MODULE if key in settings}
         _named(super().update_from_dict, self, settings, lambda one: AlgorithmConfig.update_from_dict(type(self)(), one))
         return self.rl_module(**of_rl_module) if of_rl_module else self
@@ -68,6 +70,11 @@ class NamedErrors(AlgorithmConfig):
             raise ValueError(old_key_message(key))
         if key.startswith("evaluation_") and key not in known:
             raise ValueError(unknown_key_message(key, list(known)))
+        if key == "in_evaluation":
+            # RLlib would take the config for the one of an evaluation, and then miss that one.
+            require(
+                self, key, same(value, self.in_evaluation), "left alone", "RLlib sets it in the config for evaluation.", value
+            )
         if key == "multiagent":
             ok = isinstance(value, Mapping) and all(name in _OF_MULTI_AGENT for name in value)
             require(self, key, ok, f"a dict of {list(_OF_MULTI_AGENT)}", "", value)

@@ -4,8 +4,6 @@ from itertools import combinations
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
-from rllib_maddpg import MADDPGConfig
-from rllib_maddpg.checks import SETTINGS
 from rllib_maddpg.old_settings import OLD_SETTINGS
 from rllib_maddpg.rllib_settings import CHECKED_ELSEWHERE, PASSED, REFUSED
 
