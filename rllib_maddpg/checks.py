@@ -202,15 +202,10 @@ def check_replay(config: AlgorithmConfig) -> None:
     )
     capacity, key = buffer["capacity"], "replay_buffer_config['capacity']"
     require(config, key, is_whole(capacity, 1), "a whole number of env steps", "The paper uses 1,000,000.", capacity)
-    require(
-        config,
-        key,
-        capacity >= (total or own * learners),
-        f"at least the total train batch size of {total or own * learners} rows",
-        "Raise the capacity or lower `train_batch_size_per_learner`.",
-        capacity,
-    )
-
+    rows = total or own * learners
+    of = f" times {learners} (`num_learners`)" if learners > 1 and not total else ""
+    fix = f"Raise the capacity or lower `train_batch_size_per_learner`{of}."
+    require(config, key, capacity >= rows, f"at least the total train batch size of {rows} rows", fix, capacity)
     shards, key = buffer["num_shards"], "replay_buffer_config['num_shards']"
     require(config, key, is_whole(shards, 0), "a whole number >= 0", "0: the main process keeps the rows.", shards)
     require(config, key, shards <= capacity, f"at most the capacity of {capacity} rows", "Some 4 shards are many.", shards)

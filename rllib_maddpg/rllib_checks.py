@@ -127,9 +127,11 @@ def check_evaluation(config: AlgorithmConfig) -> None:
     own, what = config.evaluation_config, "a dict of settings, a whole config of the same class, or None"
     ok = own is None or isinstance(own, (Mapping, type(config)))
     require(config, "evaluation_config", ok, what, "For example {'explore': False}.")
-    for key in own if isinstance(own, Mapping) else ():
-        fix = "`evaluation_num_env_runners` says how many runners evaluate, and `evaluation_duration` how long."
-        require(config, "evaluation_config", key not in SET_FOR_EVALUATION, f"without `{key}`, which RLlib overwrites", fix)
+    overwritten = [key for key in SET_FOR_EVALUATION if own is not None and key in own]
+    # A whole config, of which RLlib makes a dict, has all of them.
+    ok = not overwritten or len(overwritten) == len(SET_FOR_EVALUATION)
+    fix = "`evaluation_num_env_runners` says how many runners evaluate, and `evaluation_duration` how long."
+    require(config, "evaluation_config", ok, f"without {overwritten}, which RLlib overwrites", fix)
 
 
 def check_classes(config: AlgorithmConfig) -> None:

@@ -177,7 +177,7 @@ def put(config, settings, as_dict):
 
 def names_one_of(text, settings):
     """Whether an error names one of the settings by which it may have been caused."""
-    return any(re.search(rf"\b_?{key.strip('_')}\b", text) for key in settings)
+    return any(re.search(rf"(?<!\w)_?{key.strip('_')}_?(?!\w)", text) for key in settings)
 
 
 # What is accepted, but asks for more time or room than a test has.
