@@ -20,6 +20,7 @@ from rllib_maddpg.layout import check_shared_modules
 from rllib_maddpg.model_checks import check_spec_modules, module_classes
 from rllib_maddpg.module_ids import check_module_ids
 from rllib_maddpg.replay.buffer import check_memory
+from rllib_maddpg.require import shown
 from rllib_maddpg.rule_modules import check_not_trained
 from rllib_maddpg.space_checks import check_action_mask, check_agents, check_observation_space
 
@@ -91,7 +92,7 @@ def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
         for module in used:
             config._rl_module_spec.rl_module_specs.setdefault(module, RLModuleSpec())
     # Sorted, because a set of policies has another order in each process.
-    config.policies = {module: config.policies[module] for module in used}
+    config.policies = {module: config.policies[module] or PolicySpec() for module in used}
     codes = [make_codec(env.action_spaces[agent], config.actor_head, agent).dim for agent in env.agents]
     check_shared_modules(module_of, env.observation_spaces, env.action_spaces)
     for agent in env.agents:
@@ -112,9 +113,14 @@ def module_of_agent(config: AlgorithmConfig, agent: str) -> str:
         ValueError: If the mapping fails.
     """
     try:
-        return config.policy_mapping_fn(agent, None)
+        module = config.policy_mapping_fn(agent, None)
     except Exception as error:
         raise ValueError(
             f"`policy_mapping_fn` failed for agent {agent!r} ({type(error).__name__}: {error}). MADDPG needs a static "
             "mapping from agent id to module id, which may not look at the episode."
         ) from error
+    if not isinstance(module, str):
+        raise ValueError(
+            f"`policy_mapping_fn` maps agent {agent!r} to {shown(module)}, which is no module's name. It must return a string."
+        )
+    return module

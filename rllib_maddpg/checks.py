@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Collection
-from itertools import pairwise
-from typing import Any
+from collections.abc import Collection, Mapping
+from functools import cache
 
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -15,13 +13,67 @@ from rllib_maddpg.actions import ACTOR_HEADS
 from rllib_maddpg.collecting import SAMPLE_MODES
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.exploration import NOISE_TYPES
+from rllib_maddpg.kinds import BOOL, NUMBER, POSITIVE, RATE, SCHEDULE, SECONDS, STEPS, Kind, is_number, one_of, whole
 from rllib_maddpg.losses import CRITIC_LOSSES
 from rllib_maddpg.model_checks import check_models
-from rllib_maddpg.require import is_whole, near, require
-from rllib_maddpg.rllib_settings import check_classes, check_policies, check_recording, check_unheeded
+from rllib_maddpg.old_settings import OLD_SETTINGS, old_key_message
+from rllib_maddpg.require import is_whole, near, require, same, shown
+from rllib_maddpg.rllib_checks import (
+    check_batch_mode,
+    check_classes,
+    check_compilation,
+    check_evaluation,
+    check_gpus,
+    check_kind,
+    check_policies,
+    check_recording,
+    check_rllib_settings,
+)
+from rllib_maddpg.rllib_settings import MAX_SEED
 
 DEFAULT_BATCH = 1024  # joint rows for each Learner (paper, appendix)
 REPLAY_BUFFER_KEYS = ("type", "capacity", "device", "num_shards")
+_ALL = "See `MADDPGConfig.training` for all settings."
+_OFF = "Set 0 to switch it off."
+_PROCESS = "0: the main process does it."
+_AS_LONG = "None: wait for fragments as long as it takes."
+# Settings of MADDPG, and of RLlib those that it uses itself.
+SETTINGS: dict[str, Kind] = {
+    "num_learners": whole(0).but(_PROCESS),
+    "num_env_runners": whole(0).but(_PROCESS),
+    "num_envs_per_env_runner": whole(1),
+    "rollout_fragment_length": Kind("a whole number > 0, or 'auto'", lambda x: is_whole(x, 1) or x == "auto"),
+    "broadcast_interval": whole(1).but("1: new weights in each round."),
+    "sample_timeout_s": Kind("a number > 0, or None", lambda x: x is None or (SECONDS.accepts(x) and x > 0), _AS_LONG),
+    "env_runner_fast_path": BOOL.but("False: sample in RLlib's own loop."),
+    "seed": whole(0, MAX_SEED).or_none(f"At most {MAX_SEED:,}."),
+    "tau": Kind("in (0, 1]", lambda x: is_number(x) and 0 < x <= 1, "The paper uses 0.01."),
+    "gamma": Kind("in [0, 1]", lambda x: is_number(x) and 0 <= x <= 1, "The paper uses 0.95."),
+    "actor_lr": RATE.or_none("None: as `lr`."),
+    "critic_lr": RATE.or_none("None: as `lr`."),
+    "noise_scale": SCHEDULE,
+    "exploration_temperature": SCHEDULE,
+    "ou_theta": NUMBER.but(_OFF),
+    "ou_sigma": NUMBER.but(_OFF),
+    "actor_output_reg": NUMBER.but(_OFF),
+    "num_env_steps_per_update": POSITIVE.but(_ALL),
+    "gumbel_softmax_temperature": POSITIVE.but(_ALL),
+    "huber_delta": POSITIVE.but(_ALL),
+    "target_network_update_freq": STEPS.but("In env steps."),
+    "num_steps_sampled_before_learning_starts": STEPS.but("In env steps."),
+    "grad_clip": POSITIVE.or_none("Set None for no clipping."),
+    "minibatch_per_module": BOOL.but("True: each module draws rows of its own."),
+    "store_buffer_in_checkpoints": BOOL.but("True: a resumed run goes on with the same rows."),
+    "normalize_actions": Kind("True", lambda x: x is True, "The actors act in [-1, 1]; RLlib scales to the env's bounds."),
+    "train_batch_size_per_learner": whole(1).but("The paper uses 1024."),
+    "actor_head": one_of(*ACTOR_HEADS),
+    "critic_loss": one_of(*CRITIC_LOSSES),
+    "others_actions": one_of("replay", "current"),
+    "noise_type": one_of(*NOISE_TYPES),
+    "grad_clip_by": one_of("global_norm", "norm", "value"),
+    "count_steps_by": one_of("env_steps"),  # a joint row is an env step
+    "sample_mode": one_of(*SAMPLE_MODES),
+}
 # What the Learner asks of each module's own settings.
 PER_MODULE_KEYS = (
     "lr",
@@ -43,134 +95,74 @@ def check_settings(config: AlgorithmConfig) -> None:
     """Checks all settings that can be judged without the environment."""
     check_keys(config)
     check_api_stack(config)
-    check_resources(config)
-    check_numbers(config)
-    check_choices(config)
+    check_rllib_settings(config)
+    check_own_settings(config)
+    check_is_dict(config, "algorithm_config_overrides_per_module", "{'agent_0': {'tau': 0.01}}")
     check_models(config)
     check_replay(config)
     check_classes(config)
     check_policies(config)
-    check_unheeded(config)
+    check_batch_mode(config)
+    check_compilation(config)
+    check_gpus(config)
+    check_evaluation(config)
     check_recording(config)
 
 
 def check_api_stack(config: AlgorithmConfig) -> None:
     """New API stack only."""
-    if not (config.enable_rl_module_and_learner and config.enable_env_runner_and_connector_v2):
-        raise ValueError(
-            "`api_stack`: MADDPG runs on RLlib's new API stack only (RLModule, Learner, EnvRunner). Leave "
-            "`enable_rl_module_and_learner` and `enable_env_runner_and_connector_v2` True."
-        )
+    for key in ("enable_rl_module_and_learner", "enable_env_runner_and_connector_v2"):
+        if getattr(config, key) is not True:
+            raise ValueError(
+                "`api_stack`: MADDPG runs on RLlib's new API stack only (RLModule, Learner, EnvRunner). Leave "
+                f"`enable_rl_module_and_learner` and `enable_env_runner_and_connector_v2` True; `{key}` is not."
+            )
 
 
 def check_keys(config: AlgorithmConfig) -> None:
     """Every attribute is a known setting (RLlib sets unknown ones without a word)."""
-    known = vars(type(config)())
+    known = _known_keys(type(config))
     for key in vars(config):
         # "class" is left by RLlib when it rebuilds a config from its state.
         if key not in known and key != "class" and not key.startswith("__"):
             raise ValueError(unknown_key_message(key, [k for k in known if not k.startswith("_")]))
 
 
-def check_resources(config: AlgorithmConfig) -> None:
-    """Counts of actors, the seed, and settings of RLlib that MADDPG would pass over."""
-    for key in ("num_learners", "num_env_runners"):
-        require(config, key, is_whole(getattr(config, key), 0), "a whole number >= 0", "0: the main process does it.")
-    require(config, "num_envs_per_env_runner", is_whole(config.num_envs_per_env_runner, 1), "a whole number > 0", "")
-    interval = config.broadcast_interval
-    require(config, "broadcast_interval", is_whole(interval, 1), "a whole number > 0", "1: new weights in each round.")
-    timeout = config.sample_timeout_s
-    ok = timeout is None or (_is_number(timeout) and timeout > 0)
-    require(config, "sample_timeout_s", ok, "a number > 0, or None", "None: wait for fragments as long as it takes.")
-    fast = config.env_runner_fast_path
-    require(config, "env_runner_fast_path", isinstance(fast, bool), "True or False", "False: sample in RLlib's own loop.")
-    require(config, "seed", config.seed is None or is_whole(config.seed, 0), "a whole number >= 0, or None", "")
-    fix = "Batches reach the Learners as they lie in the replay buffer; change observations in `env_to_module_connector`."
-    require(config, "learner_connector", config._learner_connector is None, "unset", fix, config._learner_connector)
-    value = config._torch_lr_scheduler_classes
-    fix = "Give `actor_lr` and `critic_lr` as schedules."
-    require(config, "_torch_lr_scheduler_classes", not value, "unset", fix, value)
-    key = "add_default_connectors_to_module_to_env_pipeline"
-    require(config, key, getattr(config, key), "True", "Exploration noise is a part of that pipeline.")
+@cache
+def _known_keys(cls: type[AlgorithmConfig]) -> Collection[str]:
+    return vars(cls()).keys()
+
+
+def check_own_settings(config: AlgorithmConfig) -> None:
+    """Numbers, schedules and words, each by itself."""
+    for key, kind in SETTINGS.items():
+        check_kind(config, key, kind)
+    if config.lr is not None or config.actor_lr is None or config.critic_lr is None:
+        check_kind(config, "lr", RATE)
 
 
 def check_module_overrides(config: AlgorithmConfig, modules: Collection[str]) -> None:
     """`algorithm_config_overrides_per_module` names modules and settings that a module can have for itself."""
-    for module, overrides in (config.algorithm_config_overrides_per_module or {}).items():
-        key = "algorithm_config_overrides_per_module"
-        require(
-            config, key, module in modules, f"for modules of {sorted(modules)}", f"There is no {module!r}.", {module: overrides}
-        )
-        for name in overrides:
-            require(
-                config,
-                key,
-                name in PER_MODULE_KEYS,
-                f"made of {list(PER_MODULE_KEYS)}",
-                f"`{name}` holds for all modules.{did_you_mean(name, PER_MODULE_KEYS)}",
-                {module: overrides},
+    for module, overrides in config.algorithm_config_overrides_per_module.items():
+        what = f"`algorithm_config_overrides_per_module[{shown(module)}]`"
+        if module not in modules:
+            hint = did_you_mean(str(module), modules)
+            raise ValueError(
+                f"{what} is not allowed: it must be for modules of {sorted(modules)}. There is no {module!r}.{hint}"
             )
+        if not isinstance(overrides, Mapping):
+            raise ValueError(f"{what}={shown(overrides)} is not allowed: it must be a dict, such as {{'tau': 0.01}}.")
+        for name in overrides:
+            if name not in PER_MODULE_KEYS:
+                hint = did_you_mean(str(name), PER_MODULE_KEYS)
+                raise ValueError(
+                    f"{what}: `{name}` holds for all modules.{hint} A module can have for itself: {list(PER_MODULE_KEYS)}."
+                )
         own = config.copy(copy_frozen=False).update_from_dict(overrides)
-        check_numbers(own)
-        check_choices(own)
-
-
-def check_numbers(config: AlgorithmConfig) -> None:
-    """Numbers and schedules within their ranges."""
-    num, pos = _is_number, lambda x: _is_number(x) and x > 0
-    require(config, "tau", pos(config.tau) and config.tau <= 1, "in (0, 1]", "The paper uses 0.01.")
-    require(config, "gamma", num(config.gamma) and 0 <= config.gamma <= 1, "in [0, 1]", "The paper uses 0.95.")
-    for key in ("lr", "actor_lr", "critic_lr"):
-        value = getattr(config, key)
-        unset_is_ok = key != "lr" or (config.actor_lr is not None and config.critic_lr is not None)
-        require(
-            config,
-            key,
-            (value is None and unset_is_ok) or _is_schedule(value),
-            "a rate >= 0 or a schedule [[0, rate], [env_steps, rate], ...]",
-            "The paper uses 0.01.",
-        )
-    for key in ("noise_scale", "exploration_temperature"):
-        require(
-            config,
-            key,
-            _is_schedule(getattr(config, key)),
-            "a number >= 0 or a schedule [[0, v], [t, v], ...]",
-            "Try 0.1 or 1.",
-        )
-    for key in ("ou_theta", "ou_sigma", "actor_output_reg"):
-        value = getattr(config, key)
-        require(config, key, num(value) and value >= 0, "a number >= 0", "Set 0 to switch it off.")
-    for key in ("num_env_steps_per_update", "gumbel_softmax_temperature", "huber_delta"):
-        require(config, key, pos(getattr(config, key)), "a number > 0", "See `MADDPGConfig.training`.")
-    for key in ("target_network_update_freq", "num_steps_sampled_before_learning_starts"):
-        value = getattr(config, key)
-        require(config, key, num(value) and value >= 0 and value == int(value), "a whole number >= 0", "In env steps.")
-    if config.grad_clip is not None:
-        require(config, "grad_clip", pos(config.grad_clip), "a number > 0, or None", "Set None for no clipping.")
-
-
-def check_choices(config: AlgorithmConfig) -> None:
-    """Settings that are one of a few words, and the networks' activations."""
-    choices = {
-        "actor_head": ACTOR_HEADS,
-        "critic_loss": tuple(CRITIC_LOSSES),
-        "others_actions": ("replay", "current"),
-        "noise_type": NOISE_TYPES,
-        "grad_clip_by": ("global_norm", "norm", "value"),
-        "count_steps_by": ("env_steps",),  # a joint row is an env step
-        "sample_mode": SAMPLE_MODES,
-    }
-    for key, allowed in choices.items():
-        value = getattr(config, key)
-        require(config, key, value in allowed, f"one of {list(allowed)}", near(value, allowed))
-    require(
-        config,
-        "normalize_actions",
-        config.normalize_actions,
-        "True",
-        "The actors act in [-1, 1]; RLlib scales to the env's bounds.",
-    )
+        try:
+            check_own_settings(own)
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from error
 
 
 def check_replay(config: AlgorithmConfig) -> None:
@@ -182,29 +174,23 @@ def check_replay(config: AlgorithmConfig) -> None:
         require(config, "train_batch_size", total % learners == 0, f"divisible by the {learners} Learners", fix)
         agree = own in (DEFAULT_BATCH, total // learners)
         require(config, "train_batch_size", agree, f"unset beside `train_batch_size_per_learner`={own}", "Set one of the two.")
-    require(config, "train_batch_size_per_learner", is_whole(own, 1), "a whole number > 0", "The paper uses 1024.")
     buffer = config.replay_buffer_config
-    unknown = sorted(set(buffer) - set(REPLAY_BUFFER_KEYS))
+    unknown = [key for key in buffer if key not in REPLAY_BUFFER_KEYS]
     require(config, "replay_buffer_config", not unknown, f"made of {list(REPLAY_BUFFER_KEYS)}", f"Drop {unknown}.")
     require(
         config,
         "replay_buffer_config['type']",
-        buffer["type"] == "JointReplayBuffer",
+        same(buffer["type"], "JointReplayBuffer"),
         "'JointReplayBuffer'",
         "RLlib's own buffers take joint transitions apart, so a centralized critic cannot learn from them.",
         buffer["type"],
     )
     capacity, key = buffer["capacity"], "replay_buffer_config['capacity']"
     require(config, key, is_whole(capacity, 1), "a whole number of env steps", "The paper uses 1,000,000.", capacity)
-    require(
-        config,
-        key,
-        capacity >= (total or own * learners),
-        f"at least the total train batch size of {total or own * learners} rows",
-        "Raise the capacity or lower `train_batch_size_per_learner`.",
-        capacity,
-    )
-
+    rows = total or own * learners
+    of = f" times {learners} (`num_learners`)" if learners > 1 and not total else ""
+    fix = f"Raise the capacity or lower `train_batch_size_per_learner`{of}."
+    require(config, key, capacity >= rows, f"at least the total train batch size of {rows} rows", fix, capacity)
     shards, key = buffer["num_shards"], "replay_buffer_config['num_shards']"
     require(config, key, is_whole(shards, 0), "a whole number >= 0", "0: the main process keeps the rows.", shards)
     require(config, key, shards <= capacity, f"at most the capacity of {capacity} rows", "Some 4 shards are many.", shards)
@@ -213,7 +199,8 @@ def check_replay(config: AlgorithmConfig) -> None:
     fragment = config.get_rollout_fragment_length()
     rows = fragment * config.num_envs_per_env_runner
     what = f"capacity of {own} rows of each shard" if shards else f"capacity of {own} rows"
-    fix = f"Lower it or `num_envs_per_env_runner`, or raise the {what}: else rows are lost unseen."
+    by = " (by `num_env_steps_per_update`)" if config.rollout_fragment_length == "auto" else ""
+    fix = f"Lower it{by} or `num_envs_per_env_runner`, or raise the {what}: else rows are lost unseen."
     require(config, "rollout_fragment_length", rows <= own, f"so short that {rows} rows fit the buffer", fix, fragment)
     check_replay_device(config)
 
@@ -221,7 +208,7 @@ def check_replay(config: AlgorithmConfig) -> None:
 def check_replay_device(config: AlgorithmConfig) -> None:
     """Rows can be kept on a GPU where this process has one and updates in it."""
     device, key = config.replay_buffer_config["device"], "replay_buffer_config['device']"
-    ok = device == "cpu" or (isinstance(device, str) and re.fullmatch(r"cuda(:\d+)?", device) is not None)
+    ok = device == "cpu" or (isinstance(device, str) and re.fullmatch(r"cuda(:\d{1,3})?", device) is not None)
     require(config, key, ok, "'cpu' or 'cuda'", "", device)
     if device != "cpu":
         has = torch.cuda.is_available() and int(device.partition(":")[2] or 0) < torch.cuda.device_count()
@@ -233,25 +220,15 @@ def check_replay_device(config: AlgorithmConfig) -> None:
         require(config, key, not config.replay_buffer_config["num_shards"], "'cpu' with `num_shards`", fix, device)
 
 
+def check_is_dict(config: AlgorithmConfig, key: str, example: str) -> None:
+    """A setting is a dict with words as keys, so that it can be looked into."""
+    value = getattr(config, key)
+    ok = isinstance(value, Mapping) and all(isinstance(word, str) for word in value)
+    require(config, key, ok, "a dict", f"For example {example}.")
+
+
 def unknown_key_message(key: str, known: list[str]) -> str:
     """Text for a key that no setting has."""
+    if key in OLD_SETTINGS:
+        return old_key_message(key)
     return f"`{key}` is no setting of MADDPG. {near(key, known)}"
-
-
-def _is_number(x: Any) -> bool:
-    return isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
-
-
-def _is_schedule(x: Any) -> bool:
-    """Whether `x` is a number >= 0 or RLlib's `[[0, v0], [t1, v1], ...]` with rising times and values >= 0."""
-    if _is_number(x):
-        return x >= 0
-    if not isinstance(x, (list, tuple)) or not x or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in x):
-        return False
-    times = [t for t, _ in x]
-    return (
-        len(x) > 1
-        and times[0] == 0
-        and all(a < b for a, b in pairwise(times))
-        and all(_is_number(t) and _is_number(v) and v >= 0 for t, v in x)
-    )

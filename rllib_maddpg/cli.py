@@ -34,7 +34,7 @@ from rllib_maddpg.progress import Progress
 from rllib_maddpg.reporting import MAX_AGENT_COLUMNS
 from rllib_maddpg.run import DEFAULT_ENV_STEPS, DEFAULT_SEED, Observer, RunSummary, TrainOptions, train
 from rllib_maddpg.run_folder import find_checkpoint, short_path
-from rllib_maddpg.settings import parse_settings
+from rllib_maddpg.settings import parse_settings, with_booleans
 from rllib_maddpg.sweeps.command import add_sweep
 
 PROGRAM = "rllib-maddpg"
@@ -174,7 +174,7 @@ def _train(args: argparse.Namespace, argv: list[str]) -> int:
     options = TrainOptions(
         **{name: getattr(args, name) for name in (*names, "torch_threads", "address", "resume")},
         env_config=parse_settings(args.env_config, "--env-config"),
-        settings=parse_settings(args.set, "--set"),
+        settings=with_booleans(parse_settings(args.set, "--set")),
         argv=argv,
     )
     screen = Screen()

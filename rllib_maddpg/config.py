@@ -13,12 +13,14 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core import DEFAULT_POLICY_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
+from ray.rllib.policy.policy import PolicySpec
 from ray.rllib.utils.annotations import override
 from ray.util import log_once
 
 from rllib_maddpg.agent_mapping import AgentMapping, module_of_agent, resolve_agents
 from rllib_maddpg.checks import (
     DEFAULT_BATCH,
+    check_is_dict,
     check_settings,
     unknown_key_message,
 )
@@ -26,12 +28,15 @@ from rllib_maddpg.connectors import check_connectors, use_agent_filters
 from rllib_maddpg.envs import probe_env
 from rllib_maddpg.flatten_connector import flatten_where_needed
 from rllib_maddpg.layout import JointLayout
-from rllib_maddpg.rllib_settings import check_policy_values
+from rllib_maddpg.require import shown
+from rllib_maddpg.rllib_checks import check_policy_values
+from rllib_maddpg.setters import NamedErrors, name_settings
 
 DEFAULT_REPLAY_BUFFER_CONFIG = {"type": "JointReplayBuffer", "capacity": 1_000_000, "device": "cpu", "num_shards": 0}
 
 
-class MADDPGConfig(AlgorithmConfig):
+@name_settings
+class MADDPGConfig(NamedErrors):
     """Settings of MADDPG; defaults from the paper (Lowe et al. 2017, appendix) or its released code.
 
     ```python
@@ -168,7 +173,9 @@ class MADDPGConfig(AlgorithmConfig):
             if value is not NotProvided:
                 setattr(self, key, value)
         if buffer_config is not NotProvided:
-            self.replay_buffer_config = {**self.replay_buffer_config, **buffer_config}
+            # What is no dict, `validate()` refuses.
+            merges = isinstance(buffer_config, Mapping)
+            self.replay_buffer_config = {**self.replay_buffer_config, **buffer_config} if merges else buffer_config
         return self
 
     @override(AlgorithmConfig)
@@ -203,7 +210,10 @@ class MADDPGConfig(AlgorithmConfig):
         """As RLlib's `multi_agent`; `policy_mapping_fn` may also be a dict of agent ids to module ids."""
         if isinstance(policy_mapping_fn, Mapping) and "type" not in policy_mapping_fn:
             policy_mapping_fn = AgentMapping(policy_mapping_fn)
-        check_policy_values(kwargs.get("policies"))
+        policies = kwargs.get("policies")
+        check_policy_values(policies)
+        if isinstance(policies, Mapping):
+            kwargs["policies"] = {module: PolicySpec() if spec is None else spec for module, spec in policies.items()}
         super().multi_agent(policy_mapping_fn=policy_mapping_fn, **kwargs)
         return self
 
@@ -240,6 +250,7 @@ class MADDPGConfig(AlgorithmConfig):
         """
         if not self._validate_config:
             return
+        check_is_dict(self, "replay_buffer_config", "{'capacity': 1000000}")
         self.replay_buffer_config = {**DEFAULT_REPLAY_BUFFER_CONFIG, **self.replay_buffer_config}
         check_settings(self)
         if self.train_batch_size is not None:
@@ -251,6 +262,15 @@ class MADDPGConfig(AlgorithmConfig):
         # RLlib would warn that MADDPG "now" runs on the new API stack; it never ran on another.
         log_once(f"{self.algo_class.__name__}_on_new_api_stack")
         super().validate()
+        if self.evaluation_config:
+            self._validate_evaluation_config()
+
+    def _validate_evaluation_config(self) -> None:
+        """What RLlib would do when the actors for training run already."""
+        try:
+            self.get_evaluation_config_object().validate()
+        except ValueError as error:
+            raise ValueError(f"`evaluation_config`={shown(self.evaluation_config)} is not allowed: {error}") from error
 
     # ------------------------------------------------------------------------------------------ RLlib's hooks
 

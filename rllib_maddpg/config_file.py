@@ -13,6 +13,7 @@ import yaml
 from rllib_maddpg.agent_mapping import AgentMapping
 from rllib_maddpg.config import MADDPGConfig
 from rllib_maddpg.settings import apply_settings
+from rllib_maddpg.yaml_file import YamlFile
 
 CONFIG_FILE = "config.yaml"
 # Written in any case, in this order; all others only where they differ from the defaults.
@@ -64,19 +65,15 @@ def read_config(file: str | Path) -> MADDPGConfig:
     """A config with the settings of a file that `write_config` wrote, or a person with the same keys.
 
     Raises:
-        ValueError: If the file cannot be read, or names an unknown setting.
+        ValueError: If the file cannot be read, or names an unknown setting, with file, line and key.
     """
-    try:
-        settings = yaml.safe_load(Path(file).read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"{file} cannot be read as YAML: {error}") from error
-    if not isinstance(settings, Mapping):
-        raise ValueError(f"{file} must hold one setting a line, such as `lr: 0.001`.")
+    yaml_file = YamlFile(file)
     config = MADDPGConfig()
-    try:
-        apply_settings(config, settings)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+    for key, value in yaml_file.data.items():
+        try:
+            apply_settings(config, {key: value})
+        except ValueError as error:
+            raise yaml_file.error((str(key),), str(error)) from error
     return config
 
 

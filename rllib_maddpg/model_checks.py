@@ -13,7 +13,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.networks import ACTIVATIONS
-from rllib_maddpg.require import is_whole, near, require
+from rllib_maddpg.require import is_whole, near, require, same
 from rllib_maddpg.rule_modules import has_networks
 
 # What the networks are made from; the rest of RLlib's model keys would be passed over.
@@ -22,6 +22,7 @@ MODEL_KEYS = ("fcnet_hiddens", "fcnet_activation", "critic_fcnet_hiddens", "crit
 
 def check_models(config: AlgorithmConfig) -> None:
     """Module classes, and keys and values of all `model_config`s."""
+    _check_types(config)
     own_networks = False
     specs = []
     for spec in _specs(config).values():
@@ -36,6 +37,27 @@ def check_models(config: AlgorithmConfig) -> None:
         # What `MADDPGConfig` adds, in specs that have been built before.
         own = {k: v for k, v in model.items() if k not in ("layout", "module_id")}
         _check_model_config(config, {**config.model_config, **own}, own_networks)
+
+
+def _check_types(config: AlgorithmConfig) -> None:
+    """Specs are RLlib's, and what describes networks is a dict or RLlib's dataclass."""
+    spec, fix = config._rl_module_spec, "Import them from `ray.rllib.core.rl_module`."
+    ok = spec is None or isinstance(spec, (RLModuleSpec, MultiRLModuleSpec))
+    if isinstance(spec, MultiRLModuleSpec):
+        specs = spec.rl_module_specs
+        ok = isinstance(specs, RLModuleSpec) or (
+            isinstance(specs, dict) and all(isinstance(one, RLModuleSpec) for one in specs.values())
+        )
+    require(config, "rl_module_spec", ok, "an RLModuleSpec or a MultiRLModuleSpec of such", fix, spec)
+    _check_is_model(config, config._model_config)
+    for spec in _specs(config).values():
+        if spec.model_config is not None:
+            _check_is_model(config, spec.model_config)
+
+
+def _check_is_model(config: AlgorithmConfig, model: Any) -> None:
+    ok = isinstance(model, (Mapping, DefaultModelConfig))
+    require(config, "model_config", ok, "a dict", "For example {'fcnet_hiddens': [64, 64]}.", model)
 
 
 def check_spec_modules(config: AlgorithmConfig, modules: Collection[str]) -> None:
@@ -105,10 +127,10 @@ def _check_model_config(config: AlgorithmConfig, model: Mapping[str, Any], own_n
     require(config, "model_config['use_lstm']", not model.get("use_lstm"), "False", fix, True)
     for key, value in model.items():
         # A whole `DefaultModelConfig` may be given; what it has beyond our keys must be as it came.
-        if not own_networks and key not in MODEL_KEYS and (key not in default or value != default[key]):
+        if not own_networks and key not in MODEL_KEYS and (key not in default or not same(value, default[key])):
             fix = "Override `MADDPGTorchRLModule.build_actor` and `build_critic` for other networks."
             raise ValueError(
-                f"`model_config['{key}']` is no setting of MADDPG's networks.{did_you_mean(key, MODEL_KEYS)} {fix}"
+                f"`model_config['{key}']` is no setting of MADDPG's networks.{did_you_mean(str(key), MODEL_KEYS)} {fix}"
             )
     for prefix in ("", "critic_"):
         unset = (None,) if prefix else ()
@@ -117,11 +139,12 @@ def _check_model_config(config: AlgorithmConfig, model: Mapping[str, Any], own_n
         require(
             config,
             f"model_config['{key}']",
-            activation in allowed,
+            any(same(activation, word) for word in allowed),
             f"one of {list(allowed)}",
             near(activation, allowed),
             activation,
         )
         key, hiddens = f"{prefix}fcnet_hiddens", model.get(f"{prefix}fcnet_hiddens")
-        ok = hiddens in unset or (isinstance(hiddens, (list, tuple)) and all(is_whole(n, 1) for n in hiddens))
+        ok = isinstance(hiddens, (list, tuple)) and all(is_whole(n, 1) for n in hiddens)
+        ok |= hiddens is None and bool(prefix)
         require(config, f"model_config['{key}']", ok, "a list of layer widths", "For example [64, 64].", hiddens)

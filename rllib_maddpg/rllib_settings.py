@@ -1,133 +1,314 @@
-"""Settings of RLlib that MADDPG would pass over or cannot have: refused, with what to do instead."""
+"""What becomes of each attribute of RLlib's `AlgorithmConfig`: each stands in one of these tables, or in `OLD_SETTINGS`.
+
+RLlib accepts any value of any of them, and many have no effect on the new API stack, or none for MADDPG.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import logging
 
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.callbacks.callbacks import RLlibCallback
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.models.catalog import MODEL_DEFAULTS
-from ray.rllib.policy.policy import PolicySpec
+from ray._common.deprecation import DEPRECATED_VALUE
 
-from rllib_maddpg.recording import make_folder
-from rllib_maddpg.require import is_whole, require
+from rllib_maddpg.kinds import (
+    BOOL,
+    CALLBACKS,
+    CPUS,
+    DICT,
+    FUNCTION,
+    GPUS,
+    NUMBER,
+    RESOURCES,
+    SECONDS,
+    TEXT,
+    Kind,
+    one_of,
+    whole,
+)
 
-UPDATES = "An update is one pass over `train_batch_size_per_learner` rows; `num_env_steps_per_update` says how often."
-OFFLINE = "MADDPG learns from its own env runners only."
-# Key -> the one value that it may have, and the fix.
-UNHEEDED: dict[str, tuple[Any, str]] = {
-    "framework_str": ("torch", "MADDPG's networks are PyTorch's."),
-    "gym_env_vectorize_mode": ("sync", "RLlib steps multi-agent envs so; raise `num_env_runners` for more processes."),
-    "remote_worker_envs": (False, "It is of RLlib's old API stack; raise `num_env_runners` for more processes."),
-    "observation_filter": (
-        "NoFilter",
-        "It is of RLlib's old API stack: give `env_to_module_connector=lambda env, spaces, device: "
-        "MeanStdFilter(multi_agent=True)` (`ray.rllib.connectors.env_to_module`).",
-    ),
-    "clip_rewards": (None, "Nothing clips rewards: wrap the env (`env_config={'wrappers': [['clip_reward_v0', {}]]}`)."),
-    "render_env": (False, "It is of RLlib's old API stack; `rllib-maddpg evaluate --gif` draws episodes."),
-    "num_epochs": (1, UPDATES),
-    "minibatch_size": (None, UPDATES),
-    "shuffle_batch_per_epoch": (False, "Rows are drawn at random from the replay buffer."),
-    "optimizer": ({}, "It is of RLlib's old API stack. Override `MADDPGTorchLearner.configure_optimizers_for_module`."),
-    "num_aggregator_actors_per_learner": (0, "Batches are drawn from the replay buffer, where nothing is to be aggregated."),
-    "action_mask_key": (
-        "action_mask",
-        "Action masks are not supported yet: take the mask out of the observation, and let the env treat a forbidden action as "
-        "one that does nothing.",
-    ),
-    "input_": ("sampler", OFFLINE),
-    "offline_evaluation_interval": (None, OFFLINE),
+# numpy takes seeds of 32 bits; RLlib adds 1,000,000 for evaluation, and the number of the runner.
+MAX_SEED = 4_290_000_000
+
+# MADDPG's own affair, with checks that look at more than one value: `checks`, `rllib_checks`, `model_checks`, `agent_mapping`.
+CHECKED_ELSEWHERE = (
+    "algo_class",
+    "env",
+    "num_env_runners",
+    "num_learners",
+    "num_envs_per_env_runner",
+    "rollout_fragment_length",
+    "env_runner_cls",
+    "sample_timeout_s",
+    "seed",
+    "gamma",
+    "lr",
+    "grad_clip",
+    "grad_clip_by",
+    "train_batch_size",
+    "_train_batch_size_per_learner",
+    "normalize_actions",
+    "count_steps_by",
+    "batch_mode",
+    "model",
+    "_model_config",
+    "_rl_module_spec",
+    "_learner_class",
+    "callbacks_class",
+    "policies",
+    "policies_to_train",
+    "policy_mapping_fn",
+    "algorithm_config_overrides_per_module",
+    "evaluation_config",
+    "enable_rl_module_and_learner",
+    "enable_env_runner_and_connector_v2",
+    "add_default_connectors_to_env_to_module_pipeline",
+    "add_default_connectors_to_module_to_env_pipeline",
+    "output",
+)
+
+# Passed on to RLlib, Ray or Tune, where they have an effect: their kinds.
+PASSED: dict[str, Kind] = {
+    # Resources, for Tune and Ray.
+    "placement_strategy": one_of("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"),
+    "num_cpus_for_main_process": CPUS,
+    "custom_resources_for_main_process": RESOURCES,
+    "num_cpus_per_env_runner": CPUS,
+    "num_gpus_per_env_runner": GPUS,
+    "custom_resources_per_env_runner": RESOURCES,
+    "num_cpus_per_learner": Kind("a number of CPUs >= 0, or 'auto'", lambda x: CPUS.accepts(x) or x == "auto"),
+    "num_gpus_per_learner": GPUS,
+    "custom_resources_per_learner": RESOURCES.or_none(),
+    "local_gpu_idx": whole(0),
+    # Learner.
+    "torch_compile_learner": BOOL,
+    "torch_compile_learner_what_to_compile": one_of("forward_train", "complete_update"),
+    "torch_compile_learner_dynamo_backend": TEXT,
+    "torch_compile_learner_dynamo_mode": TEXT.or_none(),
+    "torch_skip_nan_gradients": BOOL,
+    "learner_config_dict": DICT,  # for Learners of the user's
+    # Environments and env runners.
+    "env_config": DICT,
+    "disable_env_checking": BOOL,
+    "create_local_env_runner": BOOL,
+    "validate_env_runners_after_construction": BOOL,
+    "create_env_on_local_worker": BOOL,
+    "explore": BOOL,
+    "_env_to_module_connector": FUNCTION.or_none("It is called with env, spaces and device, and returns connectors."),
+    "_module_to_env_connector": FUNCTION.or_none("It is called with env and spaces, and returns connectors."),
+    "merge_env_runner_states": Kind("True, False or 'training_only'", lambda x: BOOL.accepts(x) or x == "training_only"),
+    "broadcast_env_runner_states": BOOL,
+    "sync_filters_on_rollout_workers_timeout_s": SECONDS,
+    "episode_lookback_horizon": whole(1, 10**6),
+    # Fault tolerance.
+    "restart_failed_env_runners": BOOL,
+    "ignore_env_runner_failures": BOOL,
+    "max_num_env_runner_restarts": whole(-1, 2**31 - 1).but("-1: as often as it takes."),
+    "delay_between_env_runner_restarts_s": SECONDS,
+    "restart_failed_sub_environments": BOOL,
+    "num_consecutive_env_runner_failures_tolerance": whole(0),
+    "env_runner_health_probe_timeout_s": SECONDS,
+    "env_runner_restore_timeout_s": SECONDS,
+    # Callbacks.
+    "callbacks_on_algorithm_init": CALLBACKS.or_none(),
+    "callbacks_on_env_runners_recreated": CALLBACKS.or_none(),
+    "callbacks_on_checkpoint_loaded": CALLBACKS.or_none(),
+    "callbacks_on_environment_created": CALLBACKS.or_none(),
+    "callbacks_on_episode_created": CALLBACKS.or_none(),
+    "callbacks_on_episode_start": CALLBACKS.or_none(),
+    "callbacks_on_episode_step": CALLBACKS.or_none(),
+    "callbacks_on_episode_end": CALLBACKS.or_none(),
+    "callbacks_on_evaluate_start": CALLBACKS.or_none(),
+    "callbacks_on_evaluate_end": CALLBACKS.or_none(),
+    "callbacks_on_sample_end": CALLBACKS.or_none(),
+    "callbacks_on_train_result": CALLBACKS.or_none(),
+    # Evaluation.
+    "evaluation_interval": whole(0).or_none("None or 0: no evaluation while training."),
+    "evaluation_duration": Kind("a whole number > 0, or 'auto'", lambda x: whole(1).accepts(x) or x == "auto"),
+    "evaluation_duration_unit": one_of("episodes", "timesteps"),
+    "evaluation_sample_timeout_s": SECONDS.or_none("None: wait as long as it takes."),
+    "evaluation_auto_duration_min_env_steps_per_sample": whole(1),
+    "evaluation_auto_duration_max_env_steps_per_sample": whole(1),
+    "evaluation_parallel_to_training": BOOL,
+    "evaluation_unhealthy_workers_timeout_s": SECONDS.or_none(),
+    "evaluation_error_after_n_consecutive_skips": whole(1).or_none(),
+    "evaluation_force_reset_envs_before_iteration": BOOL,
+    "evaluation_num_env_runners": whole(0),
+    "custom_evaluation_function": FUNCTION.or_none(),
+    # Reporting, recording, logging.
+    "metrics_num_episodes_for_smoothing": whole(1, 10**9),
+    "min_time_s_per_iteration": SECONDS.or_none(),
+    "min_train_timesteps_per_iteration": NUMBER.or_none(),
+    "min_sample_timesteps_per_iteration": NUMBER.or_none(),
+    "stats_cls_lookup": DICT,
+    "log_level": one_of(*logging.getLevelNamesMapping()).or_none(),
+    "log_sys_usage": BOOL,
+    "output_write_remaining_data": BOOL,
+    "output_max_rows_per_file": whole(1).or_none(),
+    "_use_msgpack_checkpoints": BOOL,
+    # RLlib's notes to itself.
+    "simple_optimizer": Kind("left alone", lambda x: BOOL.accepts(x) or x == DEPRECATED_VALUE),
+    "in_evaluation": BOOL,
+    "_prior_exploration_config": DICT.or_none(),
+    "_per_module_overrides": DICT,
+    "_is_frozen": BOOL,
+    "_validate_config": BOOL,
 }
 
+_UPDATES = "An update is one pass over `train_batch_size_per_learner` rows; `num_env_steps_per_update` says how often."
+_OFFLINE = "MADDPG learns from its own env runners only."
+_OLD_STACK = "It is of RLlib's old API stack, and has no effect."
+_TORCH = "It is of TensorFlow; MADDPG's networks are PyTorch's."
+_SPACES = "The spaces are those of the environment: change them there, or with a wrapper."
+_RECORDING = "Say all with `output`, such as 's3://bucket/folder'; the files are Parquet."
+_AHEAD = "How far env runners and Learners work ahead is said by `sample_mode`."
 
-def check_unheeded(config: AlgorithmConfig) -> None:
-    """Settings that RLlib takes and MADDPG does not heed are as RLlib has set them."""
-    for key, (value, fix) in UNHEEDED.items():
-        now = getattr(config, key)
-        # False is how some of RLlib's keys may say None.
-        require(config, key, now == value or (value is None and now is False), f"{value!r}", fix)
-    if config.model != MODEL_DEFAULTS:
-        changed = sorted(k for k, v in config.model.items() if k not in MODEL_DEFAULTS or v != MODEL_DEFAULTS[k])
-        raise ValueError(
-            f"`model`: {changed} are not allowed here, the key is of RLlib's old API stack. Describe the networks with "
-            "`.rl_module(model_config={'fcnet_hiddens': [64, 64], ...})`."
-        )
-
-
-def check_classes(config: AlgorithmConfig) -> None:
-    """Classes of the user's are made from those that MADDPG needs."""
-    from rllib_maddpg.env_runner import MADDPGEnvRunner
-    from rllib_maddpg.joint_learner import JointTorchLearner
-
-    cls = config.env_runner_cls
-    ok = isinstance(cls, type) and issubclass(cls, MADDPGEnvRunner)
-    require(config, "env_runner_cls", ok, "MADDPGEnvRunner or a subclass", "Other runners return no joint rows.")
-    cls = config._learner_class
-    ok = cls is None or (isinstance(cls, type) and issubclass(cls, JointTorchLearner))
-    fix = "Other Learners know no joint rows: subclass it, and override `compute_critic_losses` or `compute_actor_losses`."
-    require(config, "learner_class", ok, "MADDPGTorchLearner or a subclass", fix, cls)
-    callbacks = config.callbacks_class
-    for cls in callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]:
-        ok = callable(cls) and (not isinstance(cls, type) or issubclass(cls, RLlibCallback))
-        require(
-            config, "callbacks_class", ok, "made of subclasses of RLlibCallback", "Import it from `ray.rllib.callbacks`.", cls
-        )
-    key = "add_default_connectors_to_env_to_module_pipeline"
-    ok = getattr(config, key) or config._env_to_module_connector is not None
-    require(config, key, ok, "True without an `env_to_module_connector`", "Else no observation reaches the actors.")
-
-
-def check_policies(config: AlgorithmConfig) -> None:
-    """`policies` names modules, and says nothing that only RLlib's old API stack would hear."""
-    for module, spec in config.policies.items() if isinstance(config.policies, Mapping) else ():
-        if spec is None:
-            continue
-        spec = spec if isinstance(spec, PolicySpec) else PolicySpec(*spec)
-        if spec.policy_class is not None:
-            raise ValueError(
-                f"`policies[{module!r}]` has the policy class {spec.policy_class!r}, which is of RLlib's old API stack. Give "
-                "`PolicySpec()`, and module classes with `.rl_module(rl_module_spec=MultiRLModuleSpec(...))`."
-            )
-        if spec.config:
-            raise ValueError(
-                f"`policies[{module!r}]` has the config {spec.config!r}, which RLlib's new API stack does not read. Set "
-                f"`algorithm_config_overrides_per_module={{{module!r}: MADDPGConfig.overrides(...)}}` in `.multi_agent()`."
-            )
-
-
-def check_policy_values(policies: Any) -> None:
-    """No RLModule specs in `policies`, where a user may look for their place."""
-    for module, spec in policies.items() if isinstance(policies, Mapping) else ():
-        if isinstance(spec, RLModuleSpec):
-            raise ValueError(
-                f"`policies[{module!r}]` is an RLModuleSpec, but `policies` takes `PolicySpec()` or None. Give "
-                f"`.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs={{{module!r}: RLModuleSpec(...)}}))`."
-            )
-
-
-def check_recording(config: AlgorithmConfig) -> None:
-    """`offline_data(output=...)`: what the Parquet files of joint rows can be made from."""
-    if config.output is None:
-        return
-    ok = isinstance(config.output, (str, Path)) and str(config.output)
-    require(config, "output", ok, "a folder or the URI of one", "Env steps are written there as Parquet files.")
-    rows = "RLlib's readers know single agents' episodes only. Read the rows with `ray.data.read_parquet(output)`."
-    require(config, "output_write_episodes", not config.output_write_episodes, "False", rows)
-    method = config.output_write_method
-    require(config, "output_write_method", method == "write_parquet", "'write_parquet'", "Rows are Parquet files.")
-    for key in ("output_config", "output_filesystem", "output_filesystem_kwargs", "output_write_method_kwargs"):
-        fix = "Say all with `output`, such as 's3://bucket/folder'."
-        require(config, key, not getattr(config, key), "unset", fix)
-    most = config.output_max_rows_per_file
-    require(config, "output_max_rows_per_file", most is None or is_whole(most, 1), "a whole number > 0, or None", "")
-    try:
-        make_folder(config.output)
-    except (OSError, ValueError) as error:  # pyarrow's errors are these, too
-        raise ValueError(
-            f"`output`={str(config.output)!r} is not allowed: nothing can be written there ({error}). Give a folder that "
-            "can be written to."
-        ) from error
+# Left as they are: with MADDPG they would have no effect, or a wrong one.
+REFUSED: dict[str, str] = {
+    "framework_str": "MADDPG's networks are PyTorch's.",
+    "gym_env_vectorize_mode": "RLlib steps multi-agent envs so; raise `num_env_runners` for more processes.",
+    "remote_worker_envs": "It is of RLlib's old API stack; raise `num_env_runners` for more processes.",
+    "observation_filter": (
+        "It is of RLlib's old API stack: give `env_to_module_connector=lambda env, spaces, device: "
+        "MeanStdFilter(multi_agent=True)` (`ray.rllib.connectors.env_to_module`)."
+    ),
+    "observation_fn": "It is of RLlib's old API stack. Wrap the env, or give an `env_to_module_connector`.",
+    "observation_space": _SPACES,
+    "action_space": _SPACES,
+    "action_mask_key": "Action masks are not supported yet: take the mask out of the observation, and let the env treat a "
+    "forbidden action as one that does nothing.",
+    "clip_rewards": "Nothing clips rewards: wrap the env (`env_config={'wrappers': [['clip_reward_v0', {}]]}`).",
+    "clip_actions": "Actions are scaled from [-1, 1] to the env's bounds, and never leave them.",
+    "render_env": "It is of RLlib's old API stack; `rllib-maddpg evaluate --gif` draws episodes.",
+    "num_gpus": "It is of RLlib's old API stack. Set `num_gpus_per_learner`.",
+    "extra_python_environs_for_driver": f"{_OLD_STACK} Set environment variables before Ray starts.",
+    "extra_python_environs_for_worker": f"{_OLD_STACK} Call `ray.init(runtime_env={{'env_vars': ...}})`.",
+    "torch_compile_worker": "Env runners' networks are too small to gain. `torch_compile_learner` compiles the update.",
+    "torch_compile_worker_dynamo_backend": "Env runners' networks are not compiled.",
+    "torch_compile_worker_dynamo_mode": "Env runners' networks are not compiled.",
+    "torch_ddp_kwargs": "Learners average their gradients without DDP's wrappers.",
+    "_torch_grad_scaler_class": "Updates are made in float32.",
+    "_torch_lr_scheduler_classes": "Give `actor_lr` and `critic_lr` as schedules.",
+    "log_gradients": "Losses and Q values are reported, gradients are not.",
+    "episodes_to_numpy": "Rows are made of NumPy episodes.",
+    "compress_observations": "Rows lie uncompressed in the replay buffer; lower its `capacity` to save memory.",
+    "max_requests_in_flight_per_env_runner": _AHEAD,
+    "max_requests_in_flight_per_learner": _AHEAD,
+    "use_env_runner_state_server": "Env runners get new weights with what they are asked for.",
+    "env_runner_state_server_max_concurrency": "Env runners get new weights with what they are asked for.",
+    "num_epochs": _UPDATES,
+    "minibatch_size": _UPDATES,
+    "shuffle_batch_per_epoch": "Rows are drawn at random from the replay buffer.",
+    "optimizer": "It is of RLlib's old API stack. Override `MADDPGTorchLearner.configure_optimizers_for_module`.",
+    "num_aggregator_actors_per_learner": "Batches are drawn from the replay buffer, where nothing is to be aggregated.",
+    "max_requests_in_flight_per_aggregator_actor": "Batches are drawn from the replay buffer, where nothing is aggregated.",
+    "_learner_connector": (
+        "Batches reach the Learners as they lie in the replay buffer; change observations in `env_to_module_connector`."
+    ),
+    "add_default_connectors_to_learner_pipeline": "Batches reach the Learners as they lie in the replay buffer.",
+    "exploration_config": "Set `noise_type`, `noise_scale` and `exploration_temperature`.",
+    "checkpoint_trainable_policies_only": "Checkpoints have all modules, so that they can be restored whole.",
+    "export_native_model_files": "`rllib-maddpg export` writes actors as TorchScript, ONNX and other formats.",
+    "metrics_episode_collection_timeout_s": "Metrics come with the rows; see `sample_timeout_s`.",
+    "_dont_auto_sync_env_runner_states": "`MADDPG.step` tells the env runners what they need.",
+    "output_compress_columns": _RECORDING,
+    "output_config": _RECORDING,
+    "output_filesystem": _RECORDING,
+    "output_filesystem_kwargs": _RECORDING,
+    "output_max_file_size": "Set `output_max_rows_per_file`.",
+    "output_write_method": _RECORDING,
+    "output_write_method_kwargs": _RECORDING,
+    "output_write_episodes": (
+        "RLlib's readers know single agents' episodes only. Read the rows with `ray.data.read_parquet(output)`."
+    ),
+    **dict.fromkeys(
+        (
+            "eager_tracing",
+            "eager_max_retraces",
+            "tf_session_args",
+            "local_tf_session_args",
+            "enable_tf1_exec_eagerly",
+            "_tf_policy_handles_more_than_one_loss",
+        ),
+        _TORCH,
+    ),
+    **dict.fromkeys(
+        (
+            "_fake_gpus",
+            "_is_atari",
+            "remote_env_batch_wait_ms",
+            "sample_collector",
+            "preprocessor_pref",
+            "update_worker_filter_stats",
+            "use_worker_filter_stats",
+            "sampler_perf_stats_ema_coef",
+            "policy_map_capacity",
+            "policy_states_are_swappable",
+            "keep_per_episode_custom_metrics",
+            "fake_sampler",
+            "_disable_preprocessor_api",
+            "_disable_action_flattening",
+            "_disable_initialize_loss_from_dummy_batch",
+        ),
+        _OLD_STACK,
+    ),
+    **dict.fromkeys(
+        (
+            "_is_online",
+            "input_",
+            "offline_data_class",
+            "input_read_method",
+            "input_read_method_kwargs",
+            "input_read_schema",
+            "input_read_episodes",
+            "input_read_sample_batches",
+            "input_read_batch_size",
+            "input_filesystem",
+            "input_filesystem_kwargs",
+            "input_compress_columns",
+            "input_spaces_jsonable",
+            "input_config",
+            "materialize_data",
+            "materialize_mapped_data",
+            "map_batches_kwargs",
+            "iter_batches_kwargs",
+            "ignore_final_observation",
+            "prelearner_class",
+            "prelearner_buffer_class",
+            "prelearner_buffer_kwargs",
+            "prelearner_module_synch_period",
+            "prelearner_use_recorded_module_states",
+            "dataset_num_iters_per_learner",
+            "actions_in_input_normalized",
+            "postprocess_inputs",
+            "shuffle_buffer_size",
+            "offline_sampling",
+            "off_policy_estimation_methods",
+            "ope_split_batch_by_episode",
+            "offline_evaluation_interval",
+            "num_offline_eval_runners",
+            "offline_evaluation_type",
+            "offline_eval_runner_class",
+            "offline_loss_for_module_fn",
+            "offline_evaluation_duration",
+            "offline_evaluation_parallel_to_training",
+            "offline_evaluation_timeout_s",
+            "num_cpus_per_offline_eval_runner",
+            "num_gpus_per_offline_eval_runner",
+            "custom_resources_per_offline_eval_runner",
+            "restart_failed_offline_eval_runners",
+            "ignore_offline_eval_runner_failures",
+            "max_num_offline_eval_runner_restarts",
+            "offline_eval_runner_restore_timeout_s",
+            "max_requests_in_flight_per_offline_eval_runner",
+            "validate_offline_eval_runners_after_construction",
+            "offline_eval_runner_health_probe_timeout_s",
+            "offline_eval_rl_module_inference_only",
+            "broadcast_offline_eval_runner_states",
+            "offline_eval_batch_size_per_runner",
+            "dataset_num_iters_per_eval_runner",
+            "callbacks_on_offline_eval_runners_recreated",
+            "callbacks_on_evaluate_offline_start",
+            "callbacks_on_evaluate_offline_end",
+        ),
+        _OFFLINE,
+    ),
+}

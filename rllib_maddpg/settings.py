@@ -10,6 +10,7 @@ from typing import Any
 
 from rllib_maddpg.checks import unknown_key_message
 from rllib_maddpg.config import MADDPGConfig
+from rllib_maddpg.require import shown
 
 # Names of long keys where room is short: tables and legends.
 SHORT_NAMES = {
@@ -22,6 +23,7 @@ SHORT_NAMES = {
     "fcnet_hiddens": "hidden",
     "continuous_actions": "continuous",
 }
+_WORDS_FOR_BOOLEANS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 # Settings that RLlib keeps under another name, behind a property.
 _PROPERTIES = ("model_config", "train_batch_size_per_learner")
 
@@ -41,7 +43,7 @@ def parse_settings(items: Sequence[str], option: str) -> dict[str, Any]:
     if len(items) == 1 and items[0].lstrip().startswith("{"):
         try:
             return json.loads(items[0])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{option} {items[0]!r} is no JSON object: {error}.") from error
     settings = {}
     for item in items:
@@ -52,12 +54,23 @@ def parse_settings(items: Sequence[str], option: str) -> dict[str, Any]:
     return settings
 
 
+def with_booleans(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings from a command line, where `yes`, `no`, `on` and `off` mean True and False if the setting is one of these."""
+    default = vars(MADDPGConfig())
+
+    def value_of(key: str, value: Any) -> Any:
+        is_word = isinstance(value, str) and isinstance(default.get(key), bool)
+        return _WORDS_FOR_BOOLEANS.get(value.strip().lower(), value) if is_word else value
+
+    return {key: value_of(key, value) for key, value in settings.items()}
+
+
 def parse_value(text: str) -> Any:
     """Reads JSON, else a Python literal, else the string itself."""
     for read in (json.loads, ast.literal_eval):
         try:
             return read(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
     return text
 
@@ -74,6 +87,8 @@ def apply_settings(config: MADDPGConfig, settings: Mapping[str, Any]) -> None:
     """
     known = [key for key in vars(config) if not key.startswith("_")] + list(_PROPERTIES)
     for dotted, value in settings.items():
+        if not isinstance(dotted, str):
+            raise ValueError(f"{shown(dotted)} is no setting of MADDPG: settings have words as keys.")
         key, *path = dotted.split(".")
         if key not in known:
             raise ValueError(unknown_key_message(key, known))

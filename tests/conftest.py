@@ -15,6 +15,7 @@ import ray
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
     parser.addoption("--damage", type=int, default=100, metavar="N", help="damaged checkpoints that are tried (default: 100)")
+    parser.addoption("--fuzz", type=int, metavar="N", help="train N random configs in tests/test_settings_fuzz.py, not 40")
 
 
 def pytest_collection_modifyitems(config, items):

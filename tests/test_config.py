@@ -70,7 +70,7 @@ def ledger_config():
         ("sample_timeout_s", 0, "a number > 0, or None"),
         ("sample_timeout_s", "60", "a number > 0, or None"),
         ("seed", "x", "a whole number >= 0, or None"),
-        ("_torch_lr_scheduler_classes", [object], "unset"),
+        ("_torch_lr_scheduler_classes", [object], "None"),
         ("add_default_connectors_to_module_to_env_pipeline", False, "True"),
         ("env_runner_fast_path", "no", "True or False"),
     ],

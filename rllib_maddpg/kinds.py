@@ -1,0 +1,105 @@
+"""Kinds of values that settings can have: how each is told, and what is of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from rllib_maddpg.require import is_whole, near
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Values that a setting may have.
+
+    Attributes:
+        allowed: Completes "it must be ...".
+        accepts: Whether a value is of the kind; takes any object and raises nothing.
+        fix: What else to say where it does not accept a value.
+        words: Those that are allowed, to find the one that was meant.
+    """
+
+    allowed: str
+    accepts: Callable[[Any], bool]
+    fix: str = ""
+    words: tuple[str, ...] = ()
+
+    def hint(self, value: Any) -> str:
+        """What to do instead of `value`."""
+        return self.fix or (near(value, self.words) if self.words else "")
+
+    def or_none(self, meaning: str = "") -> Kind:
+        """This kind or None, which means what is said."""
+        return Kind(f"{self.allowed}, or None", lambda x: x is None or self.accepts(x), meaning or self.fix, self.words)
+
+    def but(self, fix: str) -> Kind:
+        """This kind with another hint."""
+        return replace(self, fix=fix)
+
+
+def is_number(x: Any) -> bool:
+    """Whether `x` is a finite number and no bool."""
+    return isinstance(x, (int, float)) and not isinstance(x, bool) and _is_finite(x)
+
+
+def is_schedule(x: Any) -> bool:
+    """Whether `x` is a number >= 0 or RLlib's `[[0, v0], [t1, v1], ...]` with rising times and values >= 0."""
+    if is_number(x):
+        return x >= 0
+    if not isinstance(x, (list, tuple)) or len(x) < 2:
+        return False
+    if not all(isinstance(p, (list, tuple)) and len(p) == 2 and is_number(p[0]) and is_number(p[1]) for p in x):
+        return False
+    return x[0][0] == 0 and all(a[0] < b[0] for a, b in pairwise(x)) and all(value >= 0 for _, value in x)
+
+
+def whole(least: int, most: int = 2**53) -> Kind:
+    """Whole numbers from `least` on. Far beyond 10^15 no count makes sense, and floats cannot tell two of them apart."""
+    return Kind(f"a whole number {_from(least)}", lambda x: is_whole(x, least) and x <= most)
+
+
+def one_of(*words: str) -> Kind:
+    """One of a few words."""
+    return Kind(f"one of {list(words)}", lambda x: isinstance(x, str) and x in words, words=words)
+
+
+def _from(least: int) -> str:
+    return "> 0" if least == 1 else f">= {least}"
+
+
+def _is_finite(x: float) -> bool:
+    try:
+        return math.isfinite(x)
+    except OverflowError:  # a whole number that no float can hold
+        return False
+
+
+def _is_resources(x: Any) -> bool:
+    return isinstance(x, Mapping) and all(isinstance(key, str) and key and is_number(x[key]) and x[key] >= 0 for key in x)
+
+
+def _is_gpus(x: Any) -> bool:
+    return is_number(x) and x >= 0 and (x < 1 or x == int(x))
+
+
+def _is_callbacks(x: Any) -> bool:
+    return callable(x) or (isinstance(x, (list, tuple)) and all(map(callable, x)))
+
+
+BOOL = Kind("True or False", lambda x: isinstance(x, bool))
+NUMBER = Kind("a number >= 0", lambda x: is_number(x) and x >= 0)
+POSITIVE = Kind("a number > 0", lambda x: is_number(x) and x > 0)
+STEPS = Kind("a whole number >= 0", lambda x: is_number(x) and x >= 0 and x == int(x))
+SECONDS = Kind("a number of seconds from 0 to 1e9", lambda x: is_number(x) and 0 <= x <= 1e9)  # 32 years; Ray's clocks end
+RATE = Kind("a rate >= 0 or a schedule [[0, rate], [env_steps, rate], ...]", is_schedule, "The paper uses 0.01.")
+SCHEDULE = Kind("a number >= 0 or a schedule [[0, v], [t, v], ...]", is_schedule, "Try 0.1 or 1.")
+CPUS = Kind("a number of CPUs >= 0", lambda x: is_number(x) and x >= 0)
+GPUS = Kind("a number of GPUs: a share below 1, or a whole number >= 0", _is_gpus)
+RESOURCES = Kind("a dict of resources' names and numbers >= 0", _is_resources)
+DICT = Kind("a dict", lambda x: isinstance(x, Mapping))
+FUNCTION = Kind("a function", callable)
+CALLBACKS = Kind("a function or a list of functions", _is_callbacks)
+TEXT = Kind("a word", lambda x: isinstance(x, str) and bool(x))
