@@ -12,6 +12,7 @@ from typing import Any
 
 from ray.tune import Tuner
 
+from rllib_maddpg.folder_lock import is_empty
 from rllib_maddpg.run_folder import versions
 from rllib_maddpg.sweeps.schema import Sweep
 
@@ -42,7 +43,7 @@ class SweepFolder:
             whose = self._read().get("file", "?")
             fix = "Name another folder with --out, or go on with that sweep by --resume."
             raise ValueError(f"--out {self.path} holds a sweep already, of {whose}. {fix}")
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and not is_empty(self.path):
             raise ValueError(f"--out {self.path} is not empty, and no sweep made it. Name a new folder.")
         self._check_disk(sweep)
 
