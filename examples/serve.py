@@ -5,8 +5,8 @@
     curl http://127.0.0.1:8000/ -d '{"agent": "agent_0", "observation": [0.1, 0.2, 0.3, ...]}'
 
 The answer is `{"action": ...}`. `GET /` says which agents there are and what they observe. An observation that does not fit or
-is not all numbers, an unknown agent or a body that is no such JSON gets status 422 and a `detail` that says what is wrong; a body
-of more than 1 MiB gets 413. There is no password: whoever reaches the port may ask.
+is not all numbers, an unknown agent or a body that is no such JSON gets status 422 and a `detail` that says what is wrong; a
+body of more than 1 MiB gets 413. There is no password: whoever reaches the port may ask.
 Needs the extras `export` and `serve`.
 """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +29,8 @@ class EventFile:
         self._folder = folder
         self._writer: EventsWriter | None = None
         with self._best_effort():
-            self._writer = EventsWriter(str(folder / "events"), filename_suffix=f".{os.getpid()}")
+            # Resumed within a second, a run must not overwrite the file. TensorBoard reads files in the order of their names.
+            self._writer = EventsWriter(str(folder / "events"), filename_suffix=f".{time.time_ns()}")
             start = SessionLog(status=SessionLog.START)
             self._writer.write_event(Event(wall_time=time.time(), step=purge_step, session_log=start))
             self._writer.flush()
