@@ -248,7 +248,10 @@ def _evaluate(args: argparse.Namespace, argv: list[str]) -> int:
             render=args.render,
         )
         if args.gif:
-            save_gif(result.frames, args.gif)
+            try:
+                save_gif(result.frames, args.gif)
+            except OSError as error:
+                raise ValueError(f"--gif {args.gif} cannot be written: {why_not_written(error)}.") from error
     if args.json:
         print(json.dumps({"checkpoint": str(checkpoint), "seed": args.seed, **result.to_dict()}, indent=2))
         return 0
