@@ -4,8 +4,9 @@
     python examples/serve.py exported --port 8000
     curl http://127.0.0.1:8000/ -d '{"agent": "agent_0", "observation": [0.1, 0.2, 0.3, ...]}'
 
-The answer is `{"action": ...}`. `GET /` says which agents there are and what they observe. An observation that does not fit, an
-unknown agent or a body that is no such JSON gets status 422 and a `detail` that says what is wrong.
+The answer is `{"action": ...}`. `GET /` says which agents there are and what they observe. An observation that does not fit or
+is not all numbers, an unknown agent or a body that is no such JSON gets status 422 and a `detail` that says what is wrong; a
+body of more than 1 MiB gets 413. There is no password: whoever reaches the port may ask.
 Needs the extras `export` and `serve`.
 """
 
@@ -13,10 +14,12 @@ import argparse
 import importlib.util
 import json
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel, ValidationError
@@ -25,11 +28,35 @@ from ray import serve
 api = FastAPI(title="MADDPG actors")
 
 
+MAX_BYTES = 2**20
+
+
 class Query(BaseModel):
     """What is asked: the agent, and its observation as (nested) lists or dicts of numbers."""
 
-    agent: str
+    agent: str | int
     observation: Any
+
+
+def check_numbers(value: Any) -> None:
+    """Raises a ValueError unless all that lies in lists and dicts are numbers; NumPy would take "1" and true for 1."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            check_numbers(item)
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"The observation has {json.dumps(value)[:50]} in it. Only numbers are allowed.")
+    elif not abs(value) < sys.float_info.max:
+        raise ValueError("The observation has NaN or infinity in it, or a number that is too large.")
+
+
+async def body_of(request: Request) -> bytes:
+    """The body of a request, of which no more is read than is allowed."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BYTES:
+            raise HTTPException(413, f"A body may have {MAX_BYTES:,} bytes at most.")
+    return body
 
 
 @serve.deployment
@@ -42,21 +69,26 @@ class ActorServer:
         spec = importlib.util.spec_from_file_location("maddpg_actors", file)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        self._actors = module.load_actors(folder)
+        # By name, as JSON has them: an environment may name its agents 0, 1, 2.
+        self._actors = {str(agent): actor for agent, actor in module.load_actors(folder).items()}
 
     @api.post("/")
     async def act(self, request: Request) -> dict:
         try:
             # By hand, whatever the request's Content-Type: `curl -d` names another than JSON.
-            query = Query.model_validate_json(await request.body())
+            query = Query.model_validate_json(await body_of(request))
         except ValidationError as error:
             raise HTTPException(422, json.loads(error.json(include_url=False, include_input=False))) from error
-        if query.agent not in self._actors:
-            raise HTTPException(422, f"There is no agent {query.agent!r}. There are: {list(self._actors)}.")
+        actor = self._actors.get(str(query.agent))
+        if actor is None:
+            raise HTTPException(422, f"There is no agent {str(query.agent)[:100]!r}. There are: {list(self._actors)}.")
         try:
-            action = self._actors[query.agent](query.observation)
+            check_numbers(query.observation)
+            action = actor(query.observation)
         except ValueError as error:
             raise HTTPException(422, str(error)) from error
+        if not np.isfinite(action).all():  # JSON has no word for it
+            raise HTTPException(422, "The observation has numbers so large that the action is none.")
         return {"action": action.tolist()}
 
     @api.get("/")

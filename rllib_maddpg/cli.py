@@ -9,15 +9,11 @@ import logging
 import math
 import os
 import shlex
-import shutil
 import signal
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -26,14 +22,15 @@ from rllib_maddpg import __version__
 from rllib_maddpg.bench.command import add_bench
 from rllib_maddpg.checkpoint_files import ACTING
 from rllib_maddpg.checkpoints import load_config
+from rllib_maddpg.console import guarded_output
 from rllib_maddpg.deploy.command import add_export
 from rllib_maddpg.evaluation import Estimate, Evaluation, evaluate_checkpoint
+from rllib_maddpg.output_paths import check_file, why_not_written
 from rllib_maddpg.plot_command import add_plot
 from rllib_maddpg.plots import save_gif
-from rllib_maddpg.progress import Progress
-from rllib_maddpg.reporting import MAX_AGENT_COLUMNS
-from rllib_maddpg.run import DEFAULT_ENV_STEPS, DEFAULT_SEED, Observer, RunSummary, TrainOptions, train
-from rllib_maddpg.run_folder import find_checkpoint, short_path
+from rllib_maddpg.run import DEFAULT_ENV_STEPS, DEFAULT_SEED, RunSummary, TrainOptions, train
+from rllib_maddpg.run_folder import CHECKPOINTS, find_checkpoint, short_path
+from rllib_maddpg.screen import Screen
 from rllib_maddpg.settings import parse_settings, with_booleans
 from rllib_maddpg.sweeps.command import add_sweep
 
@@ -55,9 +52,17 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line.
 
     Returns:
-        Exit code: 0 done, 1 failed in training, 2 wrong usage or settings, 130 or 143 stopped by SIGINT or SIGTERM.
+        Exit code: 0 done, 1 failed in training or what was printed could not be written, 2 wrong usage or settings, 129, 130
+        or 143 stopped by SIGHUP, SIGINT or SIGTERM. That nobody reads on (`| head -1`, a closed terminal) changes no exit code.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    with guarded_output() as console:
+        code = _main(sys.argv[1:] if argv is None else argv)
+    if console.error is not None:
+        print(f"{PROGRAM}: error: what was printed is cut short: {why_not_written(console.error)}.", file=sys.stderr)
+    return code or int(console.error is not None)
+
+
+def _main(argv: list[str]) -> int:
     # pygame, which mpe2 imports, would greet on stdout.
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     args = make_parser().parse_args(argv)
@@ -132,6 +137,12 @@ def _add_train(commands: Any, common: argparse.ArgumentParser) -> None:
     add("--checkpoint-every", type=int, metavar="N", help="env steps (default: 20000, or what the resumed run had)")
     add("--keep-checkpoints", type=int, metavar="N", help="the newest N stay (default: 2, or what the resumed run had)")
     add(
+        "--eval-episodes",
+        type=int,
+        metavar="N",
+        help="at the end, in a tenth of the time (default: 100; 0: none)",
+    )
+    add(
         "--torch-threads",
         type=int,
         default=1,
@@ -172,7 +183,7 @@ def _add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace, argv: list[str]) -> int:
     names = ("env", "env_steps", "seed", "out", "num_env_runners", "num_envs", "checkpoint_every", "keep_checkpoints")
     options = TrainOptions(
-        **{name: getattr(args, name) for name in (*names, "torch_threads", "address", "resume")},
+        **{name: getattr(args, name) for name in (*names, "eval_episodes", "torch_threads", "address", "resume")},
         env_config=parse_settings(args.env_config, "--env-config"),
         settings=with_booleans(parse_settings(args.set, "--set")),
         argv=argv,
@@ -187,9 +198,13 @@ def _train(args: argparse.Namespace, argv: list[str]) -> int:
     if summary.stop_signal is not None:
         print(f"Stopped at {summary.env_steps:,} env steps, all saved. Continue with: {again}")
         return 128 + summary.stop_signal
-    if summary.evaluation is not None:
+    closing = summary.closing
+    if closing.result is not None:
         print()
-        _print_evaluation(summary.evaluation)
+        _print_evaluation(closing.result)
+    if closing.why_not:
+        what = "Fewer episodes than announced were played" if closing.result else "No episodes were played at the end"
+        print(f"{what}: {closing.why_not}. Play some with: {PROGRAM} evaluate {shlex.quote(short_path(summary.folder))}")
     print(f"\nRun folder: {short_path(summary.folder)} (learning_curve.png, progress.csv, checkpoints/)")
     return 0
 
@@ -199,13 +214,28 @@ def _print_error(summary: RunSummary) -> None:
     # Errors of this package say what to do; others need their place.
     if not isinstance(error, ValueError):
         traceback.print_exception(error, file=sys.stderr)
-    saved = f"Last checkpoint: {short_path(summary.checkpoint)}" if summary.checkpoint else "There is no checkpoint"
     text = " ".join(str(error).split())
-    print(f"{PROGRAM}: error: training failed at {summary.env_steps:,} env steps: {text} {saved}.", file=sys.stderr)
+    print(f"{PROGRAM}: error: training failed at {summary.env_steps:,} env steps: {text}", file=sys.stderr)
+    print(_checkpoint_sentence(summary), file=sys.stderr)
+
+
+def _checkpoint_sentence(summary: RunSummary) -> str:
+    """The one thing that is said about checkpoints after an error."""
+    lost = ""
+    if summary.save_error is not None:
+        lost = f"What came after it could not be saved: {' '.join(str(summary.save_error).split())}"
+    if summary.checkpoint is None:
+        return lost.replace("What came after it", "No checkpoint")
+    path = summary.checkpoint
+    words = [short_path(path.parent.parent)] if path.parent.name == CHECKPOINTS else [short_path(path), "--out", "NEW_FOLDER"]
+    again = f"{PROGRAM} train --resume {shlex.join(words)}"
+    return f"Last checkpoint: {short_path(path)}. Go on from it with: {again}\n{lost}".strip()
 
 
 def _evaluate(args: argparse.Namespace, argv: list[str]) -> int:
     checkpoint, _ = find_checkpoint(args.checkpoint, ACTING)
+    if args.gif:
+        check_file("--gif", args.gif)
     episodes = args.episodes
     if episodes is None:
         episodes = GIF_EPISODES if args.render else 100
@@ -220,7 +250,10 @@ def _evaluate(args: argparse.Namespace, argv: list[str]) -> int:
             render=args.render,
         )
         if args.gif:
-            save_gif(result.frames, args.gif)
+            try:
+                save_gif(result.frames, args.gif)
+            except OSError as error:
+                raise ValueError(f"--gif {args.gif} cannot be written: {why_not_written(error)}.") from error
     if args.json:
         print(json.dumps({"checkpoint": str(checkpoint), "seed": args.seed, **result.to_dict()}, indent=2))
         return 0
@@ -250,81 +283,6 @@ def _print_evaluation(result: Evaluation) -> None:
 
 def _interval(estimate: Estimate) -> str:
     return "-" if math.isnan(estimate.low) else f"[{estimate.low:.3f}, {estimate.high:.3f}]"
-
-
-class Screen(Observer):
-    """Progress of a run: one line that is written anew on a terminal, else a line each 10 % or 30 seconds."""
-
-    def __init__(self) -> None:
-        self._on_terminal = sys.stdout.isatty()
-        self._last_time = self._last_line = time.monotonic()
-        self._last_steps = 0
-        self._rate = 0.0  # env steps per second, smoothed
-        self._tenths = 0
-        self._line_is_open = False
-
-    def started(self, folder: Path, env_steps: int, total: int) -> None:
-        verb = "Resuming" if env_steps else "Training"
-        print(f"{verb} in {short_path(folder)}: {env_steps:,} of {total:,} env steps are made.", flush=True)
-        self._last_steps, self._tenths = env_steps, 10 * env_steps // total
-        self._last_time = self._last_line = time.monotonic()
-
-    def iterated(self, env_steps: int, total: int, result: dict[str, Any]) -> None:
-        now = time.monotonic()
-        rate = (env_steps - self._last_steps) / max(now - self._last_time, 1e-9)
-        self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
-        self._last_time, self._last_steps = now, env_steps
-        share = min(env_steps / total, 1.0)
-        left = _clock(max(total - env_steps, 0) / max(self._rate, 1e-9))
-        progress = replace(Progress.of(result), env_steps=env_steps)
-        if self._on_terminal:
-            columns = shutil.get_terminal_size().columns
-            numbers = progress_text(progress, total, self._rate, left, room=columns - 6)
-            room = min(30, columns - len(numbers) - 12)
-            bar = f"[{'#' * round(room * share):<{room}}] " if room >= 5 else ""
-            line = f"{bar}{share:4.0%} {numbers}"[: columns - 1]
-            print(f"\r{line}\x1b[K", end="", flush=True)
-            self._line_is_open = True
-        elif int(10 * share) > self._tenths or now - self._last_line >= 30:
-            self._tenths, self._last_line = int(10 * share), now
-            print(f"{share:4.0%} {progress_text(progress, total, self._rate, left)}", flush=True)
-
-    def finish(self) -> None:
-        """Ends the line that was written anew."""
-        if self._line_is_open:
-            print()
-
-    def stopping(self) -> None:
-        # A signal handler may have come in the middle of a `print`, which cannot be entered twice.
-        os.write(2, b"\nStopping after this iteration, then saving. Press Ctrl-C again to stop at once.\n")
-
-
-def progress_text(progress: Progress, total: int, rate: float, left: str, room: int | None = None) -> str:
-    """One line of numbers; in `room` characters what matters less is left out: updates, replay fill, returns of agents."""
-    agents = ", ".join(f"{agent} {value:,.1f}" for agent, value in progress.agents.items())
-    parts = [
-        f"{progress.env_steps:,.0f} / {total:,} env steps",
-        f"return {progress.team:,.2f}",
-        f"({agents})" if 1 < len(progress.agents) <= MAX_AGENT_COLUMNS else "",
-        f"{rate:,.0f} steps/s",
-        f"replay {progress.fill:.0%} full" if not math.isnan(progress.fill) else "",
-        f"{progress.updates:,.0f} updates" if not math.isnan(progress.updates) else "",
-        f"ETA {left}",
-    ]
-    for part in (None, 5, 4, 2):
-        if part is not None:
-            parts[part] = ""
-        line = "   ".join(filter(None, parts)).replace("   (", " (")
-        if room is None or len(line) <= room:
-            break
-    return line
-
-
-def _clock(seconds: float) -> str:
-    if seconds >= 100 * 3600:
-        return "-"
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,13 +152,40 @@ def restored_runner(
     return runner
 
 
-def evaluate_algorithm(algo: Any, episodes: int = 100, seed: int = 0, num_envs: int = 16) -> Evaluation:
-    """Plays greedy episodes with an algorithm's present actors."""
+def evaluate_algorithm(
+    algo: Any,
+    episodes: int = 100,
+    seed: int = 0,
+    num_envs: int = 16,
+    seconds: float = math.inf,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """Plays greedy episodes with an algorithm's present actors.
+
+    Args:
+        algo: The algorithm.
+        episodes: Number of episodes.
+        seed: Of the episodes' starts; the same seed gives the same games.
+        num_envs: Environments that run side by side.
+        seconds: Wall time that it may take; then fewer episodes are played, equally many in each env.
+        stopped: Is asked before each step whether to end at once.
+
+    Returns:
+        None if it ended before each env had finished an episode.
+    """
+    deadline = time.monotonic() + seconds
+    if math.isfinite(seconds):
+        # Some environments take seconds to start: as many as can in half of the time.
+        trial = _make_runner(algo.config, 1, seed, 0, 1, None, None)
+        before = time.monotonic()
+        trial.make_env()
+        num_envs = max(1, min(num_envs, int(seconds / 2 / (time.monotonic() - before))))
+        trial.stop()
     runner = _make_runner(algo.config, episodes, seed, 0, num_envs, None, None)
     runner.module.set_state(algo.learner_group.get_weights())
     if algo.env_runner is not None:
         runner._env_to_module.set_state(algo.env_runner._env_to_module.get_state())
-    return _play(runner, episodes)
+    return _play(runner, episodes, lambda: time.monotonic() < deadline and not stopped())
 
 
 def _restore(runner: Any, files: CheckpointFiles) -> None:
@@ -251,13 +279,16 @@ def _shares(runner: Any, episodes: int) -> list[int]:
     return [episodes // envs + (e < episodes % envs) for e in range(envs)]
 
 
-def _play(runner: Any, episodes: int) -> Evaluation:
+def _play(runner: Any, episodes: int, go_on: Callable[[], bool] = lambda: True) -> Evaluation | None:
     """Every env plays its share: taking the first that finish would favour short episodes."""
     envs = [seeded.env for seeded in runner.env.envs]
     shares = _shares(runner, episodes)
     while any(len(env.episodes) < share for env, share in zip(envs, shares, strict=True)):
+        if not go_on():
+            shares = [min(share, *(len(env.episodes) for env in envs)) for share in shares]
+            break
         runner.sample(num_timesteps=len(envs), explore=False)
     records = [record for env, share in zip(envs, shares, strict=True) for record in env.episodes[:share]]
     frames = [frame for env in envs for frame in env.frames]
     runner.stop()
-    return Evaluation.of(records, frames)
+    return Evaluation.of(records, frames) if records else None

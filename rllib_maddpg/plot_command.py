@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rllib_maddpg.curve_plot import MAX_LEGEND, draw_mean_curves
 from rllib_maddpg.curves import Group, MeanCurve, agents_of, find_runs, group_runs, mean_curve, read_values, smooth
+from rllib_maddpg.output_paths import check_file, why_not_written
 from rllib_maddpg.progress import AGENTS, TEAM
 
 PROGRAM = "rllib-maddpg plot"
@@ -45,6 +45,7 @@ def run_plot(args: argparse.Namespace, argv: list[str]) -> int:
     if args.smooth < 1:
         raise ValueError(f"--smooth {args.smooth} must be at least 1.")
     groups = group_runs(find_runs(args.runs))
+    check_file("--out", args.out)
     metrics = {TEAM: "team return"} if args.per_agent else {args.metric: args.metric}
     if args.per_agent:
         agents = sorted({agent for group in groups for run in group.runs for agent in agents_of(run)})
@@ -58,10 +59,9 @@ def run_plot(args: argparse.Namespace, argv: list[str]) -> int:
     band = ", mean and 95 % band over seeds" if any(len(group.runs) > 1 for group in groups) else ""
     figure = draw_mean_curves(panels, labels, f"{', '.join(envs)}: {what}{band}", ylabel)
     try:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(args.out, dpi=120)
     except OSError as error:
-        raise ValueError(f"--out {args.out} cannot be written: {error}") from error
+        raise ValueError(f"--out {args.out} cannot be written: {why_not_written(error)}") from error
     _print_table(labels, next(iter(panels.values())), next(iter(metrics)))
     for note in notes:
         print(note)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import platform
 import re
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +18,9 @@ from typing import Any
 
 import rllib_maddpg
 from rllib_maddpg.checkpoint_files import EVERYTHING, METADATA_FILE, CheckpointFiles, newest_whole
+from rllib_maddpg.folder_lock import is_empty, locked, remove_if_empty
+from rllib_maddpg.output_paths import make_folder, why_not_written
+from rllib_maddpg.tunable import BEFORE_ERROR
 from rllib_maddpg.tune_folder import newest_in_trial
 
 RUN_FILE = "run.json"
@@ -42,25 +46,26 @@ class RunFolder:
     # ------------------------------------------------------------------------------------------ the folder
 
     @classmethod
-    def new(cls, out: str | None, env: str, seed: int | None) -> RunFolder:
-        """A folder for a new run; made by `create`.
+    @contextlib.contextmanager
+    def new(cls, out: str | None, env: str, seed: int | None) -> Iterator[RunFolder]:
+        """A new folder for a run, locked until the end, and then gone again if it was made here and nothing written into it.
 
         Raises:
-            ValueError: If `out` is a file or holds something already.
+            ValueError: If `out` is a URI or a file, holds something already, cannot be written to, or another run uses it.
         """
-        if out is not None:
-            path = Path(out)
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        made = out is None or not os.path.lexists(out)
+        path = make_folder("--out", out) if out is not None else _new_folder(env, seed)
+        with locked(path):
+            if not is_empty(path):
                 raise ValueError(
                     f"--out {out} exists and is not an empty folder. Name another one, or continue the run in it with "
                     f"`--resume {out}`."
                 )
-            return cls(path)
-        name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', env).strip('-.')}_s{seed}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
-        path, n = Path("results") / name, 2
-        while path.exists():
-            path, n = Path("results") / f"{name}_{n}", n + 1
-        return cls(path)
+            try:
+                yield cls(path)
+            finally:
+                if made:
+                    remove_if_empty(path)
 
     def create(self, env_steps: int) -> None:
         """Makes the folder ready for a run that goes on from `env_steps`; renames newer (damaged) checkpoints."""
@@ -116,6 +121,9 @@ class RunFolder:
         """Saves `algo` as `checkpoints/<env_steps>` and removes all but the newest `keep` checkpoints.
 
         Written beside its place and then renamed, so that a folder with a checkpoint's name is always a finished one.
+
+        Raises:
+            ValueError: If it cannot be written, such as on a full disk; the earlier checkpoints are as they were.
         """
         folder = self.path / CHECKPOINTS
         unfinished, path = folder / f"{_UNFINISHED}{env_steps:09d}", folder / f"{env_steps:09d}"
@@ -124,11 +132,23 @@ class RunFolder:
             algo.save_to_path(str(unfinished))
             shutil.rmtree(path, ignore_errors=True)
             unfinished.rename(path)
-        except BaseException:
+        except OSError as error:
+            raise ValueError(f"Checkpoint {path} cannot be written: {why_not_written(error)}.") from error
+        finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-            raise
         for old in self.checkpoints()[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
+        return path
+
+    def save_before_error(self, algo: Any) -> Path:
+        """Saves what a run had that failed before its first env step was counted; errors as in `save_checkpoint`."""
+        path = self.path / BEFORE_ERROR
+        shutil.rmtree(path, ignore_errors=True)
+        try:
+            algo.save_to_path(str(path))
+        except OSError as error:
+            shutil.rmtree(path, ignore_errors=True)
+            raise ValueError(f"Checkpoint {path} cannot be written: {why_not_written(error)}.") from error
         return path
 
 
@@ -156,6 +176,18 @@ def find_checkpoint(path: str | Path, parts: Collection[str] = EVERYTHING) -> tu
     CheckpointFiles(path).check(parts)
     is_in_run = path.parent.name == CHECKPOINTS and (path.parent.parent / RUN_FILE).is_file()
     return path, RunFolder(path.parent.parent) if is_in_run else None
+
+
+def _new_folder(env: str, seed: int | None) -> Path:
+    """Makes a folder in `results`; two runs that start in the same second get two."""
+    name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', env).strip('-.')[:100]}_s{seed}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    parent = make_folder("--out", "results")
+    for n in itertools.count(1):
+        path = parent / (name if n == 1 else f"{name}_{n}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path
+    raise AssertionError
 
 
 def short_path(path: Path) -> str:

@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 class TunableAlgorithm(Algorithm):
     """An RLlib algorithm as a Tune trial."""
 
+    # Whether an error in training leaves a checkpoint beside the trial's others; False: whoever trains sees to it.
+    saves_before_error = True
+
     @override(Algorithm)
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Builds everything anew from other settings, in this process: what Tune's `reuse_actors=True` needs.
@@ -40,6 +43,8 @@ class TunableAlgorithm(Algorithm):
 
     def _save_before_raising(self, error: Exception) -> None:
         """Writes a checkpoint into the trial's folder, and its place into the error."""
+        if not self.saves_before_error:
+            return
         storage = self._storage
         # A trial's working folder is one of Ray's temporary ones; what shall stay goes where its checkpoints are.
         folder = os.path.join(storage.trial_fs_path if storage else self.logdir, BEFORE_ERROR)

@@ -18,13 +18,17 @@ from tensorboard_events import read_scalars
 from rllib_maddpg import __version__
 from rllib_maddpg.checkpoint_files import is_whole
 from rllib_maddpg.checkpoints import load_config
-from rllib_maddpg.cli import Screen, main
+from rllib_maddpg.cli import main
+from rllib_maddpg.closing_evaluation import ClosingEvaluation
+from rllib_maddpg.collecting import RolloutCollector
+from rllib_maddpg.config import MADDPGConfig
 from rllib_maddpg.config_file import read_config
-from rllib_maddpg.evaluation import evaluate_checkpoint
+from rllib_maddpg.evaluation import evaluate_algorithm, evaluate_checkpoint
 from rllib_maddpg.learner import MADDPGTorchLearner
 from rllib_maddpg.result_files import ResultFiles, read_progress
 from rllib_maddpg.run import TrainOptions, build_config
-from rllib_maddpg.run_folder import METADATA_FILE, RunFolder, find_checkpoint
+from rllib_maddpg.run_folder import METADATA_FILE, RunFolder, find_checkpoint, short_path
+from rllib_maddpg.screen import Screen
 from rllib_maddpg.settings import parse_settings
 
 TINY = [
@@ -57,7 +61,8 @@ def test_every_iteration_is_a_row_in_both_result_files(run):
     assert rows_of(run) == [500, 1000, 1500]
     lines = [json.loads(line) for line in (run / "result.json").read_text().splitlines()]
     assert [line[STEPS] for line in lines] == [500, 1000, 1500]
-    assert lines[-1]["config"]["_train_batch_size_per_learner"] == 32
+    assert "config" not in lines[-1]  # `params.json` has it, once
+    assert json.loads((run / "params.json").read_text())["_train_batch_size_per_learner"] == 32
     agents = ["adversary_0", "agent_0", "agent_1"]
     for row, line in zip(rows, lines, strict=True):
         returns = {agent: float(row[f"env_runners/agent_episode_returns_mean/{agent}"]) for agent in agents}
@@ -182,6 +187,21 @@ def test_resume_goes_on_counting_and_loses_no_row(run, tmp_path, capsys):
     assert (info["env_steps"], info["resumes"][0]["from"]) == (2000, "000001500")
 
 
+def test_after_a_kill_no_row_is_there_twice(run, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(run, folder)
+    # As if killed after the third result and before its checkpoint.
+    shutil.rmtree(folder / "checkpoints" / "000001500")
+    before = read_progress(folder)[:2]
+    assert main(["train", "--resume", str(folder), "--env-steps", "2000", "--eval-episodes", "0"]) == 0
+    rows = read_progress(folder)
+    assert rows_of(folder) == [500, 1000, 1500, 2000]
+    assert [{key: row[key] for key in before[0]} for row in rows[:2]] == before
+    assert float(rows[2]["time_total_s"]) > float(rows[1]["time_total_s"])
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in (folder / "result.json").read_text().splitlines()]
+    assert [line[STEPS] for line in lines] == [500, 1000, 1500, 2000]
+
+
 def test_resume_from_an_earlier_checkpoint_makes_a_run_of_its_own(run, tmp_path, capsys):
     earlier = run / "checkpoints" / "000001000"
     assert main(["train", "--resume", str(earlier)]) == 2
@@ -246,9 +266,85 @@ def test_an_error_in_training_saves_what_is_there(ray_session, tmp_path, monkeyp
     monkeypatch.setattr(MADDPGTorchLearner, "compute_critic_losses", fail)
     assert main(["train", "simple_adversary", "--out", str(tmp_path / "r"), *TINY]) == 1
     err = capsys.readouterr().err
-    assert "error: training failed at 300 env steps: NaN in the critic loss Last checkpoint: " in err
-    assert "Traceback" not in err
+    error, checkpoint = err.splitlines()
+    assert error == "rllib-maddpg: error: training failed at 300 env steps: NaN in the critic loss"
+    assert (
+        checkpoint.startswith("Last checkpoint: ") and "checkpoints/000000300. Go on from it with: rllib-maddpg" in checkpoint
+    )
     assert find_checkpoint(tmp_path / "r")[0].name == "000000300"
+
+
+def test_an_error_before_the_first_env_step_says_one_thing_about_checkpoints(ray_session, tmp_path, monkeypatch, capsys):
+    def fail(self, *args, **kwargs):
+        raise RuntimeError("The simulator has no licence.")
+
+    folder = tmp_path / "r"
+    with monkeypatch.context() as patch:
+        patch.setattr(RolloutCollector, "collect", fail)
+        assert main(["train", "simple_adversary", "--out", str(folder), *TINY]) == 1
+    err = capsys.readouterr().err
+    assert "error: training failed at 0 env steps: The simulator has no licence.\n" in err
+    assert err.lower().count("checkpoint: ") == 1 and "no checkpoint" not in err.lower() and "is in the checkpoint" not in err
+    saved = folder / "checkpoint_before_error"
+    assert f"train --resume {short_path(saved)} --out NEW_FOLDER" in err
+    assert is_whole(saved) and not list((folder / "checkpoints").iterdir())
+    again = ["train", "--resume", str(saved), "--out", str(tmp_path / "again"), "--env-steps", "500", "--eval-episodes", "0"]
+    assert main(again) == 0
+    assert rows_of(tmp_path / "again") == [500]
+
+
+# ------------------------------------------------------------------------------------------ the evaluation at the end
+
+
+def test_the_closing_evaluation_is_announced_and_can_be_left_out(run, tmp_path, capsys):
+    argv = ["train", "--resume", str(run / "checkpoints" / "000001500"), "--env-steps", "2000"]
+    assert main([*argv, "--out", str(tmp_path / "a"), "--eval-episodes", "1"]) == 0
+    out = capsys.readouterr().out
+    # What a busy machine cannot play in a tenth of this short time, it names.
+    assert "Playing 1 episodes without noise, for " in out
+    assert ("\n1 episodes without noise" in out) != ("No episodes were played at the end: a tenth of" in out)
+    assert main([*argv, "--out", str(tmp_path / "b"), "--eval-episodes", "0"]) == 0
+    assert "pisodes" not in capsys.readouterr().out
+    assert main([*argv, "--out", str(tmp_path / "c"), "--eval-episodes", "-1"]) == 2
+    assert "--eval-episodes -1 must be at least 0" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_the_closing_evaluation_is_no_failure(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Screen, "evaluating", lambda *args: os.kill(os.getpid(), signal.SIGINT))
+    argv = ["train", "--resume", str(run / "checkpoints" / "000001500"), "--env-steps", "2000", "--out", str(tmp_path / "r")]
+    assert main(argv) == 0
+    assert "No episodes were played at the end: stopped. Play some with: rllib-maddpg evaluate" in capsys.readouterr().out
+    assert find_checkpoint(tmp_path / "r")[0].name == "000002000"
+
+
+def test_a_closing_evaluation_that_fails_fails_nothing(run, tmp_path, capsys, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("no window")
+
+    monkeypatch.setattr("rllib_maddpg.closing_evaluation.evaluate_algorithm", fail)
+    argv = ["train", "--resume", str(run / "checkpoints" / "000001500"), "--env-steps", "2000", "--out", str(tmp_path / "r")]
+    assert main(argv) == 0
+    assert "No episodes were played at the end: RuntimeError: no window." in capsys.readouterr().out
+
+
+def test_it_is_a_tenth_of_the_training():
+    default, many = ClosingEvaluation(), ClosingEvaluation(5000)
+    assert [default.episodes(steps, 25.0) for steps in (200, 2000, 25_000, 10**6)] == [0, 8, 100, 100]
+    assert default.episodes(10**7, 1000.0) == 20  # 20,000 env steps
+    assert many.episodes(10**6, 25.0) == 4000
+    assert default.episodes(10**6, float("inf")) == 0  # no episode has ended
+
+
+def test_an_evaluation_that_is_cut_short_has_equally_many_episodes_of_each_env(ray_session, build):
+    config = MADDPGConfig().environment("simple_spread", env_config={"max_cycles": 10})
+    algo = build(config)
+    asked = iter(range(25))
+    cut = evaluate_algorithm(algo, 40, seed=3, num_envs=4, stopped=lambda: next(asked, None) is None)
+    # 25 steps of each env: two episodes of 10, and the step between two episodes that resets.
+    assert cut.episodes == 8
+    assert cut.to_dict() == evaluate_algorithm(algo, 8, seed=3, num_envs=4).to_dict()
+    assert evaluate_algorithm(algo, 40, num_envs=4, stopped=lambda: True) is None
+    assert evaluate_algorithm(algo, 40, seconds=0.0) is None
 
 
 # ------------------------------------------------------------------------------------------ usage and settings
@@ -377,7 +473,7 @@ def test_a_crash_while_saving_leaves_no_checkpoint_and_the_old_ones(tmp_path):
     folder = RunFolder(tmp_path / "r")
     folder.create(0)
     assert folder.save_checkpoint(Algo(False), 100, keep=2) == folder.newest_checkpoint()
-    with pytest.raises(OSError, match="disk is full"):
+    with pytest.raises(ValueError, match=r"Checkpoint .*000000200 cannot be written: disk is full"):
         folder.save_checkpoint(Algo(True), 200, keep=2)
     assert [p.name for p in (folder.path / "checkpoints").iterdir()] == ["000000100"]
     for env_steps in (300, 400):

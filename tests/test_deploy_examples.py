@@ -156,12 +156,33 @@ def test_actors_answer_over_http(ray_session, tmp_path):
             ({"agent": "agent_0", "observation": [1.0]}, "observation has shape [1], not [10]"),
             ({"agent": "agent_9", "observation": [1.0]}, "There is no agent 'agent_9'. There are: ['adversary_0'"),
             ({"agent": "agent_0", "observation": [float("nan")] * 10}, "NaN or infinity"),
+            ({"agent": "agent_0", "observation": [float("inf")] * 10}, "NaN or infinity"),
+            ({"agent": "agent_0", "observation": [10**400] * 10}, "too large"),
+            ({"agent": "agent_0", "observation": [1e300] * 10}, "too large"),
+            ({"agent": "agent_0", "observation": [True] * 10}, "has true in it. Only numbers"),
+            ({"agent": "agent_0", "observation": ["1"] * 10}, "Only numbers are allowed"),
+            ({"agent": "agent_0", "observation": [None] * 10}, "has null in it. Only numbers"),
+            ({"agent": "agent_0", "observation": {"x": 1.0}}, "agent_0"),
+            ({"agent": "agent_0", "observation": 1.0}, "observation has shape []"),
+            ({"agent": "agent_0", "observation": [[1.0], [1.0, 2.0]]}, "agent_0"),
+            ({"agent": "agent_0"}, "observation"),
+            ({"agent": None, "observation": [1.0]}, "agent"),
+            ({"agent": 7, "observation": [1.0]}, "There is no agent '7'"),
             ({"observation": [1.0]}, "agent"),
+            ([1.0], "object"),
             (b"no json", "JSON"),
+            (b"", "JSON"),
+            (b'{"agent": "agent_\xff\xfe", "observation": [1.0]}', "JSON"),
+            (b'{"agent": "agent_0", "observation": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", "recursion"),
+            (b'{"agent": "agent_0", "observation": ' + b"[" * 100 + b"1" + b"]" * 100 + b"}", "agent_0"),
         ):
             status, answer = ask(url, body)
-            assert status == 422
-            assert message in json.dumps(answer)
+            assert (status, message in json.dumps(answer)) == (422, True), (body, answer)
+        assert ask(url, {"agent": "agent_0", "observation": [3e38] * 10})[0] in (200, 422)
+        fits = json.dumps({"agent": "agent_0", "observation": [0.5] * 10}).encode()
+        assert ask(url, fits.ljust(2**20))[0] == 200
+        status, answer = ask(url, fits.ljust(2**20 + 1))
+        assert (status, answer["detail"]) == (413, "A body may have 1,048,576 bytes at most.")
         server.send_signal(signal.SIGTERM)
         assert server.wait(60) == 0
     finally:

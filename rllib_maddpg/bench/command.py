@@ -28,7 +28,7 @@ from rllib_maddpg.bench.scale import ACTORS, measure_scale
 from rllib_maddpg.bench.soak import Sample, check_length, measure_soak
 from rllib_maddpg.bench.train import measure_train
 from rllib_maddpg.bench.update import measure_update
-from rllib_maddpg.run import local_ray
+from rllib_maddpg.ray_start import local_ray
 
 PROGRAM = "rllib-maddpg bench"
 PARTS: dict[str, Callable[[str, Options], list[dict[str, Any]]]] = {

@@ -30,6 +30,7 @@ from rllib_maddpg.flatten_connector import FlattenAgentObservations
 from rllib_maddpg.layout import AgentSlot
 from rllib_maddpg.noise_connector import AddExplorationNoise
 from rllib_maddpg.observations import differs_from_rllib
+from rllib_maddpg.output_paths import check_local
 from rllib_maddpg.rl_module import MADDPGTorchRLModule
 from rllib_maddpg.run_folder import find_checkpoint, versions
 
@@ -65,6 +66,8 @@ def export_actors(checkpoint: str | Path, file_format: str = "onnx", out: str | 
         raise ValueError(f"--format {file_format!r} must be one of {list(FORMATS)}.{did_you_mean(file_format, FORMATS)}")
     fmt = FORMATS[file_format]
     fmt.require(file_format)
+    if out is not None:
+        check_local("--out", str(out))
     path, run = find_checkpoint(checkpoint, ACTING)
     folder = Path(out) if out is not None else (run.path if run else path.parent) / f"exported_{file_format}"
     _check_free(folder)

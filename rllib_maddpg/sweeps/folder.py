@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ray.tune import Tuner
 
+from rllib_maddpg.folder_lock import is_empty, locked, remove_if_empty
+from rllib_maddpg.output_paths import make_folder
 from rllib_maddpg.run_folder import versions
 from rllib_maddpg.sweeps.schema import Sweep
 
@@ -42,9 +46,25 @@ class SweepFolder:
             whose = self._read().get("file", "?")
             fix = "Name another folder with --out, or go on with that sweep by --resume."
             raise ValueError(f"--out {self.path} holds a sweep already, of {whose}. {fix}")
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and not is_empty(self.path):
             raise ValueError(f"--out {self.path} is not empty, and no sweep made it. Name a new folder.")
         self._check_disk(sweep)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the folder and locks it until the end; then it is gone again if it was made here and nothing written into it.
+
+        Raises:
+            ValueError: If another sweep, or the same one in another process, uses it.
+        """
+        made = not self.path.exists()
+        make_folder("--out", self.path)
+        with locked(self.path):
+            try:
+                yield
+            finally:
+                if made:
+                    remove_if_empty(self.path)
 
     def check_resumable(self, sweep: Sweep) -> None:
         """Raises a ValueError unless the sweep in this folder is the one of the file and can go on."""

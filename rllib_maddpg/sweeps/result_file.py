@@ -7,6 +7,8 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.logger import JsonLoggerCallback
 
+from rllib_maddpg.result_files import to_json
+
 
 class ResultJson(JsonLoggerCallback):
     """Takes from storage only what another driver has written.
@@ -24,5 +26,10 @@ class ResultJson(JsonLoggerCallback):
             super()._restore_from_remote(file_name, trial)
 
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
-        super().log_trial_result(iteration, trial, result)
+        # By hand: Tune's own writes NaN, which is no JSON, and the whole config into each line. `params.json` has the config.
+        if trial not in self._trial_files:
+            self.log_trial_start(trial)
+        file = self._trial_files[trial]
+        file.write(to_json({key: value for key, value in result.items() if key != "config"}) + "\n")
+        file.flush()
         self._begun.add(trial.trial_id)

@@ -14,8 +14,9 @@ from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, ProgressReporter, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
 
+from rllib_maddpg.output_paths import check_local
+from rllib_maddpg.ray_start import ray_at
 from rllib_maddpg.registration import NAME
-from rllib_maddpg.run import ray_at
 from rllib_maddpg.sweeps.folder import SweepFolder
 from rllib_maddpg.sweeps.metrics import check_metric
 from rllib_maddpg.sweeps.pictures import save_pictures
@@ -132,12 +133,16 @@ def run_sweep(
     config = check_trials(sweep)
     check_metric(sweep, config)
     check_resources(sweep)
+    if options.out is not None:
+        check_local("--out", options.out)
     folder = SweepFolder(options.out or Path("results") / sweep.file.path.stem)
-    if options.resume:
-        folder.check_resumable(sweep)
-    else:
-        folder.check_new(sweep)
-    with _environment(sweep, progress_reporter), ray_at(options.address, sweep.resources.get("cpus")):
+    check = folder.check_resumable if options.resume else folder.check_new
+    check(sweep)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(folder.locked())
+        check(sweep)  # whoever had the folder until now may have written something
+        stack.enter_context(_environment(sweep, progress_reporter))
+        stack.enter_context(ray_at(options.address, sweep.resources.get("cpus")))
         placement = place(sweep, config)
         (observer or SweepObserver()).started(folder.path, sweep, placement)
         if options.resume:
