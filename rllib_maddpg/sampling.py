@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium.wrappers import OrderEnforcing
 
 from rllib_maddpg.envs import ParallelPettingZoo
+from rllib_maddpg.envs.errors import EnvFailure
 from rllib_maddpg.failures import Failures
 from rllib_maddpg.games import FinishedEpisode, Games
 from rllib_maddpg.layout import JointLayout
