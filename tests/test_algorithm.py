@@ -380,7 +380,7 @@ def test_all_kinds_of_actions_in_one_game_and_dead_agents(build):
     assert "action_saturation" in result["learners"]["a"] and "action_entropy" in result["learners"]["b"]
 
 
-def test_dict_observations_are_flattened_by_rllibs_connector(build):
+def test_dict_observations_are_flattened(build):
     import gymnasium as gym
 
     class DictObs(LedgerEnv):
