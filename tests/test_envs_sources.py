@@ -115,10 +115,19 @@ def test_multi_agent_envs_are_called_as_rllib_calls_them():
     assert resolve_env(ManyKeywords)({"grid": 7}).got == {"num_agents": 4, "grid": 7}
 
 
-def test_a_registered_name_always_gets_the_config():
-    register_env("test_sources_registered", lambda anything=None, size=3: Zoo(anything))
+@pytest.mark.parametrize(
+    ("make", "wanted"),
+    [
+        (lambda anything=None, max_cycles=3: Zoo(anything), {"shared_reward": {"max_cycles": 8}, "max_cycles": 25}),
+        # What RLlib could not play or call.
+        (Zoo, {"shared_reward": True, "max_cycles": 8}),
+        (lambda **kwargs: Zoo(**kwargs), {"shared_reward": True, "max_cycles": 8}),
+    ],
+)
+def test_a_registered_function_gets_the_config_as_in_rllib(make, wanted):
+    register_env("test_sources_registered", make)
     try:
-        assert resolve_env("test_sources_registered")({"size": 1}).env.got["shared_reward"] == {"size": 1}
+        assert resolve_env("test_sources_registered")({"max_cycles": 8}).env.got == wanted
     finally:
         _global_registry.unregister(ENV_CREATOR, "test_sources_registered")
 

@@ -35,7 +35,7 @@ def takes_config(name: str, make: Callable, config: Mapping) -> bool:
         return False
     positional = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     is_rllib = isinstance(make, type) and issubclass(make, MultiAgentEnv)
-    is_pettingzoo = isinstance(make, type) and issubclass(make, ParallelEnv | AECEnv)
+    is_pettingzoo = _is_pettingzoo(make)
     if not positional:  # *args
         if not (is_rllib or is_pettingzoo):
             raise _unclear(name, signature, config)
@@ -62,6 +62,18 @@ def takes_config(name: str, make: Callable, config: Mapping) -> bool:
     if config and not fits_by_keyword:
         raise _unclear(name, signature, config)
     return False
+
+
+def is_for_rllib(make: Callable) -> bool:
+    """Whether RLlib could call `make` with the config, and play what it makes."""
+    try:
+        return not _is_pettingzoo(make) and _binds(inspect.signature(make), {})
+    except (TypeError, ValueError):
+        return True
+
+
+def _is_pettingzoo(make: Callable) -> bool:
+    return isinstance(make, type) and issubclass(make, ParallelEnv | AECEnv)
 
 
 def _binds(signature: inspect.Signature, *args: Any, **kwargs: Any) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import gymnasium as gym
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
+from rllib_maddpg.envs.calling import is_for_rllib
 from rllib_maddpg.envs.errors import EnvError, did_you_mean
 from rllib_maddpg.envs.sources import (
     CallableSource,
@@ -41,8 +42,9 @@ def _registered(name: str) -> Source | None:
     # The registry stores keys as ASCII.
     if not name.isascii() or not _global_registry.contains(ENV_CREATOR, name):
         return None
-    # RLlib calls what is registered in one way only.
-    return ConfigSource(name, _global_registry.get(ENV_CREATOR, name))
+    make = _global_registry.get(ENV_CREATOR, name)
+    # RLlib calls what is registered in one way only; what it cannot call so, or play, has other rules.
+    return ConfigSource(name, make) if is_for_rllib(make) else CallableSource(name, make)
 
 
 def _mpe2(name: str) -> Source | None:
