@@ -47,6 +47,12 @@ def ledger_config():
         ("huber_delta", 0, "a number > 0"),
         ("others_actions", "target", "one of ['replay', 'current']"),
         ("gumbel_softmax_temperature", 0, "a number > 0"),
+        ("gumbel_softmax_temperature", 3e-104, "a number > 0, from 1e-06 to 1e+06"),
+        ("num_env_steps_per_update", 1e-300, "a number > 0, from 0.001"),
+        ("huber_delta", 1e300, "a number > 0, from 1e-10 to 1e+10"),
+        ("lr", 1e30, "with rates of at most 100"),
+        ("noise_scale", [[0, 1e30], [9, 0]], "with values of at most 1e10"),
+        ("ou_theta", 2.5, "a number >= 0, at most 2"),
         ("num_env_steps_per_update", 0, "a number > 0"),
         ("num_steps_sampled_before_learning_starts", -1, "a whole number >= 0"),
         ("target_network_update_freq", 1.5, "a whole number >= 0"),
@@ -117,7 +123,7 @@ def test_gpus_that_nobody_has(monkeypatch):
 
 
 def test_compilation_of_what_never_runs():
-    with pytest.raises(ValueError, match="`torch_compile_learner_what_to_compile`=.*'complete_update'"):
+    with pytest.raises(ValueError, match=r"`torch_compile_learner_what_to_compile`=.*'complete_update'"):
         config_for().framework(torch_compile_learner=True).validate()
     compiled = {"torch_compile_learner": True, "torch_compile_learner_what_to_compile": "complete_update"}
     config_for().framework(**compiled).validate()
