@@ -13,7 +13,7 @@ from rllib_maddpg.actions import ACTOR_HEADS
 from rllib_maddpg.collecting import SAMPLE_MODES
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.exploration import NOISE_TYPES
-from rllib_maddpg.kinds import BOOL, NUMBER, POSITIVE, RATE, SCHEDULE, SECONDS, STEPS, Kind, is_number, one_of, whole
+from rllib_maddpg.kinds import BOOL, POSITIVE, RATE, SCHEDULE, SECONDS, STEPS, Kind, between, is_number, one_of, whole
 from rllib_maddpg.losses import CRITIC_LOSSES
 from rllib_maddpg.model_checks import check_models
 from rllib_maddpg.old_settings import OLD_SETTINGS, old_key_message
@@ -53,12 +53,12 @@ SETTINGS: dict[str, Kind] = {
     "critic_lr": RATE.or_none("None: as `lr`."),
     "noise_scale": SCHEDULE,
     "exploration_temperature": SCHEDULE,
-    "ou_theta": NUMBER.but(_OFF),
-    "ou_sigma": NUMBER.but(_OFF),
-    "actor_output_reg": NUMBER.but(_OFF),
-    "num_env_steps_per_update": POSITIVE.but(_ALL),
-    "gumbel_softmax_temperature": POSITIVE.but(_ALL),
-    "huber_delta": POSITIVE.but(_ALL),
+    "ou_theta": between(0, 2).but("Beyond 2 the noise would grow without end."),
+    "ou_sigma": between(0, 1e10).but(_OFF),
+    "actor_output_reg": between(0, 1e10).but(_OFF),
+    "num_env_steps_per_update": between(1e-3, 1e15).but(_ALL),
+    "gumbel_softmax_temperature": between(1e-6, 1e6).but(_ALL),
+    "huber_delta": between(1e-10, 1e10).but(_ALL),
     "target_network_update_freq": STEPS.but("In env steps."),
     "num_steps_sampled_before_learning_starts": STEPS.but("In env steps."),
     "grad_clip": POSITIVE.or_none("Set None for no clipping."),

@@ -248,7 +248,7 @@ class MADDPGConfig(NamedErrors):
         Raises:
             ValueError: Naming key, value, what is allowed, and the fix.
         """
-        if not self._validate_config:
+        if self._validate_config is False:  # other values that count as False are refused below
             return
         check_is_dict(self, "replay_buffer_config", "{'capacity': 1000000}")
         self.replay_buffer_config = {**DEFAULT_REPLAY_BUFFER_CONFIG, **self.replay_buffer_config}

@@ -45,20 +45,27 @@ def is_number(x: Any) -> bool:
     return isinstance(x, (int, float)) and not isinstance(x, bool) and _is_finite(x)
 
 
-def is_schedule(x: Any) -> bool:
-    """Whether `x` is a number >= 0 or RLlib's `[[0, v0], [t1, v1], ...]` with rising times and values >= 0."""
+def is_schedule(x: Any, most: float) -> bool:
+    """Whether `x` is a number >= 0 or RLlib's `[[0, v0], [t1, v1], ...]` with rising times and values from 0 to `most`."""
     if is_number(x):
-        return x >= 0
+        return 0 <= x <= most
     if not isinstance(x, (list, tuple)) or len(x) < 2:
         return False
     if not all(isinstance(p, (list, tuple)) and len(p) == 2 and is_number(p[0]) and is_number(p[1]) for p in x):
         return False
-    return x[0][0] == 0 and all(a[0] < b[0] for a, b in pairwise(x)) and all(value >= 0 for _, value in x)
+    return x[0][0] == 0 and all(a[0] < b[0] for a, b in pairwise(x)) and all(0 <= value <= most for _, value in x)
 
 
 def whole(least: int, most: int = 2**53) -> Kind:
     """Whole numbers from `least` on. Far beyond 10^15 no count makes sense, and floats cannot tell two of them apart."""
     return Kind(f"a whole number {_from(least)}", lambda x: is_whole(x, least) and x <= most)
+
+
+def between(least: float, most: float) -> Kind:
+    """Numbers within bounds; from 0 on, or above it."""
+    if least == 0:
+        return Kind(f"a number >= 0, at most {most:g}", lambda x: is_number(x) and 0 <= x <= most)
+    return Kind(f"a number > 0, from {least:g} to {most:g}", lambda x: is_number(x) and least <= x <= most)
 
 
 def one_of(*words: str) -> Kind:
@@ -94,8 +101,17 @@ NUMBER = Kind("a number >= 0", lambda x: is_number(x) and x >= 0)
 POSITIVE = Kind("a number > 0", lambda x: is_number(x) and x > 0)
 STEPS = Kind("a whole number >= 0", lambda x: is_number(x) and x >= 0 and x == int(x))
 SECONDS = Kind("a number of seconds from 0 to 1e9", lambda x: is_number(x) and 0 <= x <= 1e9)  # 32 years; Ray's clocks end
-RATE = Kind("a rate >= 0 or a schedule [[0, rate], [env_steps, rate], ...]", is_schedule, "The paper uses 0.01.")
-SCHEDULE = Kind("a number >= 0 or a schedule [[0, v], [t, v], ...]", is_schedule, "Try 0.1 or 1.")
+# Losses and noise are float32, whose ends are 1e-38 and 1e38; Adam moves each weight by about the rate in each update.
+RATE = Kind(
+    "a rate >= 0 or a schedule [[0, rate], [env_steps, rate], ...], with rates of at most 100",
+    lambda x: is_schedule(x, 100),
+    "The paper uses 0.01.",
+)
+SCHEDULE = Kind(
+    "a number >= 0 or a schedule [[0, v], [t, v], ...], with values of at most 1e10",
+    lambda x: is_schedule(x, 1e10),
+    "Try 0.1 or 1.",
+)
 CPUS = Kind("a number of CPUs >= 0", lambda x: is_number(x) and x >= 0)
 GPUS = Kind("a number of GPUs: a share below 1, or a whole number >= 0", _is_gpus)
 RESOURCES = Kind("a dict of resources' names and numbers >= 0", _is_resources)

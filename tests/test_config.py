@@ -52,6 +52,12 @@ def ledger_config():
         ("huber_delta", 0, "a number > 0"),
         ("others_actions", "target", "one of ['replay', 'current']"),
         ("gumbel_softmax_temperature", 0, "a number > 0"),
+        ("gumbel_softmax_temperature", 3e-104, "a number > 0, from 1e-06 to 1e+06"),
+        ("num_env_steps_per_update", 1e-300, "a number > 0, from 0.001"),
+        ("huber_delta", 1e300, "a number > 0, from 1e-10 to 1e+10"),
+        ("lr", 1e30, "with rates of at most 100"),
+        ("noise_scale", [[0, 1e30], [9, 0]], "with values of at most 1e10"),
+        ("ou_theta", 2.5, "a number >= 0, at most 2"),
         ("num_env_steps_per_update", 0, "a number > 0"),
         ("num_steps_sampled_before_learning_starts", -1, "a whole number >= 0"),
         ("target_network_update_freq", 1.5, "a whole number >= 0"),
@@ -73,6 +79,29 @@ def ledger_config():
         ("_torch_lr_scheduler_classes", [object], "None"),
         ("add_default_connectors_to_module_to_env_pipeline", False, "True"),
         ("env_runner_fast_path", "no", "True or False"),
+        ("_validate_config", "", "True or False"),
+        ("minibatch_per_module", "yes", "True or False"),
+        ("store_buffer_in_checkpoints", 0, "True or False"),
+        ("min_sample_timesteps_per_iteration", float("nan"), "a number >= 0, or None"),
+        ("min_time_s_per_iteration", float("inf"), "a number of seconds from 0 to 1e9, or None"),
+        ("min_train_timesteps_per_iteration", "x", "a number >= 0, or None"),
+        ("evaluation_interval", "x", "a whole number >= 0, or None"),
+        ("evaluation_duration", 1.5, "a whole number > 0, or 'auto'"),
+        ("evaluation_duration_unit", "x", "one of ['episodes', 'timesteps']"),
+        ("placement_strategy", "x", "one of ['PACK', 'SPREAD', 'STRICT_PACK', 'STRICT_SPREAD']"),
+        ("log_level", "LOUD", "one of ["),
+        ("batch_mode", "complete_episodes", "'truncate_episodes'"),
+        ("seed", 2**40, "a whole number >= 0, or None"),
+        ("lr", [[0, 0.1], ["x", 0.1]], "a rate >= 0 or a schedule"),
+        ("clip_actions", True, "False"),
+        ("compress_observations", True, "False"),
+        ("action_mask_key", "mask", "'action_mask'"),
+        ("observation_space", gym.spaces.Discrete(2), "None"),
+        ("log_gradients", True, "False"),
+        ("replay_buffer_config", None, "a dict"),
+        ("policies", 3, "names of modules"),
+        ("policies_to_train", "agent_0", "a list of module ids, a function, or None"),
+        ("num_gpus_per_learner", 1.5, "a number of GPUs"),
     ],
 )
 def test_values_that_are_not_allowed(key, value, allowed):
@@ -82,6 +111,61 @@ def test_values_that_are_not_allowed(key, value, allowed):
         config.validate()
     text = str(error.value)
     assert f"`{key}`={value!r}" in text and allowed in text
+
+
+def test_gpus_that_nobody_has(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for key in ("num_gpus_per_learner", "num_gpus_per_env_runner"):
+        config = config_for()
+        setattr(config, key, 1)
+        with pytest.raises(ValueError, match=f"`{key}`=1 is not allowed: it must be 0 where there is no GPU"):
+            config.validate()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    config = config_for().learners(num_gpus_per_learner=1, local_gpu_idx=1)
+    with pytest.raises(ValueError, match="`local_gpu_idx`=1 is not allowed: it must be below 1"):
+        config.validate()
+    config.learners(local_gpu_idx=0).validate()
+
+
+def test_compilation_of_what_never_runs():
+    with pytest.raises(ValueError, match=r"`torch_compile_learner_what_to_compile`=.*'complete_update'"):
+        config_for().framework(torch_compile_learner=True).validate()
+    compiled = {"torch_compile_learner": True, "torch_compile_learner_what_to_compile": "complete_update"}
+    config_for().framework(**compiled).validate()
+    with pytest.raises(ValueError, match="`torch_compile_learner_dynamo_backend`='induktor' is not allowed: it must be one of"):
+        config_for().framework(**compiled, torch_compile_learner_dynamo_backend="induktor").validate()
+
+
+def test_the_config_of_an_evaluation_is_checked_before_training():
+    for own, text in [
+        ({"explore": "no"}, "`evaluation_config`={'explore': 'no'} is not allowed: `explore`='no'"),
+        ({"num_env_runners": 2}, "without ['num_env_runners'], which RLlib overwrites"),
+    ]:
+        with pytest.raises(ValueError) as error:
+            config_for().evaluation(evaluation_config=own).validate()
+        assert text in str(error.value)
+
+
+def test_tuples_are_lists():
+    config = config_for().training(lr=((0, 0.1), (10, 0.0)))
+    config.model["fcnet_hiddens"] = tuple(config.model["fcnet_hiddens"])
+    config.rl_module(model_config={"fcnet_hiddens": (8, 4)}).validate()
+    config.model["fcnet_hiddens"] = (8,)
+    with pytest.raises(ValueError, match=r"`model`: \['fcnet_hiddens'\] are not allowed here"):
+        config.validate()
+
+
+def test_mappings_to_what_is_no_module():
+    config = config_for().multi_agent(policy_mapping_fn=lambda agent, episode, **kwargs: None)
+    with pytest.raises(ValueError, match="`policy_mapping_fn` maps agent 'adversary_0' to None, which is no module's name"):
+        config.validate()
+
+
+@pytest.mark.parametrize("overrides", [None, 3, [("tau", 1)]])
+def test_overrides_that_are_no_dict(overrides):
+    config = config_for().rl_module(algorithm_config_overrides_per_module={"agent_0": overrides})
+    with pytest.raises(ValueError, match=r"`algorithm_config_overrides_per_module\['agent_0'\]`=.* must be a dict"):
+        config.validate()
 
 
 def test_a_near_miss_is_named():
