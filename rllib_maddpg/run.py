@@ -24,7 +24,7 @@ from rllib_maddpg.output_paths import make_folder, why_not_written
 from rllib_maddpg.plots import save_learning_curve
 from rllib_maddpg.ray_start import local_ray
 from rllib_maddpg.result_files import ResultFiles, read_progress, rows_until, write_params
-from rllib_maddpg.run_folder import RunFolder, find_checkpoint, versions
+from rllib_maddpg.run_folder import RunFolder, find_checkpoint, run_at, versions
 from rllib_maddpg.settings import apply_settings
 from rllib_maddpg.stop_signals import StopSignals
 
@@ -203,12 +203,11 @@ def _plan_resumed(options: TrainOptions, resume: str, stack: contextlib.ExitStac
         if getattr(options, name) not in (None, {}):
             flag = {"settings": "set"}.get(name, name.replace("_", "-"))
             raise ValueError(f"--{flag} cannot be changed by --resume: a run keeps the settings in its checkpoint.")
-    checkpoint, run = find_checkpoint(resume)
-    in_place = options.out is None and run is not None
-    if in_place:
+    run = run_at(resume) if options.out is None else None
+    if run is not None:
+        # First of all: a run that is still going saves and removes checkpoints.
         stack.enter_context(locked(make_folder("--resume", run.path)))
-        # Whoever had the folder until now may have saved meanwhile.
-        checkpoint, run = find_checkpoint(resume)
+    checkpoint, run = find_checkpoint(resume)
     config = load_config(checkpoint)
     if options.env is not None and options.env != config.env:
         raise ValueError(f"ENV is {options.env!r}, but {resume} was trained in {config.env!r}. Leave ENV out.")
@@ -218,7 +217,7 @@ def _plan_resumed(options: TrainOptions, resume: str, stack: contextlib.ExitStac
             **run.read_info(),
             "resumes": [*run.read_info().get("resumes", []), {"from": checkpoint.name, **_origin(options)}],
         }
-    if in_place:
+    if options.out is None and run is not None:
         folder = run
         if checkpoint == Path(resume).resolve() and run.newest_checkpoint() != checkpoint:
             raise ValueError(

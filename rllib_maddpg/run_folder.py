@@ -174,8 +174,16 @@ def find_checkpoint(path: str | Path, parts: Collection[str] = EVERYTHING) -> tu
     if not (path / METADATA_FILE).is_file():
         return newest_in_trial(path, parts), None
     CheckpointFiles(path).check(parts)
+    return path, run_at(path)
+
+
+def run_at(path: str | Path) -> RunFolder | None:
+    """The run that a run folder, or one of its checkpoint folders, is of; None: it is another folder."""
+    path = Path(path).resolve()
+    if (path / RUN_FILE).is_file() or (path / CHECKPOINTS).is_dir():
+        return RunFolder(path)
     is_in_run = path.parent.name == CHECKPOINTS and (path.parent.parent / RUN_FILE).is_file()
-    return path, RunFolder(path.parent.parent) if is_in_run else None
+    return RunFolder(path.parent.parent) if is_in_run else None
 
 
 def _new_folder(env: str, seed: int | None) -> Path:

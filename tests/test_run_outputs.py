@@ -83,6 +83,13 @@ def test_commands_refuse_them_before_anything_starts(words, out, tmp_path, capsy
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "sweep.yaml"]
 
 
+@pytest.mark.parametrize("flag", ["save", "csv", "markdown", "plots"])
+def test_a_benchmark_knows_before_it_measures(flag, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["bench", "sampling", f"--{flag}", str(tmp_path / "file" / "x")]) == 2
+    assert f"--{flag} {tmp_path}/file/x cannot be written to: " in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------------------ locks
 
 

@@ -28,6 +28,7 @@ from rllib_maddpg.bench.scale import ACTORS, measure_scale
 from rllib_maddpg.bench.soak import Sample, check_length, measure_soak
 from rllib_maddpg.bench.train import measure_train
 from rllib_maddpg.bench.update import measure_update
+from rllib_maddpg.output_paths import check_file, make_folder
 from rllib_maddpg.ray_start import local_ray
 
 PROGRAM = "rllib-maddpg bench"
@@ -90,8 +91,14 @@ def run_bench(args: argparse.Namespace, argv: list[str]) -> int:
     """Does what the command line says; returns the exit code.
 
     Raises:
-        ValueError: On an unknown part or scenario, or a setting that cannot be measured here.
+        ValueError: On an unknown part or scenario, a setting that cannot be measured here, or a file that cannot be written.
     """
+    # Before some ten minutes of measuring.
+    for flag in ("save", "csv", "markdown"):
+        if getattr(args, flag):
+            check_file(f"--{flag}", getattr(args, flag))
+    if args.plots:
+        make_folder("--plots", args.plots)
     if args.load:
         report = load(args.load)
         if not args.json:
