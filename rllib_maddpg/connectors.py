@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import tree
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.env_to_module.env_to_module_pipeline import EnvToModulePipeline
 from ray.rllib.connectors.env_to_module.mean_std_filter import MeanStdFilter
@@ -17,6 +18,7 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.filter import RunningStat
 
 from rllib_maddpg.envs import EnvSpaces
+from rllib_maddpg.flatten_connector import check_rllibs_flattening
 
 
 class AgentMeanStdFilter(MeanStdFilter):
@@ -85,7 +87,7 @@ def use_agent_filters(pipeline: EnvToModulePipeline) -> None:
 
 
 def check_connectors(config: AlgorithmConfig, env: EnvSpaces) -> None:
-    """The user's connectors are made for multi-agent episodes, which are MADDPG's also where the env has one agent.
+    """The user's connectors fit MADDPG's episodes, which are multi-agent also where the env has one agent, and what is observed.
 
     Raises:
         ValueError: Naming the connector.
@@ -103,3 +105,5 @@ def check_connectors(config: AlgorithmConfig, env: EnvSpaces) -> None:
                 f"`env_to_module_connector`: {name} is made for single-agent episodes, but MADDPG's are multi-agent ones, also "
                 f"those of an env of one agent. Give `{name}(multi_agent=True)`."
             )
+        if isinstance(piece, FlattenObservations):
+            check_rllibs_flattening(piece, env.observation_spaces)
