@@ -138,17 +138,26 @@ _ABSURD += [(), (1, 2), set(), {"a"}, object(), np.zeros(3), np.float32(0.5), np
 _CALLABLE = [int, len, MultiAgentEnv, a_function]
 
 
+def _absurd(functions):
+    return st.sampled_from(_ABSURD + _CALLABLE * functions) | st.floats() | st.integers() | st.text(max_size=5)
+
+
+# Made once: to make a strategy takes as long as to draw from it.
+_SOME_KEYS = st.lists(st.sampled_from(_USED), min_size=1, max_size=5, unique=True)
+_UNUSED_KEY = st.sampled_from(_UNUSED)
+_ANY_KEY = st.sampled_from(_USED) | _UNUSED_KEY
+_SENSIBLE_VALUE = {key: st.sampled_from(values) for key, values in SENSIBLE.items()}
+_ABSURD_VALUE = {functions: _absurd(functions) for functions in (False, True)}
+
+
 @st.composite
 def random_settings(draw, functions=True):
     """A dict of some settings; in half of them one has an absurd value, which may be a function."""
-    keys = draw(st.lists(st.sampled_from(_USED), min_size=1, max_size=5, unique=True))
-    settings = {key: draw(st.sampled_from(SENSIBLE[key])) for key in keys}
+    settings = {key: draw(_SENSIBLE_VALUE[key]) for key in draw(_SOME_KEYS)}
     if draw(st.booleans()):
-        absurd = st.sampled_from(_ABSURD + _CALLABLE * functions)
-        key = draw(st.sampled_from(_USED) | st.sampled_from(_UNUSED))
-        settings[key] = draw(absurd | st.floats() | st.integers() | st.text(max_size=5))
+        settings[draw(_ANY_KEY)] = draw(_ABSURD_VALUE[functions])
     else:
-        key = draw(st.sampled_from(_UNUSED))
+        key = draw(_UNUSED_KEY)
         settings[key] = SENSIBLE[key][0]
     return settings
 
