@@ -87,7 +87,7 @@ def use_agent_filters(pipeline: EnvToModulePipeline) -> None:
 
 
 def check_connectors(config: AlgorithmConfig, env: EnvSpaces) -> None:
-    """The user's connectors fit MADDPG's episodes, which are multi-agent also where the env has one agent, and what is observed.
+    """The user's connectors fit what is observed, and MADDPG's episodes, which are multi-agent also where there is one agent.
 
     Raises:
         ValueError: Naming the connector.

@@ -297,7 +297,6 @@ def test_what_gymnasium_envs_return():
         (check_gym_reset, (1, 2), "`reset` returned 2 as info"),
         (check_gym_step, (1, 2, 3, 4), "`step` returned 4 values and not 5"),
     ],
-    ids=str,
 )
 def test_the_texts(check, result, said):
     with pytest.raises(EnvFailure) as info:

@@ -14,10 +14,11 @@ from ray.tune.experiment import Trial
 from tensorboard_events import read_scalars
 
 from rllib_maddpg import MADDPGConfig
-from rllib_maddpg.cli import main, progress_text
+from rllib_maddpg.cli import main
 from rllib_maddpg.curves import find_runs, group_runs, read_values
 from rllib_maddpg.progress import Progress
 from rllib_maddpg.reporting import NEW_OUTPUT, MADDPGReporter
+from rllib_maddpg.screen import progress_text
 
 TEAM = "env_runners/episode_return_mean"
 AGENTS = ("adversary_0", "agent_0", "agent_1")

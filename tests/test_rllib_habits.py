@@ -198,7 +198,7 @@ def test_restored_pipelines_explore_by_the_runs_settings_or_act_greedily(algo, t
         np.testing.assert_allclose(actions[0], greedy[agent], atol=1e-6)
 
 
-@pytest.mark.parametrize("connector", [MeanStdFilter, FlattenObservations, FrameStackingEnvToModule], ids=str)
+@pytest.mark.parametrize("connector", [MeanStdFilter, FlattenObservations, FrameStackingEnvToModule])
 @pytest.mark.parametrize("in_a_list", [False, True])
 def test_connectors_made_for_single_agents_are_refused(connector, in_a_list):
     settings = {"num_frames": 2} if connector is FrameStackingEnvToModule else {}

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from rllib_maddpg.checkpoint_files import is_whole
 from rllib_maddpg.cli import main
 from rllib_maddpg.result_files import read_progress
-from rllib_maddpg.run_folder import find_checkpoint, is_whole
+from rllib_maddpg.run_folder import find_checkpoint
 
 ROOT = Path(__file__).parents[1]
 STEPS = "num_env_steps_sampled_lifetime"
