@@ -30,6 +30,9 @@ class AddExplorationNoise(ConnectorV2):
     draws other noise by the same settings, with schedules as they stood; where a checkpoint has no settings it is greedy.
     """
 
+    # Older checkpoints have none, and an env runner does not need it.
+    state_may_be_missing = True
+
     def __init__(
         self,
         input_observation_space: gym.Space | None = None,

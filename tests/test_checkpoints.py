@@ -40,7 +40,10 @@ def make_old(checkpoint):
     (checkpoint / HASHES_FILE).unlink()
     metadata = json.loads((checkpoint / METADATA_FILE).read_text())
     del metadata["content_hashes"]
+    for agent in metadata["layout"]["agents"]:
+        del agent["observes"]
     (checkpoint / METADATA_FILE).write_text(json.dumps(metadata))
+    shutil.rmtree(checkpoint / "env_runner" / "module_to_env_connector" / "AddExplorationNoise")
 
 
 # ------------------------------------------------------------------------------------------ saving
@@ -217,6 +220,19 @@ def test_remote_learners_and_runners_keep_their_state_when_a_restore_is_refused(
     with pytest.raises(ValueError, match=f"{RL_MODULE}/agent_1: "):
         algo.restore_from_path(tmp_path / "c")
     assert same(state_of(algo), right)
+
+
+def test_an_older_checkpoint_is_restored(algo, tmp_path):
+    algo.save_to_path(tmp_path / "c")
+    right = state_of(algo)
+    make_old(tmp_path / "c")
+    algo.train()
+    assert not same(state_of(algo), right)
+    algo.restore_from_path(tmp_path / "c")
+    assert same(state_of(algo), right)
+    again = MADDPG.from_checkpoint(str(tmp_path / "c"))
+    assert same(state_of(again), right)
+    again.stop()
 
 
 class Moody(ConnectorV2):
