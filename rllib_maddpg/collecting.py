@@ -222,7 +222,7 @@ class RolloutCollector:
             allowed = config.max_num_env_runner_restarts if config.restart_failed_env_runners else 0
             self._error = RuntimeError(
                 f"Env runner {runner} died, and Ray does not restart it any more: max_num_env_runner_restarts={allowed} are "
-                "used up, or it could not be made anew. Its log has the cause."
+                "used up, or it could not be rebuilt. Its log has the cause."
             )
             self._error.__cause__ = error
 

@@ -78,7 +78,7 @@ class MADDPGEnvRunner(StockLoop):
     def make_env(self) -> None:
         # This runner's own copy of the config: RLlib then finds our envs by the names that it does not know.
         self.config.env = resolve_env(self.config.env)
-        # Made anew after a failure, the envs go on with other games: the old ones might fail again.
+        # Rebuilt after a failure, the envs go on with other games: the old ones might fail again.
         first_episodes = self.episode_numbers or [0] * self.config.num_envs_per_env_runner
         super().make_env()
         for e, env in enumerate(self.env.envs):
@@ -112,7 +112,7 @@ class MADDPGEnvRunner(StockLoop):
                 self.num_envs,
             )
 
-    def _make_sub_env_anew(self, number: int) -> None:
+    def _rebuild_sub_env(self, number: int) -> None:
         """Replaces one sub-env that has failed; the new one goes on with the next episode."""
         vector, envs, size, needs_reset = self.env, self.env.envs, self.num_envs, self._needs_initial_reset
         try:
@@ -257,7 +257,7 @@ class MADDPGEnvRunner(StockLoop):
             self._sampler = JointSampler(
                 self.layout,
                 self.env.envs,
-                self._make_sub_env_anew,
+                self._rebuild_sub_env,
                 self.failures_allowed(),
                 self.worker_index or 0,
                 on_reset=self.begin_exploration,

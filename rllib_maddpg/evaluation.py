@@ -257,7 +257,7 @@ def _make_runner(
         config.environment(env_config={"render_mode": render_mode})
     config.environment(disable_env_checking=True)
     config.env_runners(num_env_runners=0, num_envs_per_env_runner=min(num_envs, episodes), explore=False)
-    # An env made anew would have no record of its episodes.
+    # A rebuilt env would have no record of its episodes.
     config.fault_tolerance(restart_failed_sub_environments=False)
     config.debugging(seed=seed)
     config.in_evaluation = True

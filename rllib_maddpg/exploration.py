@@ -1,6 +1,6 @@
 """Exploration: noise on the joint actions of several environments.
 
-Each environment draws from a generator of its own, which is made anew at every episode's start from the seed, the runner, the
+Each environment draws from a generator of its own, which is rebuilt at every episode's start from the seed, the runner, the
 env and the episode's number. So an episode's noise does not depend on which other environments run beside it, and a
 restored run meets the same noise without any generator state in the checkpoint.
 """
@@ -124,7 +124,7 @@ class JointExploration:
         return codes[0] if len(codes) == 1 else np.concatenate(codes, -1)
 
     def _next_rows(self, envs: Sequence[int]) -> list[int]:
-        """Number of each env's next row of random numbers; those of a block are drawn anew when they are used up."""
+        """Number of each env's next row of random numbers; those of a block are drawn again when they are used up."""
         rows = []
         for e in envs:
             if self._at[e] == BLOCK:

@@ -22,7 +22,7 @@ class Failures:
     def __init__(self, allowed: int, worker_index: int):
         """
         Args:
-            allowed: Failures in a row after which an env is still made anew.
+            allowed: Failures in a row after which an env is still rebuilt.
             worker_index: Number of the env runner, for messages.
         """
         self.allowed, self.worker_index = allowed, worker_index
@@ -43,7 +43,7 @@ class Failures:
             env: Number of the env, -1 if that is not known.
 
         Returns:
-            An error if the env may not be made anew, else nothing.
+            An error if the env may not be rebuilt, else nothing.
         """
         self.in_a_row += 1
         known = isinstance(failure, EnvFailure)
@@ -61,7 +61,7 @@ class Failures:
         trace = None if known else failure
         if self.in_a_row <= self.allowed:
             counted = f"{self.in_a_row} of at most {self.allowed} failures in a row"
-            logger.warning("%s The env is made anew (%s).", message, counted, exc_info=trace)
+            logger.warning("%s The env is rebuilt (%s).", message, counted, exc_info=trace)
             return ""
         if trace:
             logger.error("%s", message, exc_info=trace)

@@ -225,7 +225,7 @@ class JointTorchLearner(TorchLearner):
         return [group for group in self._groups[name] if not set(self._trained).isdisjoint(group.modules)]
 
     def _tie(self) -> None:
-        """Makes the groups, or makes them anew where somebody has changed a module's networks."""
+        """Makes the groups, or rebuilds them where somebody has changed a module's networks."""
         if self._groups and all(group.is_tied() for groups in self._groups.values() for group in groups):
             return
         networks = {m: self._networks(m) for m in self._learnable}
@@ -323,7 +323,7 @@ class JointTorchLearner(TorchLearner):
         for optimizer in self._named_optimizers.values():
             for own in optimizer.state.values():
                 own.update({name: value.clone() for name, value in own.items() if isinstance(value, Tensor)})
-        self._groups = {}  # to be made anew with that state
+        self._groups = {}  # to be rebuilt with that state
         self._weights_seq_no = max(before + 1, self._weights_seq_no)
         if "gumbel_rng" in state:
             self._rng.set_state(torch.from_numpy(state["gumbel_rng"].copy()))

@@ -228,7 +228,7 @@ class JointSampler:
     # ------------------------------------------------------------------------------------------ resets and failures
 
     def _reset(self, sample: Sample) -> str:
-        """Resets the envs that need it; those that failed are made anew first. Returns an error, or nothing."""
+        """Resets the envs that need it; those that failed are rebuilt first. Returns an error, or nothing."""
         while self._due_reset:
             e = self._due_reset[0]
             try:
@@ -248,7 +248,7 @@ class JointSampler:
         return ""
 
     def _fail(self, env: int, failure: Exception, sample: Sample) -> str:
-        """Notes a failure. Returns an error if the env may not be made anew."""
+        """Notes a failure. Returns an error if the env may not be rebuilt."""
         sample.num_failures += 1
         self._broken.add(env)
         if env not in self._due_reset:

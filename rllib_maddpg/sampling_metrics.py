@@ -56,7 +56,7 @@ class Tally:
             total.agent_steps[agent] = total.agent_steps.get(agent, 0) + steps
 
     def log(self, runner: MADDPGEnvRunner) -> None:
-        """Logs to the runner's metrics what RLlib's own loop would have logged for the same steps, and starts anew."""
+        """Logs to the runner's metrics what RLlib's own loop would have logged for the same steps, and starts over."""
         sample, self._total = self._total, Sample()
         log = runner.metrics.log_value
         module_of = {slot.agent: slot.module for slot in runner.layout.slots}

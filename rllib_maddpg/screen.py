@@ -19,7 +19,7 @@ from rllib_maddpg.run_folder import short_path
 
 
 class Screen(Observer):
-    """Progress of a run: one line that is written anew on a terminal, else a line each 10 % or 30 seconds."""
+    """Progress of a run: one line that is rewritten on a terminal, else a line each 10 % or 30 seconds."""
 
     def __init__(self) -> None:
         self._on_terminal = sys.stdout.isatty()
@@ -62,7 +62,7 @@ class Screen(Observer):
         print(f"Playing {episodes} episodes without noise, for {seconds:.1f} s at most; Ctrl-C skips them.", flush=True)
 
     def finish(self) -> None:
-        """Ends the line that was written anew."""
+        """Ends the line that was rewritten."""
         if self._line_is_open:
             print()
             self._line_is_open = False

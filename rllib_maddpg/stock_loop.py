@@ -1,4 +1,4 @@
-"""RLlib's own sampling loop, whose environments are checked and made anew as in the columnar one."""
+"""RLlib's own sampling loop, whose environments are checked and rebuilt as in the columnar one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SamplingError(Exception):
 class StockLoop(MultiAgentEnvRunner):
     """`MultiAgentEnvRunner` whose loop refuses the same environments as the columnar one, in the same words.
 
-    RLlib makes all envs of a runner anew when one has failed, as often as it takes, or raises an error without a text.
+    RLlib rebuilds all envs of a runner when one has failed, as often as it takes, or raises an error without a text.
     """
 
     _failures: Failures | None = None  # made when it is needed
@@ -77,7 +77,7 @@ class StockLoop(MultiAgentEnvRunner):
                 return observations, infos
             except Exception as error:
                 self._note(error, number, 0)
-                self._make_envs_anew()
+                self._rebuild_envs()
 
     @override(MultiAgentEnvRunner)
     def _try_env_step(self, actions: list[dict]) -> Any:
@@ -98,7 +98,7 @@ class StockLoop(MultiAgentEnvRunner):
             episode = self._ongoing_episodes[max(0, number)]
             self.metrics.log_value(NUM_ENV_STEP_FAILURES_LIFETIME, 1, reduce="lifetime_sum")
             self._note(error, number, episode.env_t + 1 if episode.is_reset else 0)
-            self._make_envs_anew()
+            self._rebuild_envs()
             return ENV_STEP_FAILURE
 
     def _check_reset(self, observations: Any, infos: Any) -> None:
@@ -134,14 +134,14 @@ class StockLoop(MultiAgentEnvRunner):
         return self.env.single_observation_spaces
 
     def _note(self, error: Exception, number: int, step: int) -> None:
-        """Raises an error if no env may be made anew."""
+        """Raises an error if no env may be rebuilt."""
         if number < 0:
             number = 0 if self.num_envs == 1 else _env_that_raised(error)
         message = self._failures.note(error, step, number)
         if message:
             raise SamplingError(message) from error
 
-    def _make_envs_anew(self) -> None:
+    def _rebuild_envs(self) -> None:
         while True:
             try:
                 self.make_env()

@@ -23,7 +23,7 @@ class TunableAlgorithm(Algorithm):
 
     @override(Algorithm)
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Builds everything anew from other settings, in this process: what Tune's `reuse_actors=True` needs.
+        """Rebuilds everything from other settings, in this process: what Tune's `reuse_actors=True` needs.
 
         A new process would first import Ray and torch, which takes longer than many an interval of population based training.
 

@@ -191,7 +191,7 @@ def test_both_loops_refuse_at_once_what_cannot_pass(said):
         errors.append(rollout.error)
     assert errors[0] == errors[1]
     assert errors[0].startswith(said) and "of the episode in env 0 of env runner 0. " in errors[0]
-    assert "made anew" not in errors[0] and "restart" not in errors[0] and "in a row" not in errors[0]
+    assert "rebuilt" not in errors[0] and "restart" not in errors[0] and "in a row" not in errors[0]
 
 
 @pytest.mark.parametrize("said", MAY_PASS)
@@ -375,7 +375,7 @@ def test_the_text_of_an_error_reaches_the_user(fast, num_envs):
     assert rollout.error == "" and len(rollout) >= 30
 
 
-def test_rllibs_loop_makes_envs_anew_as_often_as_the_settings_allow():
+def test_rllibs_loop_rebuilds_envs_as_often_as_the_settings_allow():
     def change(config):
         config.fault_tolerance(restart_failed_sub_environments=True, num_consecutive_env_runner_failures_tolerance=4)
 

@@ -1,4 +1,4 @@
-"""Sub-envs that fail while sampling: what is kept, what is made anew, and what is said."""
+"""Sub-envs that fail while sampling: what is kept, what is rebuilt, and what is said."""
 
 import gc
 import re
@@ -173,7 +173,7 @@ def test_a_failed_env_alone_is_made_anew(fault, worker_index, caplog):
     clean = make(worker_index).sample(num_timesteps=93)[0].columns
     third = clean["obs"][31 + 20 : 31 + 29]
     np.testing.assert_array_equal(columns["obs"][31 + 12 : 31 + 21], third)
-    warned = [r.getMessage() for r in caplog.records if "made anew" in r.getMessage()]
+    warned = [r.getMessage() for r in caplog.records if "rebuilt" in r.getMessage()]
     assert len(warned) == 1 and f"env 1 of env runner {worker_index}" in warned[0] and "(1 of at most 100" in warned[0]
     metrics = runner.get_metrics()
     assert metrics["num_env_step_failures"].peek() == 1

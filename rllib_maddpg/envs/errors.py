@@ -14,7 +14,7 @@ class EnvFailure(ValueError):
     Attributes:
         what: The agent or method and what is wrong with it, to be followed by where it happened.
         fix: What to do about it.
-        can_pass: Whether an env made anew may do better; False for what its code does in every episode.
+        can_pass: Whether a rebuilt env may do better; False for what its code does in every episode.
         is_turn: Whether a turn-based game looks like this, too.
     """
 

@@ -33,7 +33,7 @@ class ReplayShard:
     """One shard: a `JointReplayBuffer` in an actor."""
 
     def __init__(self, layout: JointLayout, capacity: int, seed: np.random.SeedSequence | None):
-        # Made anew after its machine was lost, it must not draw as it did at first.
+        # Rebuilt after its machine was lost, it must not draw as it did at first.
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
         self.buffer = JointReplayBuffer(layout, capacity, None if restarted else seed)
 

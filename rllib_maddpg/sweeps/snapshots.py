@@ -88,7 +88,7 @@ def mend_snapshot(folder: Path) -> None:
     kept = folder / _KEPT
     if not kept.is_dir() or newest_state(kept) is None:
         what = f"{state.name} was cut short" if state else "Tune has written none"
-        fix = "What its trials have left stays there; start the sweep anew with another --out."
+        fix = "What its trials have left stays there; start the sweep again with another --out."
         raise ValueError(f"--resume: {folder} has no snapshot to go on from: {what}. {fix}")
     if state is not None:
         state.rename(state.with_suffix(".damaged"))
