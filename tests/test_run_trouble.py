@@ -43,6 +43,7 @@ def test_a_closed_terminal_saves_and_nobody_else_writes_meanwhile(tmp_path, caps
     command = [*TRAIN, "--out", str(folder), "--env-steps", "10000000", "--num-env-runners", "1", *TINY]
     pid, terminal = pty.fork()
     if not pid:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run below `nohup`
         os.execve(command[0], command, ENVIRONMENT)
     try:
         shown = b""
