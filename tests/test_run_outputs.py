@@ -275,18 +275,24 @@ def test_streams_that_are_closed_from_the_start_are_no_problem(monkeypatch):
         assert not sys.stdout.isatty() and console.error is None
 
 
-def test_the_first_signal_is_noted_and_only_impatience_raises():
+@pytest.fixture
+def hangup():
+    """Sets what SIGHUP does; as it was after the test, which may itself run below `nohup`."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield lambda action: signal.signal(signal.SIGHUP, action)
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_the_first_signal_is_noted_and_only_impatience_raises(hangup):
     calls = []
+    hangup(signal.SIG_DFL)
     with StopSignals(lambda: calls.append(1)) as stop:
         for _ in range(2):  # from the terminal and from the shell
             os.kill(os.getpid(), signal.SIGHUP)
         assert (stop.signal, calls) == (signal.SIGHUP, [1])
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with StopSignals(lambda: calls.append(1)) as stop:
-            os.kill(os.getpid(), signal.SIGHUP)  # as under nohup
-            assert (stop.signal, calls) == (None, [1])
-    finally:
-        signal.signal(signal.SIGHUP, ignored)
+    hangup(signal.SIG_IGN)
+    with StopSignals(lambda: calls.append(1)) as stop:
+        os.kill(os.getpid(), signal.SIGHUP)  # as under nohup
+        assert (stop.signal, calls) == (None, [1])
