@@ -120,7 +120,7 @@ def train(options: TrainOptions, observer: Observer | None = None) -> RunSummary
     Raises:
         ValueError: If options or settings are not allowed, the folder cannot be written to or another run uses it, before any
             actor starts; or if a checkpoint is damaged.
-        KeyboardInterrupt: On a second signal; what was trained since the last checkpoint is lost then.
+        StoppedAtOnce: On a second signal; what was trained since the last checkpoint is lost then.
     """
     observer = observer or Observer()
     with contextlib.ExitStack() as stack:
