@@ -46,7 +46,8 @@ def make_old(checkpoint):
     for agent in metadata["layout"]["agents"]:
         del agent["observes"]
     (checkpoint / METADATA_FILE).write_text(json.dumps(metadata))
-    shutil.rmtree(checkpoint / "env_runner" / "module_to_env_connector" / "AddExplorationNoise")
+    for noise in list(checkpoint.rglob("AddExplorationNoise")):  # not in the local env runner's part if there are remote ones
+        shutil.rmtree(noise)
 
 
 # ------------------------------------------------------------------------------------------ saving
