@@ -88,7 +88,7 @@ class ActorServer:
         except ValueError as error:
             raise HTTPException(422, str(error)) from error
         if not np.isfinite(action).all():  # JSON has no word for it
-            raise HTTPException(422, "The observation has numbers so large that the action is none.")
+            raise HTTPException(422, "The observation has numbers so large that the action is not finite.")
         return {"action": action.tolist()}
 
     @api.get("/")

@@ -6,8 +6,9 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,6 +30,8 @@ SIZES_FILE = "file_sizes.json"
 # Keys of the metadata: whether there are hashes; and, in older checkpoints, the folders that must be there.
 HAS_HASHES = "content_hashes"
 FOLDERS = "folders"
+# Where a checkpoint is written that is to replace the one in the folder.
+_NEW = ".unfinished"
 
 RL_MODULE = f"{COMPONENT_LEARNER_GROUP}/{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
 # What acting needs: no replay rows and no optimizers.
@@ -103,11 +106,51 @@ class CheckpointFiles:
             yield self
             return
         with tempfile.TemporaryDirectory() as folder:
+            local = CheckpointFiles(folder)
             try:
-                pyarrow.fs.copy_files(self.root.as_posix(), folder, self.filesystem, pyarrow.fs.LocalFileSystem())
+                for name in self._files(""):
+                    os.makedirs(os.path.dirname(local.at(name)), exist_ok=True)
+                    with self.filesystem.open_input_stream(self.at(name)) as source, open(local.at(name), "wb") as copy:
+                        shutil.copyfileobj(source, copy, 2**20)
             except OSError as error:
                 raise damaged(self.path, error) from error
-            yield CheckpointFiles(folder)
+            yield local
+
+    @contextmanager
+    def replaced(self, parts: Collection[str]) -> Iterator[CheckpointFiles]:
+        """Where to write a checkpoint, which takes the place of an older one in this folder; files of others stay.
+
+        On this machine the older one goes when the new one has been written, elsewhere before. Its hashes go first, and the new
+        ones come last: whenever a crash happens, no mix of the two is ever taken for a whole one.
+        """
+        if not self.is_local or not self._has_any():
+            self._clear(parts)
+            yield self
+            return
+        new = CheckpointFiles(self.at(_NEW))
+        new.path = self.path  # for messages
+        shutil.rmtree(new.root, ignore_errors=True)
+        try:
+            yield new
+            self._clear(parts)
+            for name in (*parts, HASHES_FILE):
+                if os.path.lexists(new.at(name)):
+                    os.replace(new.at(name), self.at(name))
+        finally:
+            shutil.rmtree(new.root, ignore_errors=True)
+
+    def _has_any(self) -> bool:
+        return self.is_file(METADATA_FILE) or self.is_file(HASHES_FILE)
+
+    def _clear(self, parts: Collection[str]) -> None:
+        """Removes an older checkpoint: its hashes first, and last the metadata, by which what a crash leaves is found."""
+        if not self._has_any():
+            return
+        for name in (HASHES_FILE, SIZES_FILE, *(part for part in parts if part != METADATA_FILE), METADATA_FILE):
+            if self.is_file(name):
+                self.filesystem.delete_file(self.at(name))
+            elif self.is_dir(name):
+                self.filesystem.delete_dir(self.at(name))
 
     # ------------------------------------------------------------------------------------------ hashes
 
@@ -120,18 +163,12 @@ class CheckpointFiles:
             file.write(json.dumps(hashes, indent=0).encode())
         self.filesystem.move(self.at(f".{HASHES_FILE}"), self.at(HASHES_FILE))
 
-    def clear(self, parts: Iterable[str]) -> None:
-        """Removes an older checkpoint, its hashes first: what a crash leaves is then known to be no whole one."""
-        if not self.is_file(METADATA_FILE) and not self.is_file(HASHES_FILE):
-            return
-        for name in (HASHES_FILE, SIZES_FILE, *parts):
-            if self.is_file(name):
-                self.filesystem.delete_file(self.at(name))
-            elif self.is_dir(name):
-                self.filesystem.delete_dir(self.at(name))
-
-    def check(self, parts: Collection[str] = EVERYTHING) -> bool:
+    def check(self, parts: Collection[str] = EVERYTHING, must_be_listed: bool = False) -> bool:
         """Compares the files of these names, and those in folders of these names, with what was written.
+
+        Args:
+            parts: The names.
+            must_be_listed: Whether to refuse old checkpoints that say nothing of their files.
 
         Returns:
             Whether all of their content is known to be right; False for older checkpoints, which have no hashes.
@@ -142,9 +179,12 @@ class CheckpointFiles:
         metadata = self.read_metadata()
         for name in (HASHES_FILE, SIZES_FILE):
             if self.is_file(name):
-                self._compare(self._listed(name), parts)
+                listed = self._listed(name)
+                if name == HASHES_FILE and METADATA_FILE not in listed:
+                    raise damaged(self.path, f"{HASHES_FILE} does not list {METADATA_FILE}")
+                self._compare(listed, parts)
                 return name == HASHES_FILE
-        if metadata.get(HAS_HASHES):
+        if metadata.get(HAS_HASHES) or must_be_listed:
             raise damaged(self.path, f"{HASHES_FILE} is missing: it was not written or copied to its end")
         if log_once(f"checkpoint without hashes {self.root}"):
             logger.warning("Checkpoint %s has no %s: damage to its files may go unnoticed.", self.path, HASHES_FILE)
@@ -214,11 +254,14 @@ class CheckpointFiles:
 
     def _files(self, part: str) -> list[str]:
         """The name of a file, or of all files in a folder; none if there is no such thing."""
-        if self.is_file(part):
+        kind = self.info(part).type
+        if kind == pyarrow.fs.FileType.File:
             return [part]
-        inside = pyarrow.fs.FileSelector(self.at(part), recursive=True, allow_not_found=True)
-        files = [info for info in self.filesystem.get_file_info(inside) if info.type == pyarrow.fs.FileType.File]
-        return [PurePosixPath(info.path).relative_to(self.root).as_posix() for info in files]
+        if kind != pyarrow.fs.FileType.Directory:
+            return []
+        inside = self.filesystem.get_file_info(pyarrow.fs.FileSelector(self.at(part)))
+        # By their last names: some file systems list `/a/b/c` in a folder that they were given as `a/b`.
+        return [file for info in inside for file in self._files(PurePosixPath(part, info.base_name).as_posix())]
 
 
 def is_in(name: str, part: str) -> bool:
@@ -226,21 +269,23 @@ def is_in(name: str, part: str) -> bool:
     return not part or name == part or name.startswith(f"{part}/")
 
 
-def is_whole(checkpoint: Path, parts: Collection[str] = EVERYTHING) -> bool:
-    """Whether a local checkpoint passes `CheckpointFiles.check`."""
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a local checkpoint is known to be whole: Tune may have copied half of one that says nothing of its files."""
     try:
-        CheckpointFiles(checkpoint).check(parts)
+        CheckpointFiles(checkpoint).check(must_be_listed=True)
     except ValueError:
         return False
     return True
 
 
-def newest_whole(checkpoints: Collection[Path], parts: Collection[str] = EVERYTHING) -> Path | None:
+def newest_whole(
+    checkpoints: Collection[Path], parts: Collection[str] = EVERYTHING, must_be_listed: bool = False
+) -> Path | None:
     """The last of them that passes `CheckpointFiles.check`; says which newer ones are passed over, and why."""
     passed_over = []
     for checkpoint in reversed(list(checkpoints)):
         try:
-            CheckpointFiles(checkpoint).check(parts)
+            CheckpointFiles(checkpoint).check(parts, must_be_listed)
         except ValueError as error:
             passed_over.append(error)
             continue

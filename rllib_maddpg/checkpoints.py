@@ -28,9 +28,19 @@ def load_config(checkpoint: str | Path) -> MADDPGConfig:
 def read_config(files: CheckpointFiles) -> MADDPGConfig:
     """`load_config` of files that are checked already; errors as there."""
     try:
-        state = pickle.loads(files.read(CLASS_FILE))["ctor_args_and_kwargs"][0][0]
-        config = MADDPGConfig.from_state(state)
-    except Exception as error:  # a damaged pickle can raise anything
+        content = pickle.loads(files.read(CLASS_FILE))
+        config = MADDPGConfig.from_state(content["ctor_args_and_kwargs"][0][0])
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"Checkpoint {files.path} needs the module {error.name}, which cannot be imported: put it on PYTHONPATH."
+        ) from error
+    except Exception as error:
+        if isinstance(error, ImportError) or "Can't get attribute" in str(error):
+            raise ValueError(
+                f"Checkpoint {files.path} needs something that cannot be imported ({error}): put the module as it was then on "
+                "PYTHONPATH."
+            ) from error
+        # A damaged pickle can raise anything.
         raise damaged(files.path, f"{CLASS_FILE}: {type(error).__name__}: {error}") from error
     if not isinstance(config, MADDPGConfig):
         raise ValueError(f"Checkpoint {files.path} is one of {config.algo_class.__name__}, not of MADDPG.")

@@ -32,6 +32,7 @@ from rllib_maddpg.run import DEFAULT_ENV_STEPS, DEFAULT_SEED, RunSummary, TrainO
 from rllib_maddpg.run_folder import CHECKPOINTS, find_checkpoint, short_path
 from rllib_maddpg.screen import Screen
 from rllib_maddpg.settings import parse_settings, with_booleans
+from rllib_maddpg.stop_signals import StoppedAtOnce
 from rllib_maddpg.sweeps.command import add_sweep
 
 PROGRAM = "rllib-maddpg"
@@ -72,8 +73,11 @@ def _main(argv: list[str]) -> int:
     except ValueError as error:
         print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except StoppedAtOnce as stopped:
         print(f"\n{PROGRAM}: stopped at once; what came after the last checkpoint is lost.", file=sys.stderr)
+        return 128 + stopped.signal
+    except KeyboardInterrupt:
+        print(f"\n{PROGRAM}: stopped.", file=sys.stderr)
         return 128 + signal.SIGINT
 
 

@@ -30,7 +30,7 @@ class ClosingEvaluation:
     why_not: str = ""
 
     def episodes(self, env_steps: int, episode_length: float) -> int:
-        """How many are played after so many env steps of training: a tenth of them, so that equal runs play equal games."""
+        """The most that are played after so many env steps of training: as many as a tenth of them has room for."""
         room = SHARE * env_steps if self.asked is not None else min(SHARE * env_steps, DEFAULT_ENV_STEPS)
         return min(DEFAULT_EPISODES if self.asked is None else self.asked, int(room / episode_length))
 
@@ -43,15 +43,21 @@ class ClosingEvaluation:
         announce: Callable[[int, float], None],
         stop: StopSignals,
     ) -> None:
-        """Plays them, in a tenth of the `seconds` that the training took at most; a signal ends them, and nothing else."""
+        """Plays them, in a tenth of the `seconds` that the training took at most; a signal ends them, and nothing else.
+
+        `episode_length` is the mean of the training's; infinity: no episode has ended.
+        """
         if self.asked == 0:
             return
-        episodes = self.episodes(env_steps, episode_length)
-        if not episodes:
-            self.why_not = f"an episode is longer than a tenth of the training ({env_steps:,} env steps)"
+        if episode_length == float("inf"):
+            self.why_not = f"no episode has ended in training ({env_steps:,} env steps)"
             return
-        announce(episodes, SHARE * seconds)
         try:
+            episodes = self.episodes(env_steps, episode_length)
+            if not episodes:
+                self.why_not = f"an episode is longer than a tenth of the training ({env_steps:,} env steps)"
+                return
+            announce(episodes, SHARE * seconds)
             self.result = evaluate_algorithm(algo, episodes, seconds=SHARE * seconds, stopped=lambda: stop.signal is not None)
         except KeyboardInterrupt:
             self.why_not = "stopped"

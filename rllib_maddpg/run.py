@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -119,7 +120,7 @@ def train(options: TrainOptions, observer: Observer | None = None) -> RunSummary
     Raises:
         ValueError: If options or settings are not allowed, the folder cannot be written to or another run uses it, before any
             actor starts; or if a checkpoint is damaged.
-        KeyboardInterrupt: On a second signal; what was trained since the last checkpoint is lost then.
+        StoppedAtOnce: On a second signal; what was trained since the last checkpoint is lost then.
     """
     observer = observer or Observer()
     with contextlib.ExitStack() as stack:
@@ -302,7 +303,9 @@ def _loop(
         while summary.env_steps < plan.total and stop.signal is None:
             result = algo.train()
             summary.env_steps = int(result[NUM_ENV_STEPS_SAMPLED_LIFETIME])
-            episode_length = result[ENV_RUNNER_RESULTS].get(EPISODE_LEN_MEAN, episode_length)
+            length = result[ENV_RUNNER_RESULTS].get(EPISODE_LEN_MEAN, math.nan)
+            if math.isfinite(length):  # RLlib's mean is NaN after an iteration in which no episode ended
+                episode_length = length
             files.write(result, summary.env_steps)
             observer.iterated(summary.env_steps, plan.total, result)
             # Marks at whole multiples, so that a resumed run saves where the first one would have.

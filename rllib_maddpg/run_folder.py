@@ -18,7 +18,7 @@ from typing import Any
 
 import rllib_maddpg
 from rllib_maddpg.checkpoint_files import EVERYTHING, METADATA_FILE, CheckpointFiles, newest_whole
-from rllib_maddpg.folder_lock import is_empty, locked, remove_if_empty
+from rllib_maddpg.folder_lock import LOCK_FILE, is_empty, locked, remove_if_empty
 from rllib_maddpg.output_paths import make_folder, why_not_written
 from rllib_maddpg.tunable import BEFORE_ERROR
 from rllib_maddpg.tune_folder import newest_in_trial
@@ -55,12 +55,17 @@ class RunFolder:
         """
         made = out is None or not os.path.lexists(out)
         path = make_folder("--out", out) if out is not None else _new_folder(env, seed)
-        with locked(path):
+
+        def check() -> None:
             if not is_empty(path):
                 raise ValueError(
                     f"--out {out} exists and is not an empty folder. Name another one, or continue the run in it with "
                     f"`--resume {out}`."
                 )
+
+        if not os.path.lexists(path / LOCK_FILE):  # else the one who holds it comes first
+            check()
+        with locked(path, check):
             try:
                 yield cls(path)
             finally:

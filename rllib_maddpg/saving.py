@@ -90,15 +90,15 @@ class SavedAlgorithm(Algorithm):
     def save_to_path(self, path: Any = None, *, filesystem: pyarrow.fs.FileSystem | None = None, **kwargs: Any) -> str:
         """As RLlib's, and writes down the hashes of all files at the end.
 
-        A checkpoint that is in the folder already is removed first, so that no mix of the two is ever taken for a whole one.
+        A checkpoint that is in the folder already is replaced, see `CheckpointFiles.replaced`.
         """
         files = CheckpointFiles(tempfile.mkdtemp() if path is None else path, filesystem)
-        files.clear(_PARTS)
-        saved = super().save_to_path(files.root.as_posix(), filesystem=files.filesystem, **kwargs)
-        if not self.learner_group.is_local and "state" not in kwargs:
-            self._check_what_a_learner_wrote(files)
-        files.write_hashes(_PARTS)
-        return saved
+        with files.replaced(_PARTS) as new:
+            super().save_to_path(new.root.as_posix(), filesystem=new.filesystem, **kwargs)
+            if not self.learner_group.is_local and "state" not in kwargs:
+                self._check_what_a_learner_wrote(new)
+            new.write_hashes(_PARTS)
+        return files.root.as_posix()
 
     def _check_what_a_learner_wrote(self, files: CheckpointFiles) -> None:
         """RLlib does not look whether the remote Learner that wrote its part has failed to."""

@@ -13,10 +13,22 @@ _HANGUP = getattr(signal, "SIGHUP", None)
 _SIGNALS = [number for number in (signal.SIGINT, signal.SIGTERM, _HANGUP) if number is not None]
 
 
+class StoppedAtOnce(KeyboardInterrupt):
+    """Raised by the second signal.
+
+    Attributes:
+        signal: Its number.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.signal = number
+
+
 class StopSignals:
     """While entered, the first SIGINT, SIGTERM or SIGHUP is noted in `signal`.
 
-    A further SIGINT or SIGTERM raises KeyboardInterrupt. A signal that this process was told to ignore stays ignored:
+    A further SIGINT or SIGTERM raises StoppedAtOnce. A signal that this process was told to ignore stays ignored:
     `nohup` does so with SIGHUP.
     """
 
@@ -44,4 +56,4 @@ class StopSignals:
             self._on_first()
         elif number != _HANGUP:
             # A shell that ends passes on the SIGHUP that the terminal has sent already: it comes twice without any impatience.
-            raise KeyboardInterrupt
+            raise StoppedAtOnce(number)

@@ -26,13 +26,13 @@ def trials_in(experiment: Path) -> list[Path]:
 
 
 def newest_in_trial(path: Path, parts: Collection[str] = EVERYTHING) -> Path:
-    """The newest checkpoint of a trial of which these parts are whole.
+    """The newest checkpoint of a trial of which these parts are known to be whole; see `is_whole`.
 
     Raises:
         ValueError: If the folder is that of an experiment, whose trials are named then, or has no whole checkpoint.
     """
     checkpoints = checkpoints_in_trial(path)
-    if newest := newest_whole(checkpoints, parts):
+    if newest := newest_whole(checkpoints, parts, must_be_listed=True):
         return newest
     if checkpoints:
         raise ValueError(f"Trial {path} has no checkpoint to go on from: all {len(checkpoints)} in it are damaged.")

@@ -91,6 +91,10 @@ class YamlFile:
         if not isinstance(node, yaml.MappingNode):
             return
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self._lines[path] = key.start_mark.line + 1
+                kind = "list" if isinstance(key, yaml.SequenceNode) else "mapping"
+                raise self.error(path, f"a {kind} stands here as a key. Keys must be words.")
             inner = (*path, str(key.value))
             if inner in self._lines:
                 self._lines[inner] = key.start_mark.line + 1

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -17,6 +19,7 @@ from test_checkpoint_damage import same, state_of, tiny_config
 
 from rllib_maddpg import MADDPG, MADDPGConfig
 from rllib_maddpg.checkpoint_files import HASHES_FILE, METADATA_FILE, CheckpointFiles, is_whole
+from rllib_maddpg.checkpoints import load_config
 from rllib_maddpg.connectors import AgentMeanStdFilter
 from rllib_maddpg.evaluation import evaluate_checkpoint
 from rllib_maddpg.run_folder import find_checkpoint
@@ -43,7 +46,8 @@ def make_old(checkpoint):
     for agent in metadata["layout"]["agents"]:
         del agent["observes"]
     (checkpoint / METADATA_FILE).write_text(json.dumps(metadata))
-    shutil.rmtree(checkpoint / "env_runner" / "module_to_env_connector" / "AddExplorationNoise")
+    for noise in list(checkpoint.rglob("AddExplorationNoise")):  # not in the local env runner's part if there are remote ones
+        shutil.rmtree(noise)
 
 
 # ------------------------------------------------------------------------------------------ saving
@@ -73,16 +77,42 @@ def test_an_overwritten_checkpoint_has_nothing_of_the_old_one(build, algo, tmp_p
     assert len(algo.replay_buffer) == rows and algo._env_steps == 0
 
 
-def test_a_checkpoint_that_a_crash_left_half_overwritten_is_no_whole_one(build, tmp_path):
+def test_on_this_machine_a_crash_while_overwriting_leaves_the_old_checkpoint(build, tmp_path):
     algo = build(tiny_config())
-    algo.save_to_path(tmp_path)
+    algo.save_to_path(tmp_path / "c")
+    (tmp_path / "c" / "notes.txt").write_text("mine")
+    right = state_of(algo)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    algo.train()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(algo.replay_buffer, "get_state", lambda: 1 / 0)  # while other components are written already
+        with pytest.raises(ZeroDivisionError):
+            algo.save_to_path(tmp_path / "c")
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    # Whenever the old one's place is being taken, there is no whole one.
+    after = state_of(algo)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.replace", lambda source, target: 1 / 0 if target.endswith(HASHES_FILE) else os.rename(source, target))
+        with pytest.raises(ZeroDivisionError):
+            algo.save_to_path(tmp_path / "c")
+    assert not is_whole(tmp_path / "c")
+    assert algo.save_to_path(tmp_path / "c") == str(tmp_path / "c")
+    algo.restore_from_path(tmp_path / "c")
+    assert same(state_of(algo), after) and not same(after, right)
+    assert {p for p in tmp_path.rglob("*") if p.is_file()} == set(before)
+
+
+def test_a_checkpoint_elsewhere_that_a_crash_left_half_overwritten_is_no_whole_one(build, tmp_path):
+    filesystem = pyarrow.fs.SubTreeFileSystem(str(tmp_path), pyarrow.fs.LocalFileSystem())
+    algo = build(tiny_config())
+    algo.save_to_path("c", filesystem=filesystem)
     algo.train()
     algo.replay_buffer.get_state = lambda: 1 / 0  # while other components are written already
     with pytest.raises(ZeroDivisionError):
-        algo.save_to_path(tmp_path)
-    assert not is_whole(tmp_path)
+        algo.save_to_path("c", filesystem=filesystem)
+    assert not is_whole(tmp_path / "c")
     with pytest.raises(ValueError, match=f"{HASHES_FILE} is missing"):
-        algo.restore_from_path(tmp_path)
+        algo.restore_from_path(tmp_path / "c")
 
 
 def test_older_checkpoints_are_checked_by_the_sizes_that_they_have(tmp_path):
@@ -101,6 +131,42 @@ def test_older_checkpoints_are_checked_by_the_sizes_that_they_have(tmp_path):
     (tmp_path / METADATA_FILE).write_text('{"folders": ["replay_buffer"]}')
     with pytest.raises(ValueError, match="the folder replay_buffer is missing"):
         CheckpointFiles(tmp_path).check()
+
+
+def test_a_list_of_hashes_has_the_metadata_in_it(tmp_path):
+    (tmp_path / METADATA_FILE).write_text("{}")
+    (tmp_path / HASHES_FILE).write_text("{}")
+    with pytest.raises(ValueError, match=f"{HASHES_FILE} does not list {METADATA_FILE}"):
+        CheckpointFiles(tmp_path).check()
+
+
+def test_in_a_trial_a_checkpoint_that_says_nothing_of_its_files_is_not_taken(tmp_path):
+    half, whole = tmp_path / "checkpoint_000001", tmp_path / "checkpoint_000000"
+    for folder in (half, whole):
+        folder.mkdir()
+        (folder / METADATA_FILE).write_text("{}")
+    (whole / "file_sizes.json").write_text(f'{{"{METADATA_FILE}": 2}}')
+    assert is_whole(whole) and not is_whole(half)
+    assert find_checkpoint(tmp_path)[0] == whole
+    assert CheckpointFiles(half).check() is False, "who names it gets it"
+
+
+def test_the_module_that_a_checkpoint_needs_is_named(build, tmp_path, monkeypatch):
+    (tmp_path / "their_game.py").write_text(
+        "from ray.rllib.examples.envs.classes.multi_agent import MultiAgentPendulum\n"
+        "class Game(MultiAgentPendulum):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import their_game
+
+    path = build(MADDPGConfig().environment(their_game.Game, env_config={"num_agents": 2})).save_to_path(tmp_path / "c")
+    monkeypatch.delattr(their_game, "Game")
+    with pytest.raises(ValueError, match=r"needs something that cannot be imported \(.*'Game'.*put the module"):
+        load_config(path)
+    monkeypatch.delitem(sys.modules, "their_game")
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(tmp_path)])
+    with pytest.raises(ValueError, match="needs the module their_game, which cannot be imported: put it on PYTHONPATH"):
+        load_config(path)
 
 
 # ------------------------------------------------------------------------------------------ other places, parts of it
@@ -136,6 +202,24 @@ def test_other_file_systems_and_components_are_checked_too(algo, tmp_path):
     assert same(state_of(algo), before)
     component = f"{RL_MODULE}/agent_0"  # whose files are whole
     algo.restore_from_path(tmp_path / "c" / component, component=component)
+
+
+@pytest.mark.parametrize("kind", ["sub tree", "memory", "relative"])
+def test_file_systems_that_write_paths_in_another_way(kind, algo, tmp_path, monkeypatch):
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.chdir(tmp_path)
+    filesystem, path = {
+        "sub tree": lambda: (pyarrow.fs.SubTreeFileSystem(str(tmp_path), pyarrow.fs.LocalFileSystem()), "/s2/c"),
+        "memory": lambda: (pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fsspec.filesystem("memory"))), "m/c"),
+        "relative": lambda: (pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fsspec.filesystem("file"))), "m/c"),
+    }[kind]()
+    right = state_of(algo)
+    algo.save_to_path(path, filesystem=filesystem)
+    listed = json.loads(CheckpointFiles(path, filesystem).read(HASHES_FILE))
+    assert f"{RL_MODULE}/agent_0/module_state.pkl" in listed and "replay_buffer/state.pkl" in listed
+    algo.train()
+    algo.restore_from_path(path, filesystem=filesystem)
+    assert same(state_of(algo), right)
 
 
 def test_of_a_run_the_newest_whole_checkpoint_is_taken_and_said_so(algo, tmp_path, caplog):

@@ -327,6 +327,23 @@ def test_a_closing_evaluation_that_fails_fails_nothing(run, tmp_path, capsys, mo
     assert "No episodes were played at the end: RuntimeError: no window." in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("env_steps", "text"),
+    [
+        # The last iteration ends no episode, for which RLlib reports a mean length of NaN.
+        (600, "an episode is longer than a tenth of the training (600 env steps)"),
+        (200, "no episode has ended in training (200 env steps)"),
+    ],
+)
+def test_long_episodes_do_not_fail_it(ray_session, tmp_path, capsys, env_steps, text):
+    words = ["train", "simple_spread", "--env-steps", str(env_steps), "--out", str(tmp_path / "run")]
+    iterations = ["--set", "min_sample_timesteps_per_iteration=100", "num_steps_sampled_before_learning_starts=1000"]
+    assert main([*words, "--env-config", "max_cycles=250", *iterations]) == 0
+    assert f"No episodes were played at the end: {text}." in capsys.readouterr().out
+    assert rows_of(tmp_path / "run")[-1] == env_steps
+    assert (tmp_path / "run" / "learning_curve.png").exists() == (env_steps > 250)
+
+
 def test_it_is_a_tenth_of_the_training():
     default, many = ClosingEvaluation(), ClosingEvaluation(5000)
     assert [default.episodes(steps, 25.0) for steps in (200, 2000, 25_000, 10**6)] == [0, 8, 100, 100]

@@ -23,7 +23,7 @@ from rllib_maddpg.folder_lock import locked
 from rllib_maddpg.output_paths import check_file, make_folder, why_not_written
 from rllib_maddpg.result_files import ResultFiles, read_progress, to_json
 from rllib_maddpg.run_folder import RunFolder
-from rllib_maddpg.stop_signals import StopSignals
+from rllib_maddpg.stop_signals import StoppedAtOnce, StopSignals
 
 STEPS = "num_env_steps_sampled_lifetime"
 FULL = Path("/dev/full")
@@ -115,6 +115,62 @@ with runpy.run_path({folder_lock.__file__!r})["locked"](Path({str(tmp_path)!r}))
                 pytest.fail("locked twice")
     with locked(tmp_path):
         pass
+
+
+def new_folder(out):
+    return RunFolder.new(str(out), "x", 0)
+
+
+def test_a_child_that_a_killed_process_has_forked_is_told_from_it(tmp_path):
+    script = f"""
+import os, runpy, time
+from pathlib import Path
+with runpy.run_path({folder_lock.__file__!r})["locked"](Path({str(tmp_path)!r})):
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as other:
+        child = int(other.stdout.readline())
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        try:
+            text = f"process {other.pid} on .* has ended, but a child process that it forked still holds"
+            with pytest.raises(ValueError, match=text), locked(tmp_path):
+                pytest.fail("locked twice")
+        finally:
+            os.kill(child, signal.SIGKILL)
+        other.stdout.read()  # until the child has ended, too
+    with locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"mine", b"[]", b"{}", b"3", b"", "folder", "link", "none"])
+def test_a_folder_of_others_is_left_as_it_is(content, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").write_bytes(b"")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    lock = tmp_path / "out" / ".lock"
+    if content == "folder":
+        lock.mkdir()
+    elif content == "link":
+        lock.symlink_to(tmp_path / "elsewhere")
+    elif content != "none":
+        lock.write_bytes(content)
+    before = [(p.name, p.is_file() and p.read_bytes()) for p in sorted(tmp_path.rglob("*"))]
+    for _ in range(2):  # the second time with nothing in it but the lock
+        with (
+            pytest.raises(ValueError, match=r"not an empty folder|is not the lock|cannot be opened") as error,
+            new_folder(tmp_path / "out"),
+        ):
+            pass
+        assert str(tmp_path / "out") in str(error.value)
+        assert [(p.name, p.is_file() and p.read_bytes()) for p in sorted(tmp_path.rglob("*"))] == before
+        if content in (b"", "none"):
+            break
+        (tmp_path / "out" / "notes.txt").unlink(missing_ok=True)
+        before = [entry for entry in before if entry[0] != "notes.txt"]
 
 
 def test_without_locks_of_the_file_system_there_is_a_warning(tmp_path, monkeypatch, caplog):
@@ -275,6 +331,23 @@ def test_streams_that_are_closed_from_the_start_are_no_problem(monkeypatch):
         assert not sys.stdout.isatty() and console.error is None
 
 
+@pytest.mark.parametrize(
+    ("raised", "code", "says"),
+    [
+        (StoppedAtOnce(signal.SIGTERM), 143, "stopped at once; what came after the last checkpoint is lost."),
+        (StoppedAtOnce(signal.SIGINT), 130, "stopped at once; what came after the last checkpoint is lost."),
+        (KeyboardInterrupt(), 130, "stopped."),
+    ],
+)
+def test_only_an_impatient_end_of_training_loses_something(raised, code, says, monkeypatch, capsys):
+    def stop(*args):
+        raise raised
+
+    monkeypatch.setattr("rllib_maddpg.cli._evaluate", stop)
+    assert main(["evaluate", "x"]) == code
+    assert capsys.readouterr().err == f"\nrllib-maddpg: {says}\n"
+
+
 @pytest.fixture
 def hangup():
     """Sets what SIGHUP does; as it was after the test, which may itself run below `nohup`."""
@@ -290,8 +363,10 @@ def test_the_first_signal_is_noted_and_only_impatience_raises(hangup):
         for _ in range(2):  # from the terminal and from the shell
             os.kill(os.getpid(), signal.SIGHUP)
         assert (stop.signal, calls) == (signal.SIGHUP, [1])
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with pytest.raises(StoppedAtOnce) as stopped:
+                os.kill(os.getpid(), number)
+            assert stopped.value.signal == number and isinstance(stopped.value, KeyboardInterrupt)
     hangup(signal.SIG_IGN)
     with StopSignals(lambda: calls.append(1)) as stop:
         os.kill(os.getpid(), signal.SIGHUP)  # as under nohup
