@@ -20,7 +20,7 @@ from rllib_maddpg.layout import check_shared_modules
 from rllib_maddpg.model_checks import check_spec_modules, module_classes
 from rllib_maddpg.module_ids import check_module_ids
 from rllib_maddpg.replay.buffer import check_memory
-from rllib_maddpg.require import shown
+from rllib_maddpg.require import same, shown
 from rllib_maddpg.rule_modules import check_not_trained
 from rllib_maddpg.space_checks import check_action_mask, check_agents, check_observation_space
 
@@ -98,12 +98,28 @@ def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
     for agent in env.agents:
         check_observation_space(env.observation_spaces[agent], agent)
         check_action_mask(env.observation_spaces[agent], env.action_spaces[agent], agent)
+    for agent, module in module_of.items():
+        _check_spec_spaces(config.policies[module], module, agent, env)
     check_module_overrides(config, used)
     widths = [gym.spaces.flatdim(space) for space in env.observation_spaces.values()]
     bytes_per_row = 4 * (2 * sum(widths) + sum(codes) + 4 * len(env.agents))
     buffer = config.replay_buffer_config
     # Where shards will lie is not known yet; each looks at its own machine when it is made.
     check_memory(math.ceil(buffer["capacity"] / max(1, buffer["num_shards"])), bytes_per_row, buffer["device"])
+
+
+def _check_spec_spaces(spec: PolicySpec | tuple, module: str, agent: Any, env: EnvSpaces) -> None:
+    """Spaces in `policies` are those of the agents: others would be passed over, or make networks of a wrong size."""
+    spec = spec if isinstance(spec, PolicySpec) else PolicySpec(*spec)
+    for name, given, space in (
+        ("observation_space", spec.observation_space, env.observation_spaces[agent]),
+        ("action_space", spec.action_space, env.action_spaces[agent]),
+    ):
+        if given is not None and not same(given, space):
+            raise ValueError(
+                f"`policies[{module!r}]` has the {name} {shown(given)}, but its agent {agent!r} has {space}. Leave it out: the "
+                "spaces are those of the environment. Change them there, or with a wrapper."
+            )
 
 
 def module_of_agent(config: AlgorithmConfig, agent: str) -> str:

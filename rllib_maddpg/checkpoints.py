@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
 
+from ray.util import log_once
+
 from rllib_maddpg.checkpoint_files import CLASS_FILE, METADATA_FILE, CheckpointFiles, damaged
 from rllib_maddpg.config import MADDPGConfig
 from rllib_maddpg.layout import JointLayout
+from rllib_maddpg.rllib_checks import is_old, means_default
+from rllib_maddpg.rllib_settings import REFUSED
 
 # Key of the metadata.
 LAYOUT = "layout"
+
+logger = logging.getLogger(__name__)
 
 
 def load_config(checkpoint: str | Path) -> MADDPGConfig:
@@ -44,7 +51,30 @@ def read_config(files: CheckpointFiles) -> MADDPGConfig:
         raise damaged(files.path, f"{CLASS_FILE}: {type(error).__name__}: {error}") from error
     if not isinstance(config, MADDPGConfig):
         raise ValueError(f"Checkpoint {files.path} is one of {config.algo_class.__name__}, not of MADDPG.")
+    forget_unused(vars(config))
     return config
+
+
+def forget_unused(settings: dict[str, Any]) -> None:
+    """Puts settings without effect back to their defaults: earlier versions accepted any value, `validate()` refuses them.
+
+    Args:
+        settings: The state of a config, as checkpoints have it; changed in place.
+    """
+    defaults = vars(settings["class"]())
+
+    def is_unused(key: str, value: Any) -> bool:
+        may_be = key in REFUSED or key in ("model", "batch_mode") or is_old(key, defaults)
+        return may_be and not means_default(value, defaults.get(key))
+
+    unused = [key for key in defaults if key in settings and is_unused(key, settings[key])]
+    settings.update({key: defaults[key] for key in unused})
+    own = settings.get("evaluation_config")
+    if isinstance(own, dict):
+        settings["evaluation_config"] = {key: value for key, value in own.items() if not is_unused(key, value)}
+        unused += [f"evaluation_config[{key!r}]" for key in own if key not in settings["evaluation_config"]]
+    if unused and log_once(f"unused settings {unused}"):
+        logger.warning("The checkpoint's settings %s never had an effect, and are put back to their defaults.", unused)
 
 
 def check_layout(metadata: dict[str, Any], layout: JointLayout, path: Any, same_agents: bool = True) -> None:

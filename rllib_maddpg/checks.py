@@ -13,7 +13,20 @@ from rllib_maddpg.actions import ACTOR_HEADS
 from rllib_maddpg.collecting import SAMPLE_MODES
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.exploration import NOISE_TYPES
-from rllib_maddpg.kinds import BOOL, POSITIVE, RATE, SCHEDULE, SECONDS, STEPS, Kind, between, is_number, one_of, whole
+from rllib_maddpg.kinds import (
+    BOOL,
+    POSITIVE,
+    RATE,
+    SCHEDULE,
+    SECONDS,
+    STEPS,
+    Kind,
+    between,
+    is_number,
+    one_of,
+    python_scalars,
+    whole,
+)
 from rllib_maddpg.losses import CRITIC_LOSSES
 from rllib_maddpg.model_checks import check_models
 from rllib_maddpg.old_settings import OLD_SETTINGS, old_key_message
@@ -29,7 +42,7 @@ from rllib_maddpg.rllib_checks import (
     check_recording,
     check_rllib_settings,
 )
-from rllib_maddpg.rllib_settings import MAX_SEED
+from rllib_maddpg.rllib_settings import MAX_SEED, PASSED
 
 DEFAULT_BATCH = 1024  # joint rows for each Learner (paper, appendix)
 REPLAY_BUFFER_KEYS = ("type", "capacity", "device", "num_shards")
@@ -74,6 +87,10 @@ SETTINGS: dict[str, Kind] = {
     "count_steps_by": one_of("env_steps"),  # a joint row is an env step
     "sample_mode": one_of(*SAMPLE_MODES),
 }
+# Settings that are numbers or are made of them, but for the dicts of which only the user knows what is in them.
+_MAY_HAVE_SCALARS = {*SETTINGS, *PASSED, "lr", "train_batch_size", "replay_buffer_config", "_model_config"}
+_MAY_HAVE_SCALARS |= {"algorithm_config_overrides_per_module"}
+_MAY_HAVE_SCALARS -= {"env_config", "learner_config_dict"}
 # What the Learner asks of each module's own settings.
 PER_MODULE_KEYS = (
     "lr",
@@ -89,6 +106,15 @@ PER_MODULE_KEYS = (
     "others_actions",
     "gumbel_softmax_temperature",
 )
+
+
+def use_python_scalars(config: AlgorithmConfig) -> None:
+    """NumPy's scalars, such as searches give them, become Python's, which RLlib's own checks and JSON ask for."""
+    for key in _MAY_HAVE_SCALARS:
+        value = getattr(config, key)
+        plain = python_scalars(value)
+        if plain is not value:
+            setattr(config, key, plain)
 
 
 def check_settings(config: AlgorithmConfig) -> None:
@@ -193,7 +219,9 @@ def check_replay(config: AlgorithmConfig) -> None:
     require(config, key, capacity >= rows, f"at least the total train batch size of {rows} rows", fix, capacity)
     shards, key = buffer["num_shards"], "replay_buffer_config['num_shards']"
     require(config, key, is_whole(shards, 0), "a whole number >= 0", "0: the main process keeps the rows.", shards)
-    require(config, key, shards <= capacity, f"at most the capacity of {capacity} rows", "Some 4 shards are many.", shards)
+    require(
+        config, key, shards <= capacity, f"at most the capacity of {capacity} rows", "Four shards are usually enough.", shards
+    )
     own = capacity // max(1, shards)
 
     fragment = config.get_rollout_fragment_length()

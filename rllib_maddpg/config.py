@@ -23,6 +23,7 @@ from rllib_maddpg.checks import (
     check_is_dict,
     check_settings,
     unknown_key_message,
+    use_python_scalars,
 )
 from rllib_maddpg.connectors import check_connectors, use_agent_filters
 from rllib_maddpg.envs import probe_env
@@ -250,6 +251,7 @@ class MADDPGConfig(NamedErrors):
         """
         if self._validate_config is False:  # other values that count as False are refused below
             return
+        use_python_scalars(self)
         check_is_dict(self, "replay_buffer_config", "{'capacity': 1000000}")
         self.replay_buffer_config = {**DEFAULT_REPLAY_BUFFER_CONFIG, **self.replay_buffer_config}
         check_settings(self)

@@ -1,4 +1,4 @@
-"""Kinds of values that settings can have: how each is told, and what is of it."""
+"""Kinds of values that settings can have: how each is told, and what is of it. NumPy's scalars are as good as Python's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 from rllib_maddpg.require import is_whole, near
 
@@ -42,7 +44,20 @@ class Kind:
 
 def is_number(x: Any) -> bool:
     """Whether `x` is a finite number and no bool."""
-    return isinstance(x, (int, float)) and not isinstance(x, bool) and _is_finite(x)
+    return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool) and _is_finite(x)
+
+
+def python_scalars(value: Any, depth: int = 4) -> Any:
+    """The value with Python's numbers instead of NumPy's scalars, down to so many dicts and lists in each other."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if depth and type(value) is dict:
+        new = {key: python_scalars(item, depth - 1) for key, item in value.items()}
+        return new if any(new[key] is not value[key] for key in value) else value
+    if depth and type(value) in (list, tuple):
+        items = [python_scalars(item, depth - 1) for item in value]
+        return type(value)(items) if any(new is not old for new, old in zip(items, value, strict=True)) else value
+    return value
 
 
 def is_schedule(x: Any, most: float) -> bool:
@@ -96,7 +111,7 @@ def _is_callbacks(x: Any) -> bool:
     return callable(x) or (isinstance(x, (list, tuple)) and all(map(callable, x)))
 
 
-BOOL = Kind("True or False", lambda x: isinstance(x, bool))
+BOOL = Kind("True or False", lambda x: isinstance(x, (bool, np.bool_)))
 NUMBER = Kind("a number >= 0", lambda x: is_number(x) and x >= 0)
 POSITIVE = Kind("a number > 0", lambda x: is_number(x) and x > 0)
 STEPS = Kind("a whole number >= 0", lambda x: is_number(x) and x >= 0 and x == int(x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
@@ -32,8 +33,7 @@ def check_module_ids(module_of: Mapping[Any, Any]) -> None:
     for agent, module in module_of.items():
         reason = _reason(module)
         if not reason:
-            # Mac and Windows tell neither case nor ways to write an accent apart.
-            first = known.setdefault(unicodedata.normalize("NFC", module).casefold(), module)
+            first = known.setdefault(_folded(module), module)
             reason = f"differs from {first!r} in case only" if first != module else ""
         if reason:
             raise ValueError(
@@ -41,6 +41,11 @@ def check_module_ids(module_of: Mapping[Any, Any]) -> None:
                 "folder of that name. Name the module otherwise: "
                 f"`.multi_agent(policy_mapping_fn={{{_short(agent)}: 'another_name', ...}})`, with an entry for each agent."
             )
+
+
+def _folded(module: str) -> str:
+    """What the file system goes by: those of Mac and Windows tell neither case nor ways to write an accent apart."""
+    return unicodedata.normalize("NFC", module).casefold() if sys.platform in ("darwin", "win32") else module
 
 
 def _reason(module: Any) -> str:

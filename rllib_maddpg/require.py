@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 
 from rllib_maddpg.envs.errors import did_you_mean
@@ -35,7 +36,7 @@ def near(value: Any, allowed: Any) -> str:
 
 def is_whole(x: Any, least: int) -> bool:
     """Whether `x` is a whole number of at least `least`."""
-    return isinstance(x, int) and not isinstance(x, bool) and x >= least
+    return isinstance(x, (int, np.integer)) and not isinstance(x, bool) and x >= least
 
 
 def same(a: Any, b: Any) -> bool:

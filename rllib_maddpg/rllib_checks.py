@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.models.catalog import MODEL_DEFAULTS
 from ray.rllib.policy.policy import PolicySpec
+from ray.util import log_once
 
 from rllib_maddpg.kinds import BOOL, Kind
 from rllib_maddpg.old_settings import OLD_SETTINGS, old_key_message
@@ -25,18 +28,18 @@ from rllib_maddpg.rllib_settings import PASSED, REFUSED
 # What RLlib sets in the config of an evaluation, whatever `evaluation_config` says.
 SET_FOR_EVALUATION = ("num_env_runners", "rollout_fragment_length", "batch_mode", "in_evaluation", "evaluation_config")
 
+logger = logging.getLogger(__name__)
+
 
 def check_rllib_settings(config: AlgorithmConfig) -> None:
     """Each of RLlib's settings by itself: of its kind, or as it was."""
     defaults = _defaults(type(config))
-    for key in OLD_SETTINGS:
-        if key in defaults and not same(getattr(config, key), defaults[key]):
+    for key in defaults:
+        if is_old(key, defaults) and not same(getattr(config, key), defaults[key]):
             raise ValueError(old_key_message(key))
     for key, fix in REFUSED.items():
         value, default = getattr(config, key), defaults[key]
-        # False is how some of RLlib's keys may say None.
-        ok = same(value, default) or (default is None and value is False)
-        require(config, public_name(key), ok, shown(default), fix, value)
+        require(config, public_name(key), means_default(value, default), shown(default), fix, value)
     for key, kind in PASSED.items():
         check_kind(config, key, kind)
     _check_model(config.model)
@@ -52,6 +55,17 @@ def check_kind(config: AlgorithmConfig, key: str, kind: Kind) -> None:
 def public_name(key: str) -> str:
     """A setting's name as RLlib's methods have it, which keep some under another name."""
     return key[1:] if key.endswith("_connector") or key == "_learner_class" else key
+
+
+def means_default(value: Any, default: Any) -> bool:
+    """Whether a value says what the default says: an Enum's member may stand for its value, and False for None."""
+    value = value.value if isinstance(value, Enum) else value
+    return same(value, default) or (default is None and value is False)
+
+
+def is_old(key: str, settings: Collection[str]) -> bool:
+    """Whether a key is one of `OLD_SETTINGS`, and not of those `settings` that a subclass of MADDPG's config has added."""
+    return key in OLD_SETTINGS and (key not in settings or key in _defaults(AlgorithmConfig))
 
 
 @cache
@@ -96,19 +110,22 @@ def check_compilation(config: AlgorithmConfig) -> None:
 
 
 def check_gpus(config: AlgorithmConfig) -> None:
-    """GPUs that are asked for exist: here, or in a cluster that can be asked."""
-    for key, local in (("num_gpus_per_learner", not config.num_learners), ("num_gpus_per_env_runner", False)):
-        wanted = getattr(config, key)
-        if not wanted:
-            continue
-        here = torch.cuda.device_count()
-        cluster = ray.cluster_resources().get("GPU", 0) if ray.is_initialized() else 0
+    """The Learner of this process has its GPU; those that remote actors ask for, a cluster may get later."""
+    here = torch.cuda.device_count()
+    cluster = ray.cluster_resources().get("GPU", 0) if ray.is_initialized() else None
+    learner, runner = "num_gpus_per_learner", "num_gpus_per_env_runner"
+    if config.num_gpus_per_learner and not config.num_learners:
+        # With Tune, this process may be on another machine of the cluster than the trials.
         fix = "torch sees none here, and no Ray cluster that has one is connected."
-        require(config, key, bool(here or cluster), "0 where there is no GPU", fix)
+        require(config, learner, bool(here or cluster), "0 where there is no GPU", fix)
         # RLlib's own assertion would come when the actors run.
-        index = config.local_gpu_idx
-        if key == "num_gpus_per_learner" and local and here:
-            require(config, "local_gpu_idx", index < here, f"below {here}, the GPUs that torch sees here", "")
+        if here:
+            require(config, "local_gpu_idx", config.local_gpu_idx < here, f"below {here}, the GPUs that torch sees here", "")
+    runners = config.num_env_runners or config.evaluation_num_env_runners
+    for key, actors in ((learner, config.num_learners), (runner, runners)):
+        wanted = getattr(config, key)
+        if wanted and actors and cluster == 0 and log_once(f"no GPU for {key}"):
+            logger.warning("`%s`=%s, but the Ray cluster has no GPU: its actors wait until it gets one.", key, wanted)
 
 
 def check_evaluation(config: AlgorithmConfig) -> None:
@@ -131,7 +148,11 @@ def check_evaluation(config: AlgorithmConfig) -> None:
     # A whole config, of which RLlib makes a dict, has all of them.
     ok = not overwritten or len(overwritten) == len(SET_FOR_EVALUATION)
     fix = "`evaluation_num_env_runners` says how many runners evaluate, and `evaluation_duration` how long."
-    require(config, "evaluation_config", ok, f"without {overwritten}, which RLlib overwrites", fix)
+    if not ok:
+        keys = ", ".join(f"`{key}`" for key in overwritten)
+        raise ValueError(
+            f"`evaluation_config`={shown(own)} is not allowed: it must not contain {keys}, which RLlib overwrites. {fix}"
+        )
 
 
 def check_classes(config: AlgorithmConfig) -> None:

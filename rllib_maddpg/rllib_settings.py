@@ -65,6 +65,7 @@ CHECKED_ELSEWHERE = (
     "output",
 )
 
+_NO_TIMEOUT = "None: wait as long as it takes."
 # Passed on to RLlib, Ray or Tune, where they have an effect: their kinds.
 PASSED: dict[str, Kind] = {
     # Resources, for Tune and Ray.
@@ -105,8 +106,8 @@ PASSED: dict[str, Kind] = {
     "delay_between_env_runner_restarts_s": SECONDS,
     "restart_failed_sub_environments": BOOL,
     "num_consecutive_env_runner_failures_tolerance": whole(0),
-    "env_runner_health_probe_timeout_s": SECONDS,
-    "env_runner_restore_timeout_s": SECONDS,
+    "env_runner_health_probe_timeout_s": SECONDS.or_none(_NO_TIMEOUT),
+    "env_runner_restore_timeout_s": SECONDS.or_none(_NO_TIMEOUT),
     # Callbacks.
     "callbacks_on_algorithm_init": CALLBACKS.or_none(),
     "callbacks_on_env_runners_recreated": CALLBACKS.or_none(),
@@ -124,7 +125,7 @@ PASSED: dict[str, Kind] = {
     "evaluation_interval": whole(0).or_none("None or 0: no evaluation while training."),
     "evaluation_duration": Kind("a whole number > 0, or 'auto'", lambda x: whole(1).accepts(x) or x == "auto"),
     "evaluation_duration_unit": one_of("episodes", "timesteps"),
-    "evaluation_sample_timeout_s": SECONDS.or_none("None: wait as long as it takes."),
+    "evaluation_sample_timeout_s": SECONDS.or_none(_NO_TIMEOUT),
     "evaluation_auto_duration_min_env_steps_per_sample": whole(1),
     "evaluation_auto_duration_max_env_steps_per_sample": whole(1),
     "evaluation_parallel_to_training": BOOL,
@@ -158,13 +159,13 @@ _OFFLINE = "MADDPG learns from its own env runners only."
 _OLD_STACK = "It is of RLlib's old API stack, and has no effect."
 _TORCH = "It is of TensorFlow; MADDPG's networks are PyTorch's."
 _SPACES = "The spaces are those of the environment: change them there, or with a wrapper."
-_RECORDING = "Say all with `output`, such as 's3://bucket/folder'; the files are Parquet."
-_AHEAD = "How far env runners and Learners work ahead is said by `sample_mode`."
+_RECORDING = "Set `output` only, such as 's3://bucket/folder'; the files are Parquet."
+_AHEAD = "`sample_mode` sets how far env runners and Learners work ahead."
 
 # Left as they are: with MADDPG they would have no effect, or a wrong one.
 REFUSED: dict[str, str] = {
     "framework_str": "MADDPG's networks are PyTorch's.",
-    "gym_env_vectorize_mode": "RLlib steps multi-agent envs so; raise `num_env_runners` for more processes.",
+    "gym_env_vectorize_mode": "RLlib steps multi-agent envs synchronously; raise `num_env_runners` for more processes.",
     "remote_worker_envs": "It is of RLlib's old API stack; raise `num_env_runners` for more processes.",
     "observation_filter": (
         "It is of RLlib's old API stack: give `env_to_module_connector=lambda env, spaces, device: "

@@ -21,7 +21,7 @@ from ray.rllib.core import (
 from ray.rllib.utils.annotations import override
 
 from rllib_maddpg.checkpoint_files import CLASS_FILE, HAS_HASHES, METADATA_FILE, CheckpointFiles, damaged
-from rllib_maddpg.checkpoints import LAYOUT, check_layout, read_config
+from rllib_maddpg.checkpoints import LAYOUT, check_layout, forget_unused, read_config
 from rllib_maddpg.env_runner import EPISODE_NUMBERS
 from rllib_maddpg.state_checks import COUNTS, REPLAY_BUFFER, check_states
 
@@ -43,6 +43,13 @@ _PARTS = (
 
 class SavedAlgorithm(Algorithm):
     """The part of `MADDPG` that saves and restores it."""
+
+    def __init__(self, config: Any = None, env: Any = None, **kwargs: Any):
+        # A config's state, with which RLlib makes an algorithm from a checkpoint.
+        if isinstance(config, dict) and "class" in config:
+            config = dict(config)
+            forget_unused(config)
+        super().__init__(config, env, **kwargs)
 
     @override(Algorithm)
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:

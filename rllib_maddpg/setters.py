@@ -11,8 +11,9 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.utils.annotations import override
 
 from rllib_maddpg.checks import unknown_key_message
-from rllib_maddpg.old_settings import OLD_SETTINGS, old_key_message
+from rllib_maddpg.old_settings import old_key_message
 from rllib_maddpg.require import require, same, shown
+from rllib_maddpg.rllib_checks import is_old
 
 METHODS = (
     "python_environment",
@@ -56,7 +57,7 @@ class NamedErrors(AlgorithmConfig):
         for key, value in settings.items():
             self._check_key(key, value)
         # The old ones that are as they were, as in a dict made of a whole config; RLlib does not take all of them.
-        settings = {key: value for key, value in settings.items() if key not in OLD_SETTINGS}
+        settings = {key: value for key, value in settings.items() if not is_old(key, vars(self))}
         of_rl_module = {key: settings.pop(key) for key in _OF_RL_MODULE if key in settings}
         _named(super().update_from_dict, self, settings, lambda one: AlgorithmConfig.update_from_dict(type(self)(), one))
         return self.rl_module(**of_rl_module) if of_rl_module else self
@@ -66,7 +67,7 @@ class NamedErrors(AlgorithmConfig):
         known = vars(self)
         if not isinstance(key, str):
             raise ValueError(f"A config's keys are words, not {shown(key)}.")
-        if key in OLD_SETTINGS and not same(value, known.get(key)):
+        if is_old(key, known) and not same(value, known.get(key)):
             raise ValueError(old_key_message(key))
         if key.startswith("evaluation_") and key not in known:
             raise ValueError(unknown_key_message(key, list(known)))
@@ -92,7 +93,10 @@ def _naming(method: Callable) -> Callable:
     def call(self: AlgorithmConfig, *args: Any, **settings: Any) -> AlgorithmConfig:
         if args:
             bound = inspect.signature(method).bind_partial(self, *args)
-            settings = {**dict(list(bound.arguments.items())[1:]), **settings}
+            placed = dict(list(bound.arguments.items())[1:])
+            for key in placed.keys() & settings.keys():
+                raise ValueError(f"`{key}` is given twice: {shown(placed[key])} and {shown(settings[key])}.")
+            settings = placed | settings
         _named(lambda given: method(self, **given), self, settings, lambda one: method(type(self)(), **one))
         return self
 

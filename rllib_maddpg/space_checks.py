@@ -13,7 +13,7 @@ import gymnasium as gym
 from rllib_maddpg.observations import Flattener, part_name
 
 # Names of what says which actions are allowed, in Gymnasium, PettingZoo, RLlib, PyMARL, OpenSpiel and others.
-MASK = re.compile("act.*mask|mask.*act")
+MASK = re.compile(r"(^|[\W_])act(ion)?s?([\W_].*)?mask|mask(.*[\W_])?act(ion)?s?($|[\W_])")
 # The same, if it is as wide as the actions.
 MAYBE_MASK = re.compile("masks?|(avail|available|legal|valid|allowed|feasible|possible)_(acts?|actions?|moves?)")
 

@@ -48,6 +48,7 @@ def no_connectors(env=None, spaces=None, device=None):
 
 # Values of all kinds; those that a setting accepts are its sensible ones.
 _PLAIN = [None, True, False, 0, 1, 2, 3, 0.25, 0.5, 1.0, 1.5, "auto", "training_only", {}, [[0, 0.5], [100, 0.1]], a_function]
+_PLAIN += [np.int64(3), np.float32(0.5), np.bool_(True)]
 _SOME_MODULE = [{"b": {"tau": 0.5}}, {"a": {"lr": 0.1, "critic_loss": "huber"}, "b": {"grad_clip": None}}]
 # Where the plain values would be too many, too large or too few.
 _SENSIBLE = {
@@ -133,7 +134,7 @@ _NAN, _INF = float("nan"), float("inf")
 _ABSURD = [None, True, False, -1, 0, 1e30, 1e300, 2**31, 2**40, 2**63, 10**400, 0.5, -0.0, _NAN, _INF, -_INF]
 _ABSURD += ["", "x", "no", "1", "\0", "auto", b"x", [], [None], [[0, 1.0]], [[0, 1.0], ["x", 0.1]], [[0, _NAN], [1, 1]]]
 _ABSURD += [{}, {"a": None}, {1: 2}, {"a": {"lr": "x"}}, {"fcnet_hiddens": 3}, {"capacity": _NAN}, {"type": []}]
-_ABSURD += [(), (1, 2), set(), {"a"}, object(), np.zeros(3), np.float32(0.5), np.int64(3), _Odd(), _deep(), _endless()]
+_ABSURD += [(), (1, 2), set(), {"a"}, object(), np.zeros(3), np.float32("nan"), np.int64(-1), _Odd(), _deep(), _endless()]
 # A function of the user's may do anything when it is called.
 _CALLABLE = [int, len, MultiAgentEnv, a_function]
 
@@ -212,6 +213,7 @@ _MOST = {
     "evaluation_auto_duration_min_env_steps_per_sample": 1000,
     "metrics_num_episodes_for_smoothing": 10**6,
     "num_cpus_per_env_runner": 1,
+    "num_gpus_per_env_runner": 0,
 }
 
 

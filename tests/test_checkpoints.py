@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import pickle
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pyarrow.fs
 import pytest
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.env_to_module import EnvToModulePipeline, MeanStdFilter
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
@@ -18,8 +20,9 @@ from ray.tune import Checkpoint
 from test_checkpoint_damage import same, state_of, tiny_config
 
 from rllib_maddpg import MADDPG, MADDPGConfig
-from rllib_maddpg.checkpoint_files import HASHES_FILE, METADATA_FILE, CheckpointFiles, is_whole
+from rllib_maddpg.checkpoint_files import CLASS_FILE, HASHES_FILE, METADATA_FILE, CheckpointFiles, is_whole
 from rllib_maddpg.checkpoints import load_config
+from rllib_maddpg.cli import main
 from rllib_maddpg.connectors import AgentMeanStdFilter
 from rllib_maddpg.evaluation import evaluate_checkpoint
 from rllib_maddpg.run_folder import find_checkpoint
@@ -48,6 +51,17 @@ def make_old(checkpoint):
     (checkpoint / METADATA_FILE).write_text(json.dumps(metadata))
     for noise in list(checkpoint.rglob("AddExplorationNoise")):  # not in the local env runner's part if there are remote ones
         shutil.rmtree(noise)
+
+
+def make_unused_settings(checkpoint, settings):
+    """Puts settings into the config of a checkpoint without hashes, as earlier versions accepted them."""
+    make_old(checkpoint)
+    file = checkpoint / CLASS_FILE
+    content = pickle.loads(file.read_bytes())
+    state = content["ctor_args_and_kwargs"][0][0]
+    assert settings.keys() <= vars(MADDPGConfig()).keys()
+    state.update(settings)
+    file.write_bytes(pickle.dumps(content))
 
 
 # ------------------------------------------------------------------------------------------ saving
@@ -399,3 +413,51 @@ def test_statistics_of_other_observations_are_refused(filtered):
     with pytest.raises(ValueError, match=r"agent 'agent_0' have shapes \[\(8,\)\] there"):
         trained.set_state({**state, "agent_0": state["adversary_0"]})
     trained.set_state(state)
+
+
+# ------------------------------------------------------------------------------------------ settings that were accepted
+
+
+@pytest.mark.parametrize("cls", [MADDPG, Algorithm])
+def test_settings_that_never_had_an_effect_do_not_keep_a_checkpoint_from_being_restored(algo, tmp_path, caplog, cls):
+    algo.save_to_path(tmp_path)
+    unused = {
+        "clip_actions": True,
+        "num_gpus": 1,
+        "compress_observations": True,
+        "observation_space": gym.spaces.Box(-1, 1, (2,)),
+        "buffer_size": 500,
+        "batch_mode": "complete_episodes",
+        "model": {"fcnet_hiddens": [len(cls.__name__)]},
+    }
+    own = {"explore": True, "log_gradients": True}
+    make_unused_settings(tmp_path, {**unused, "evaluation_config": own, "render_env": cls is MADDPG})
+    restored = cls.from_checkpoint(tmp_path)
+    default = MADDPGConfig()
+    try:
+        assert same(state_of(restored), state_of(algo))
+        assert {key: getattr(restored.config, key) for key in unused} == {key: getattr(default, key) for key in unused}
+        assert restored.config.evaluation_config == {"explore": True} and restored.config.tau == algo.config.tau
+        restored.train()
+    finally:
+        restored.stop()
+    told = [record.message for record in caplog.records if "never had an effect" in record.message]
+    assert len(told) == 1
+    for key in (*unused, "evaluation_config['log_gradients']"):
+        assert key in told[0]
+    assert ("render_env" in told[0]) == (cls is MADDPG)
+
+
+def test_a_run_with_such_a_setting_is_resumed(tmp_path, capsys):
+    run = tmp_path / "run"
+    settings = ["num_steps_sampled_before_learning_starts=20", "train_batch_size_per_learner=8", "num_env_steps_per_update=10"]
+    settings += ["min_sample_timesteps_per_iteration=40"]
+    assert (
+        main(["train", "simple_spread", "--out", str(run), "--env-steps", "40", "--eval-episodes", "0", "--set", *settings])
+        == 0
+    )
+    checkpoint = find_checkpoint(run)[0]
+    make_unused_settings(checkpoint, {"clip_actions": True, "max_requests_in_flight_per_env_runner": 9})
+    assert main(["train", "--resume", str(run), "--env-steps", "80", "--eval-episodes", "0"]) == 0
+    assert json.loads((run / "params.json").read_text())["clip_actions"] is False
+    assert load_config(find_checkpoint(run)[0]).max_requests_in_flight_per_env_runner == 1

@@ -330,6 +330,21 @@ BOX, CHOICE, OTHER = gym.spaces.Box, gym.spaces.Discrete(4), gym.spaces.Box(-1, 
         ({"avail_actions": gym.spaces.MultiBinary(4), "obs": OTHER}, CHOICE, "avail_actions"),
         ({"legal_moves": gym.spaces.MultiDiscrete([2] * 4), "obs": OTHER}, CHOICE, "legal_moves"),
         ({"mask": gym.spaces.Tuple([BOX(0, 1, (2,)), BOX(0, 1, (3,))])}, gym.spaces.MultiDiscrete([2, 3]), "mask"),
+        *[
+            ({name: OTHER}, CHOICE, name)
+            for name in (
+                "act_mask",
+                "legal_actions_mask",
+                "action_legal_mask",
+                "actionMask",
+                "mask_of_actions",
+                "mask-action-1",
+            )
+        ],
+        *[
+            ({name: OTHER}, CHOICE, None)
+            for name in ("contact_mask", "factory_mask", "interaction_mask", "active_mask", "mask_contacts", "mask_active")
+        ],
         # A feature of another width, features with such words in their names, and continuous actions, which no mask fits.
         ({"mask": BOX(0, 1, (3,)), "obs": OTHER}, CHOICE, None),
         ({"last_valid_action": BOX(0, 1, (4,)), "landmask": BOX(0, 1, (4,))}, CHOICE, None),

@@ -108,7 +108,7 @@ def test_a_full_disk_ends_sampling_with_an_error_and_keeps_the_rows(tmp_path, mo
             "`output_write_method`='write_json' is not allowed",
         ),
         ({"output_max_rows_per_file": 0}, "`output_max_rows_per_file`=0 is not allowed"),
-        ({"output_filesystem": "s3"}, "`output_filesystem`='s3' is not allowed: it must be None. Say all with `output`"),
+        ({"output_filesystem": "s3"}, "`output_filesystem`='s3' is not allowed: it must be None. Set `output` only"),
         ({"output": "nowhere://bucket/x"}, "`output`='nowhere://bucket/x' is not allowed: nothing can be written there"),
     ],
 )

@@ -73,6 +73,13 @@ def test_dicts_of_whole_configs_are_taken():
     assert third.model_config["fcnet_hiddens"] == [7] and third.num_env_runners == 2
 
 
+def test_a_key_given_twice_is_refused():
+    with pytest.raises(ValueError, match="`env` is given twice: 'a' and 'b'"):
+        MADDPGConfig().environment("a", env="b")
+    config = MADDPGConfig().environment("a", env_config={"N": 2})
+    assert (config.env, config.env_config) == ("a", {"N": 2})
+
+
 def test_frozen_configs_say_so():
     config = MADDPGConfig()
     config.freeze()
