@@ -25,6 +25,10 @@ from rllib_maddpg.rl_module import MADDPGTorchRLModule
 FORWARDS = ("_forward_inference", "forward_inference")
 
 
+class RuleError(ValueError):
+    """A module has failed, or has chosen what is no action; the text names it."""
+
+
 def has_networks(module: RLModule | type[RLModule]) -> bool:
     """Whether a module, or those of a class, have an actor and a critic that MADDPG can train."""
     return issubclass(module if isinstance(module, type) else type(module), MADDPGTorchRLModule)
@@ -52,7 +56,7 @@ def check_not_trained(config: AlgorithmConfig, classes: Mapping[str, type | None
             fix = f"Set `policies_to_train={others}` in `.multi_agent()`, or subclass" if others else "Subclass"
             raise ValueError(
                 f"`policies_to_train`={config.policies_to_train!r} is not allowed: it must be without {module_id!r}, whose "
-                f"class {cls.__name__} is no MADDPGTorchRLModule and has no actor and critic to train. {fix} "
+                f"class {cls.__name__} is not a MADDPGTorchRLModule and has no actor and critic to train. {fix} "
                 "MADDPGTorchRLModule and override `build_actor` and `build_critic`."
             )
 
@@ -88,7 +92,7 @@ def codes_of(actions: Any, codec: ActionCodec, module_id: str) -> np.ndarray:
         module_id: Named in errors.
 
     Raises:
-        ValueError: If these are no actions of the codec's space.
+        RuleError: If these are no actions of the codec's space.
     """
     actions, space = np.asarray(actions), codec.space
     fits = actions.shape[1:] == space.shape
@@ -99,7 +103,7 @@ def codes_of(actions: Any, codec: ActionCodec, module_id: str) -> np.ndarray:
         good = np.isfinite(each)
     if not (fits and good.all()):
         first = actions[0 if not fits else np.flatnonzero(~good.all(1))[0]]
-        raise ValueError(
+        raise RuleError(
             f"Module {module_id!r} has chosen {first.tolist()} in a space of {space}. Return one action of that space for "
             "each observation under the key 'actions'; for boxes between -1 and 1, which RLlib scales to their bounds."
         )
@@ -110,6 +114,8 @@ def codes_of(actions: Any, codec: ActionCodec, module_id: str) -> np.ndarray:
 @torch.no_grad()
 def rule_codes(module_id: str, module: RLModule, codec: ActionCodec, obs: Tensor, alive: Tensor) -> Tensor:
     """What a module does without exploration, asked of its own `forward_inference`.
+
+    On a GPU this waits for the device in every update, which only games with such modules pay: a rule may compute in NumPy.
 
     Args:
         module_id: Named in errors.
@@ -122,7 +128,7 @@ def rule_codes(module_id: str, module: RLModule, codec: ActionCodec, obs: Tensor
         Action codes `[n, B, dim]`, zeros where no agent is alive: the module is not asked about those.
 
     Raises:
-        ValueError: If the module fails or gives no actions.
+        RuleError: If the module fails or gives no actions.
     """
     codes, living = obs.new_zeros(*alive.shape, codec.dim), alive > 0
     if living.any():
@@ -133,7 +139,7 @@ def rule_codes(module_id: str, module: RLModule, codec: ActionCodec, obs: Tensor
             # Also draws actions for modules that give the parameters of a distribution.
             actions = GetActions()(rl_module=module, batch=output, episodes=[None], explore=False)[Columns.ACTIONS]
         except Exception as error:
-            raise ValueError(
+            raise RuleError(
                 f"Module {module_id!r} of class {type(module).__name__} failed in `forward_inference` "
                 f"({type(error).__name__}: {error}). The Learner asks it what it would do at the next observations, "
                 "{'obs': tensor [B, obs_dim]}, which the others' critics have to know: return {'actions': [B, ...]}."
