@@ -7,6 +7,7 @@ which the critics' targets need, the Learner asks them.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 
 from rllib_maddpg.actions import ActionCodec, CategoricalCodec
 from rllib_maddpg.rl_module import MADDPGTorchRLModule
+
+logger = logging.getLogger(__name__)
 
 FORWARDS = ("_forward_inference", "forward_inference")
 
@@ -58,6 +61,26 @@ def check_not_trained(config: AlgorithmConfig, classes: Mapping[str, type | None
                 f"`policies_to_train`={config.policies_to_train!r} is not allowed: it must be without {module_id!r}, whose "
                 f"class {cls.__name__} is not a MADDPGTorchRLModule and has no actor and critic to train. {fix} "
                 "MADDPGTorchRLModule and override `build_actor` and `build_critic`."
+            )
+
+
+def warn_of_trained_rules(config: AlgorithmConfig, classes: Mapping[str, type[RLModule]]) -> None:
+    """Says of each module that overrides what it plays, and is trained all the same, what learns of it.
+
+    Args:
+        config: What says who is trained.
+        classes: Module id -> class.
+    """
+    for module_id, cls in classes.items():
+        own = [name for name in FORWARDS if getattr(cls, name, None) is not getattr(MADDPGTorchRLModule, name)]
+        if own and has_networks(cls) and _is_trained(config.policies_to_train, module_id):
+            logger.warning(
+                "Module %r of class %s overrides `%s` and is trained: all critics, its own and the others', take it to play "
+                "what its actor network says. If it plays by a rule, leave it out: `policies_to_train=%s`.",
+                module_id,
+                cls.__name__,
+                own[0],
+                sorted(set(classes) - {module_id}),
             )
 
 

@@ -266,6 +266,16 @@ def test_states_and_failures_are_named(ray_session):
         rule_codes("b", module, codec, torch.zeros(3, 1, 1), torch.ones(3, 1))
 
 
+def test_a_rule_that_is_trained_is_warned_of(ray_session, build, caplog):
+    config = played_config(gym.spaces.Discrete(3), AlwaysTwo)
+    build(config.copy())
+    assert "overrides" not in caplog.text
+    build(config.copy().multi_agent(policies_to_train=["a", "b"]))
+    (warning,) = [r.getMessage() for r in caplog.records if r.name == "rllib_maddpg.rule_modules"]
+    assert warning.startswith("Module 'b' of class AlwaysTwo overrides `_forward_inference` and is trained")
+    assert warning.endswith("leave it out: `policies_to_train=['a']`.")
+
+
 class PlaysTooMuch(RLModule):
     def _forward(self, batch, **kwargs):
         return {"actions": batch["obs"][:, 0].long() + 1}
@@ -287,7 +297,7 @@ class PlaysTooFew(RLModule):
 @pytest.mark.parametrize(
     ("rule", "runners", "named"),
     [
-        (Breaks, 0, r"Module 'b' of class Breaks failed on env runner 0 \(RuntimeError: no idea\)\. Fix its `forward_exploration`"),
+        (Breaks, 0, r"Module 'b' of class Breaks failed on env runner 0 \(RuntimeError: no idea\)\. Fix its `forward_e"),
         (Breaks, 1, r"Module 'b' of class Breaks failed on env runner 1 \(RuntimeError: no idea\)"),
         (PlaysTooMuch, 0, r"Module 'b' has chosen 2 in a space of Discrete\(2\)\. Return one action of that space"),
         (PlaysTooMuch, 1, r"Module 'b' has chosen 2 in a space of Discrete\(2\)"),
