@@ -28,7 +28,7 @@ from ray.rllib.utils.metrics import (
     NUM_MODULE_STEPS_TRAINED_LIFETIME,
     WEIGHTS_SEQ_NO,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
 from rllib_maddpg import losses
 from rllib_maddpg.checks import PER_MODULE_KEYS
@@ -90,8 +90,10 @@ class JointTorchLearner(TorchLearner):
     def _start_alike(self, seed: Tensor) -> None:
         """Takes seed and initial weights from the first Learner."""
         dist.broadcast(seed, 0)
-        for module_id in sorted(self._learnable):
-            for tensor in self._networks(module_id).state_dict().values():
+        # Also those that are not trained: targets depend on what they do.
+        for module_id in sorted(self._configs):
+            module = self._networks(module_id)
+            for tensor in module.state_dict().values() if isinstance(module, nn.Module) else ():
                 dist.broadcast(tensor, 0)
 
     @override(TorchLearner)

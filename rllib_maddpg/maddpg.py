@@ -34,6 +34,7 @@ from rllib_maddpg.joint_batch import JointBatch
 from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.replay import JointReplayBuffer
 from rllib_maddpg.replay.sharded import SHARD_RESOURCES, ShardedReplayBuffer
+from rllib_maddpg.rule_modules import warn_of_trained_rules
 from rllib_maddpg.saving import SavedAlgorithm
 from rllib_maddpg.timers import Timers
 from rllib_maddpg.tunable import TunableAlgorithm
@@ -56,8 +57,9 @@ class MADDPG(SavedAlgorithm, JointAlgorithm, TunableAlgorithm):
     def _set_up_metrics(self) -> None:
         """RLlib's, and the rest of the setup: the last step before `on_algorithm_init`, which gets a whole algorithm."""
         super()._set_up_metrics()
-        spec = next(iter(self._module_specs().values()))
-        self.layout: JointLayout = spec.model_config["layout"]
+        specs = self._module_specs()
+        warn_of_trained_rules(self.config, {m: spec.module_class for m, spec in specs.items()})
+        self.layout: JointLayout = next(iter(specs.values())).model_config["layout"]
         self.replay_buffer = self._make_replay_buffer()
         self.collector = RolloutCollector(self.env_runner_group, self.config)
         if self.config.num_env_runners and self.env_runner is not None:

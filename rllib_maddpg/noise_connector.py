@@ -20,8 +20,6 @@ from rllib_maddpg.rule_modules import acts_by_rule, codes_of
 if TYPE_CHECKING:
     from rllib_maddpg.env_runner import MADDPGEnvRunner
 
-ENV_STEPS = "env_steps"
-
 
 class AddExplorationNoise(ConnectorV2):
     """Module-to-env connector: head outputs -> noisy episode actions. Actions that a module has chosen itself stay.
@@ -30,27 +28,25 @@ class AddExplorationNoise(ConnectorV2):
     draws other noise by the same settings, with schedules as they stood; where a checkpoint has no settings it is greedy.
     """
 
-    # Older checkpoints have none, and an env runner does not need it.
-    state_may_be_missing = True
-
     def __init__(
         self,
         input_observation_space: gym.Space | None = None,
         input_action_space: gym.Space | None = None,
         *,
         settings: dict[str, Any] | None = None,
+        env_steps: int = 0,
     ):
         """
         Args:
             input_observation_space: RLlib's.
             input_action_space: RLlib's.
             settings: `exploration_settings` of the config.
+            env_steps: Lifetime env steps at which schedules stand without a runner.
         """
         super().__init__(input_observation_space, input_action_space)
-        self._settings = settings
+        self._settings, self._env_steps = settings, env_steps
         # Set by the runner and no constructor argument, because RLlib pickles those into checkpoints.
         self.runner: MADDPGEnvRunner | None = None
-        self._env_steps = 0
         self._alone: RunnerlessExploration | None = None
 
     @override(ConnectorV2)
@@ -93,13 +89,15 @@ class AddExplorationNoise(ConnectorV2):
         return self._alone.explore(envs, joint, episode_ids)
 
     @override(ConnectorV2)
-    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {ENV_STEPS: self._env_steps if self.runner is None else self.runner.num_env_steps_sampled_lifetime}
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
+        """What a checkpoint rebuilds this from.
 
-    @override(ConnectorV2)
-    def set_state(self, state: dict[str, Any]) -> None:
-        # A runner has a count of its own.
-        self._env_steps, self._alone = state.get(ENV_STEPS, self._env_steps), None
+        The env steps are an argument and no state: RLlib merges the states of a pipeline by their place among those that there
+        are, so that one more would make it give a state to another connector.
+        """
+        args, settings = super().get_ctor_args_and_kwargs()
+        env_steps = self._env_steps if self.runner is None else self.runner.num_env_steps_sampled_lifetime
+        return args, {**settings, "env_steps": env_steps}
 
 
 class RunnerlessExploration:

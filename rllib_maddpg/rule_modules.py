@@ -7,6 +7,7 @@ which the critics' targets need, the Learner asks them.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,7 +23,13 @@ from torch import Tensor, nn
 from rllib_maddpg.actions import ActionCodec, CategoricalCodec
 from rllib_maddpg.rl_module import MADDPGTorchRLModule
 
+logger = logging.getLogger(__name__)
+
 FORWARDS = ("_forward_inference", "forward_inference")
+
+
+class RuleError(ValueError):
+    """A module has failed, or has chosen what is no action; the text names it."""
 
 
 def has_networks(module: RLModule | type[RLModule]) -> bool:
@@ -52,8 +59,28 @@ def check_not_trained(config: AlgorithmConfig, classes: Mapping[str, type | None
             fix = f"Set `policies_to_train={others}` in `.multi_agent()`, or subclass" if others else "Subclass"
             raise ValueError(
                 f"`policies_to_train`={config.policies_to_train!r} is not allowed: it must be without {module_id!r}, whose "
-                f"class {cls.__name__} is no MADDPGTorchRLModule and has no actor and critic to train. {fix} "
+                f"class {cls.__name__} is not a MADDPGTorchRLModule and has no actor and critic to train. {fix} "
                 "MADDPGTorchRLModule and override `build_actor` and `build_critic`."
+            )
+
+
+def warn_of_trained_rules(config: AlgorithmConfig, classes: Mapping[str, type[RLModule]]) -> None:
+    """Says of each module that overrides what it plays, and is trained all the same, what learns of it.
+
+    Args:
+        config: What says who is trained.
+        classes: Module id -> class.
+    """
+    for module_id, cls in classes.items():
+        own = [name for name in FORWARDS if getattr(cls, name, None) is not getattr(MADDPGTorchRLModule, name)]
+        if own and has_networks(cls) and _is_trained(config.policies_to_train, module_id):
+            logger.warning(
+                "Module %r of class %s overrides `%s` and is trained: all critics, its own and the others', take it to play "
+                "what its actor network says. If it plays by a rule, leave it out: `policies_to_train=%s`.",
+                module_id,
+                cls.__name__,
+                own[0],
+                sorted(set(classes) - {module_id}),
             )
 
 
@@ -88,7 +115,7 @@ def codes_of(actions: Any, codec: ActionCodec, module_id: str) -> np.ndarray:
         module_id: Named in errors.
 
     Raises:
-        ValueError: If these are no actions of the codec's space.
+        RuleError: If these are no actions of the codec's space.
     """
     actions, space = np.asarray(actions), codec.space
     fits = actions.shape[1:] == space.shape
@@ -99,7 +126,7 @@ def codes_of(actions: Any, codec: ActionCodec, module_id: str) -> np.ndarray:
         good = np.isfinite(each)
     if not (fits and good.all()):
         first = actions[0 if not fits else np.flatnonzero(~good.all(1))[0]]
-        raise ValueError(
+        raise RuleError(
             f"Module {module_id!r} has chosen {first.tolist()} in a space of {space}. Return one action of that space for "
             "each observation under the key 'actions'; for boxes between -1 and 1, which RLlib scales to their bounds."
         )
@@ -110,6 +137,8 @@ def codes_of(actions: Any, codec: ActionCodec, module_id: str) -> np.ndarray:
 @torch.no_grad()
 def rule_codes(module_id: str, module: RLModule, codec: ActionCodec, obs: Tensor, alive: Tensor) -> Tensor:
     """What a module does without exploration, asked of its own `forward_inference`.
+
+    On a GPU this waits for the device in every update, which only games with such modules pay: a rule may compute in NumPy.
 
     Args:
         module_id: Named in errors.
@@ -122,7 +151,7 @@ def rule_codes(module_id: str, module: RLModule, codec: ActionCodec, obs: Tensor
         Action codes `[n, B, dim]`, zeros where no agent is alive: the module is not asked about those.
 
     Raises:
-        ValueError: If the module fails or gives no actions.
+        RuleError: If the module fails or gives no actions.
     """
     codes, living = obs.new_zeros(*alive.shape, codec.dim), alive > 0
     if living.any():
@@ -133,7 +162,7 @@ def rule_codes(module_id: str, module: RLModule, codec: ActionCodec, obs: Tensor
             # Also draws actions for modules that give the parameters of a distribution.
             actions = GetActions()(rl_module=module, batch=output, episodes=[None], explore=False)[Columns.ACTIONS]
         except Exception as error:
-            raise ValueError(
+            raise RuleError(
                 f"Module {module_id!r} of class {type(module).__name__} failed in `forward_inference` "
                 f"({type(error).__name__}: {error}). The Learner asks it what it would do at the next observations, "
                 "{'obs': tensor [B, obs_dim]}, which the others' critics have to know: return {'actions': [B, ...]}."

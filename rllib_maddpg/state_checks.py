@@ -127,7 +127,6 @@ def _expected(algo: Any) -> _Expected:
 def _runner_parts(name: str, component: Any, needed: bool) -> _Expected:
     """A component beside the learners, and its own ones; of the connectors those that have a state are needed."""
     is_stateful = isinstance(component, ConnectorV2) and bool(component.get_state())
-    needed = needed and not getattr(component, "state_may_be_missing", False)
     check = getattr(component, "check_state", _anything)
     parts: _Expected = {name: (component.STATE_FILE_NAME, needed and is_stateful, check)}
     for own_name, own in component.get_checkpointable_components():

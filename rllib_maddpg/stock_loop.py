@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from typing import Any
 
 import gymnasium as gym
+from ray.rllib.connectors.module_to_env import GetActions, UnBatchToIndividualItems
 from ray.rllib.env.env_runner import ENV_STEP_FAILURE, NUM_ENV_STEP_FAILURES_LIFETIME
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
@@ -18,10 +20,13 @@ from rllib_maddpg.envs.api import check_reset_result
 from rllib_maddpg.envs.step_checks import check_known, check_step, fitting
 from rllib_maddpg.failures import Failures
 from rllib_maddpg.observations import ObservationError
+from rllib_maddpg.rule_modules import RuleError
+
+logger = logging.getLogger(__name__)
 
 
 class SamplingError(Exception):
-    """An environment has failed for good; the text says how."""
+    """An environment or a module has failed for good; the text says how."""
 
 
 class StockLoop(MultiAgentEnvRunner):
@@ -37,7 +42,7 @@ class StockLoop(MultiAgentEnvRunner):
         """RLlib's.
 
         Raises:
-            SamplingError: If an env has failed for good; the next call begins with new episodes.
+            SamplingError: If an env or a module has failed for good; the next call begins with new episodes.
         """
         if self._failures is None:
             self._failures = Failures(self.failures_allowed(), self.worker_index or 0)
@@ -47,15 +52,43 @@ class StockLoop(MultiAgentEnvRunner):
         except MultiAgentEnvError as error:
             self._needs_initial_reset = True
             raise SamplingError(f"RLlib refuses what the environment gave: {error}") from error
-        except ObservationError as error:
+        except (ObservationError, RuleError) as error:
             self._needs_initial_reset = True
             raise SamplingError(str(error)) from error
         except SamplingError:
             self._needs_initial_reset = True
             raise
+        except Exception as error:
+            module_id = self._module_that_raised(error)
+            if module_id is None:
+                raise
+            self._needs_initial_reset = True
+            raise SamplingError(self._failed(module_id, error)) from error
         if self._failures.in_a_row == before:
             self._failures.in_a_row = 0
         return episodes
+
+    def _module_that_raised(self, error: Exception) -> str | None:
+        """Id of the module that was acting, or whose actions were being read."""
+        for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+            at_work = frame.f_locals.get("self")
+            for module_id, module in self.module.items():
+                if module.unwrapped() is at_work:
+                    return module_id
+            if isinstance(at_work, (GetActions, UnBatchToIndividualItems)):
+                return frame.f_locals.get("module_id")
+        return None
+
+    def _failed(self, module_id: str, error: Exception) -> str:
+        name = type(self.module[module_id].unwrapped()).__name__
+        message = (
+            f"Module {module_id!r} of class {name} failed on env runner {self.worker_index or 0} "
+            f"({type(error).__name__}: {error}). Fix its `forward_exploration` and `forward_inference`: of "
+            "{'obs': tensor [B, obs_dim]} they make {'actions': [B, ...]} or the parameters of an action distribution. The "
+            "env runner's log has the traceback."
+        )
+        logger.error("%s", message, exc_info=error)
+        return message
 
     def failures_allowed(self) -> int:
         """Failures of sub-envs in a row that RLlib's settings want to see fixed by new envs."""

@@ -449,7 +449,7 @@ def test_networks_that_are_not_known_or_stateful():
 
     with pytest.raises(ValueError, match=r"made of stateless modules.*Stateful"):
         config_for().rl_module(rl_module_spec=RLModuleSpec(module_class=Stateful)).validate()
-    with pytest.raises(ValueError, match="DefaultPPOTorchRLModule is no MADDPGTorchRLModule"):
+    with pytest.raises(ValueError, match="DefaultPPOTorchRLModule is not a MADDPGTorchRLModule"):
         from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 
         config_for().rl_module(rl_module_spec=RLModuleSpec(module_class=DefaultPPOTorchRLModule)).validate()

@@ -16,8 +16,10 @@ import tree
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.connectors.env_to_module import MeanStdFilter
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
+from ray.rllib.examples.rl_modules.classes.random_rlm import RandomRLModule
 from torch import nn
 from zoo_env import GAMES, WIDTHS, ZOO, Zoo, module_of
 
@@ -33,6 +35,7 @@ from rllib_maddpg.deploy.spaces import describe_action, describe_observation
 from rllib_maddpg.evaluation import restored_runner
 from rllib_maddpg.networks import ACTIVATIONS as TORCH_ACTIVATIONS
 from rllib_maddpg.networks import MLP
+from rllib_maddpg.rule_modules import has_networks
 
 STEPS = 1000
 
@@ -79,6 +82,8 @@ def save(config, folder, gain=1.0):
     """A checkpoint of fresh networks whose weights are made larger, as training does, so that actions differ."""
     algo = config.debugging(seed=11).build_algo()
     for module in algo.learner_group._learner.module.values():
+        if not has_networks(module.unwrapped()):
+            continue
         parameters = list(module.unwrapped().actor.parameters())
         with torch.no_grad():
             for parameter in parameters[-2:] if not module.unwrapped().codec.categorical else parameters[:1]:
@@ -315,6 +320,17 @@ def test_what_surrounds_the_network_must_be_known(ray_session, tmp_path):
     path = save(config, tmp_path / "filter")
     with pytest.raises(ValueError, match=r"Connector AgentMeanStdFilter changes .* cannot be exported"):
         export_actors(path, "safetensors", tmp_path / "out")
+
+
+def test_agents_that_act_by_a_rule_are_left_out_with_a_warning(ray_session, tmp_path, caplog):
+    config = MADDPGConfig().environment("simple_adversary").multi_agent(policies_to_train=["agent_1"])
+    rules = {"adversary_0": RLModuleSpec(module_class=RandomRLModule), "agent_0": RLModuleSpec(module_class=OwnForward)}
+    config.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=rules))
+    path = save(config, tmp_path / "checkpoint")
+    export = export_actors(path, "safetensors", tmp_path / "out")
+    assert list(load_actors(export.folder)) == list(export.manifest["agents"]) == ["agent_1"]
+    (warning,) = [r.getMessage() for r in caplog.records if r.name == "rllib_maddpg.deploy.export"]
+    assert warning.startswith("Agents ['adversary_0', 'agent_0'] are left out of the export. Module 'adversary_0' is a Random")
 
 
 # ------------------------------------------------------------------------------------------ the check, bad input

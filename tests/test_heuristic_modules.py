@@ -234,7 +234,7 @@ def test_modules_of_rllib_as_opponents_in_runners_and_checkpoints(ray_session, b
 
 def test_a_module_without_networks_must_not_be_trained():
     message = (
-        r"`policies_to_train`=.* it must be without 'b', whose class RandomRLModule is no MADDPGTorchRLModule.*"
+        r"`policies_to_train`=.* it must be without 'b', whose class RandomRLModule is not a MADDPGTorchRLModule.*"
         r"`policies_to_train=\['a'\]`"
     )
     for trained in (None, ["a", "b"], lambda module, batch: True):
@@ -264,6 +264,53 @@ def test_states_and_failures_are_named(ray_session):
     codec = make_codec(gym.spaces.Discrete(2))
     with pytest.raises(ValueError, match=r"Module 'b' of class Breaks failed in `forward_inference` \(RuntimeError: no idea\)"):
         rule_codes("b", module, codec, torch.zeros(3, 1, 1), torch.ones(3, 1))
+
+
+def test_a_rule_that_is_trained_is_warned_of(ray_session, build, caplog):
+    config = played_config(gym.spaces.Discrete(3), AlwaysTwo)
+    build(config.copy())
+    assert "overrides" not in caplog.text
+    build(config.copy().multi_agent(policies_to_train=["a", "b"]))
+    (warning,) = [r.getMessage() for r in caplog.records if r.name == "rllib_maddpg.rule_modules"]
+    assert warning.startswith("Module 'b' of class AlwaysTwo overrides `_forward_inference` and is trained")
+    assert warning.endswith("leave it out: `policies_to_train=['a']`.")
+
+
+class PlaysTooMuch(RLModule):
+    def _forward(self, batch, **kwargs):
+        return {"actions": batch["obs"][:, 0].long() + 1}
+
+
+class Speechless(RLModule):
+    def _forward(self, batch, **kwargs):
+        return {"action_dist_inputs": batch["obs"]}
+
+    def get_exploration_action_dist_cls(self):
+        raise RuntimeError("no distribution")
+
+
+class PlaysTooFew(RLModule):
+    def _forward(self, batch, **kwargs):
+        return {"actions": batch["obs"][1:, 0].long()}
+
+
+@pytest.mark.parametrize(
+    ("rule", "runners", "named"),
+    [
+        (Breaks, 0, r"Module 'b' of class Breaks failed on env runner 0 \(RuntimeError: no idea\)\. Fix its `forward_e"),
+        (Breaks, 1, r"Module 'b' of class Breaks failed on env runner 1 \(RuntimeError: no idea\)"),
+        (PlaysTooMuch, 0, r"Module 'b' has chosen 2 in a space of Discrete\(2\)\. Return one action of that space"),
+        (PlaysTooMuch, 1, r"Module 'b' has chosen 2 in a space of Discrete\(2\)"),
+        (Speechless, 0, r"Module 'b' of class Speechless failed .*no distribution"),
+        (PlaysTooFew, 0, r"Module 'b' of class PlaysTooFew failed on env runner 0 \(IndexError: "),
+    ],
+)
+def test_a_rule_that_fails_on_a_runner_is_named_at_once(ray_session, build, rule, runners, named):
+    config = played_config(gym.spaces.Discrete(2), rule).env_runners(num_env_runners=runners, sample_timeout_s=20.0)
+    algo = build(config)
+    for _ in range(2):  # the next call begins with new episodes
+        with pytest.raises(ValueError, match=named):
+            algo.train()
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,12 @@ import torch
 from learner_games import build_group, config_of, env_steps, load_weights, multi_agent_batch, weights_of
 from ray import cloudpickle
 from ray.rllib.core.learner.learner_group import LearnerGroup
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from reference.maddpg import Box, Discrete, Game, random_game
+from torch import nn
 
 UPDATES, ROWS = 20, 24
 # A module that two Discrete agents share, and a box agent; agents die. Gradients are clipped, as by default.
@@ -94,6 +98,22 @@ def assert_ranks_equal(group: LearnerGroup) -> None:
 
 def test_two_learners_start_alike(two):
     assert_ranks_equal(two)
+
+
+def test_two_learners_start_with_the_same_rule(request):
+    class Drawn(TorchRLModule):
+        """Acts by weights that every process draws itself."""
+
+        def setup(self):
+            self.net = nn.Linear(8, 8)
+
+    rule, *others = GAME.modules
+    config = config_of(GAME).debugging(seed=None).multi_agent(policies_to_train=others)
+    specs = {rule: RLModuleSpec(module_class=Drawn)}
+    group = build_group(config.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs)), 2)
+    request.addfinalizer(group.shutdown)
+    first, second = on_each(group, lambda learner: learner.module[rule].unwrapped().net.weight.detach().clone())
+    assert torch.equal(first, second)
 
 
 def test_two_learners_are_one(local, two):

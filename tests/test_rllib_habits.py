@@ -186,7 +186,7 @@ def test_restored_pipelines_explore_by_the_runs_settings_or_act_greedily(algo, t
         noise = actions - greedy[agent]
         assert noise[np.abs(actions) < 0.99].std() == pytest.approx(0.1, rel=0.15), agent
     # At env step 0 it would play at random, uniformly in [-1, 1].
-    start = played_by_restored_pipelines(path, explore=True, change=lambda noise: noise.set_state({"env_steps": 0}))[0]
+    start = played_by_restored_pipelines(path, explore=True, change=lambda noise: setattr(noise, "_env_steps", 0))[0]
     for actions in start.values():
         assert actions.std() == pytest.approx(2 / 12**0.5, rel=0.1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from ray.rllib.connectors.common.flatten_observations import FlattenObservations
+from ray.rllib.core.rl_module.rl_module import RLModule
 
 from rllib_maddpg.checkpoint_files import ACTING
 from rllib_maddpg.deploy import maddpg_actors
@@ -34,6 +36,8 @@ from rllib_maddpg.output_paths import check_local
 from rllib_maddpg.rl_module import MADDPGTorchRLModule
 from rllib_maddpg.run_folder import find_checkpoint, versions
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Export:
@@ -51,7 +55,8 @@ class Export:
 def export_actors(checkpoint: str | Path, file_format: str = "onnx", out: str | Path | None = None) -> Export:
     """Writes one decentralized actor for each agent and checks each against its RLModule; needs no running Ray.
 
-    The folder appears when all is written and checked, so a folder that is there is whole.
+    The folder appears when all is written and checked, so a folder that is there is whole. Agents that act by a rule are left
+    out, with a warning.
 
     Args:
         checkpoint: Checkpoint folder, or run folder (its newest checkpoint).
@@ -60,7 +65,8 @@ def export_actors(checkpoint: str | Path, file_format: str = "onnx", out: str | 
 
     Raises:
         ValueError: If the format is unknown or its packages are missing, there is no checkpoint, the folder is not empty or
-            cannot be written, the actors cannot be exported, or they differ from their RLModules by more than 1e-5.
+            cannot be written, all agents act by rules, or the actors cannot be exported or differ from their RLModules by
+            more than 1e-5.
     """
     if file_format not in FORMATS:
         raise ValueError(f"--format {file_format!r} must be one of {list(FORMATS)}.{did_you_mean(file_format, FORMATS)}")
@@ -104,8 +110,9 @@ def _write(folder: Path, runner: Any, name: str, fmt: Format, checkpoint: Path) 
     env = runner.env.envs[0].unwrapped
     agents: dict[str, dict[str, Any]] = {}
     contents: dict[str, bytes] = {}  # by module, whose agents share a network
-    files = _file_names([str(slot.agent) for slot in runner.layout.slots], fmt.suffix)
-    for slot in runner.layout.slots:
+    slots = _exportable(runner)
+    files = _file_names([str(slot.agent) for slot in slots], fmt.suffix)
+    for slot in slots:
         space = env.get_observation_space(slot.agent)
         program = _program(runner, slot, space)
         if slot.module not in contents:
@@ -136,7 +143,7 @@ def _write(folder: Path, runner: Any, name: str, fmt: Format, checkpoint: Path) 
     # As whoever uses them will load them, from the files.
     actors = load_actors(folder)
     largest = {}
-    for slot in runner.layout.slots:
+    for slot in slots:
         module, space = runner.module[slot.module].unwrapped(), env.get_observation_space(slot.agent)
         largest[str(slot.agent)] = check_actor(actors, slot.agent, module, space)
     manifest["check"] = {"observations": NUM_OBSERVATIONS, "tolerance": TOLERANCE, "largest_difference": largest}
@@ -175,16 +182,39 @@ def _is_the_same(piece: Any) -> bool:
     return not any(map(differs_from_rllib, piece.input_observation_space.spaces.values()))
 
 
+def _exportable(runner: Any) -> list[AgentSlot]:
+    """The agents that play what their actor networks say; warns of the others, which are left out.
+
+    Raises:
+        ValueError: If there are no such agents.
+    """
+    reasons = {m: _reason_against(m, runner.module[m].unwrapped()) for m in runner.layout.modules}
+    slots = [slot for slot in runner.layout.slots if not reasons[slot.module]]
+    first = next(filter(None, reasons.values()), "")
+    if not slots:
+        raise ValueError(first)
+    if first:
+        left_out = [slot.agent for slot in runner.layout.slots if reasons[slot.module]]
+        logger.warning("Agents %s are left out of the export. %s", left_out, first)
+    return slots
+
+
+def _reason_against(module_id: str, module: RLModule) -> str:
+    """Why a module cannot be exported, or nothing."""
+    name = type(module).__name__
+    if not isinstance(module, MADDPGTorchRLModule):
+        return f"Module {module_id!r} is a {name}, not a MADDPGTorchRLModule."
+    for forward in ("_forward", "_forward_inference", "forward_inference"):
+        if getattr(type(module), forward) is not getattr(MADDPGTorchRLModule, forward):
+            return (
+                f"Module {module_id!r} of class {name} overrides `{forward}`, which is not exported: only the network of "
+                "`build_actor` is. Do its work there."
+            )
+    return ""
+
+
 def _program(runner: Any, slot: AgentSlot, space: Any) -> ActorProgram:
     module = runner.module[slot.module].unwrapped()
-    if not isinstance(module, MADDPGTorchRLModule):
-        raise ValueError(f"Module {slot.module!r} is a {type(module).__name__}, not a MADDPGTorchRLModule.")
-    for name in ("_forward", "_forward_inference", "forward_inference"):
-        if getattr(type(module), name) is not getattr(MADDPGTorchRLModule, name):
-            raise ValueError(
-                f"Module {slot.module!r} of class {type(module).__name__} overrides `{name}`, which is not exported: only the "
-                "network of `build_actor` is. Do its work there."
-            )
     module.eval().cpu()  # whatever the network draws in training, it plays without
     return ActorProgram(module.actor, describe_observation(space, slot.agent), slot.codec).eval()
 
