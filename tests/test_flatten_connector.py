@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import gymnasium as gym
 import numpy as np
@@ -15,7 +16,7 @@ from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from runners import make_runner
 
 from rllib_maddpg import MADDPGConfig
-from rllib_maddpg.checkpoints import METADATA_FILE
+from rllib_maddpg.checkpoint_files import HAS_HASHES, HASHES_FILE, METADATA_FILE
 
 TWIN = MultiDiscrete([[2, 3], [1, 2]], start=[[1, -1], [0, 5]])
 SPACES = {
@@ -131,21 +132,23 @@ def test_rllib_restores_the_pipeline(trained):
     assert {type(piece).__name__ for piece in pipeline.connectors} >= {"FlattenAgentObservations"}
 
 
-def test_a_checkpoint_with_other_columns_is_refused(trained):
-    file = trained / METADATA_FILE
-    metadata = json.loads(file.read_text())
-    algo = small().build_algo()
-    algo.restore_from_path(str(trained))
-    for agent in metadata["layout"]["agents"]:  # as earlier versions have written it
+def test_a_checkpoint_with_other_columns_is_refused(trained, tmp_path):
+    old = tmp_path / "as earlier versions have written it"
+    shutil.copytree(trained, old)
+    (old / HASHES_FILE).unlink()
+    metadata = json.loads((old / METADATA_FILE).read_text())
+    del metadata[HAS_HASHES]
+    for agent in metadata["layout"]["agents"]:
         del agent["observes"]
-    new, _ = file.read_text(), file.write_text(json.dumps(metadata))
+    (old / METADATA_FILE).write_text(json.dumps(metadata))
+    algo = small().build_algo()
     try:
+        algo.restore_from_path(str(trained))
         with pytest.raises(
             ValueError, match=r"made by a version that put the observations of agent 'cell', Discrete\(4, start=-2\)"
         ):
-            algo.restore_from_path(str(trained))
+            algo.restore_from_path(str(old))
     finally:
-        file.write_text(new)
         algo.stop()
 
 
