@@ -43,7 +43,6 @@ def make_old(checkpoint):
     for agent in metadata["layout"]["agents"]:
         del agent["observes"]
     (checkpoint / METADATA_FILE).write_text(json.dumps(metadata))
-    shutil.rmtree(checkpoint / "env_runner" / "module_to_env_connector" / "AddExplorationNoise")
 
 
 # ------------------------------------------------------------------------------------------ saving
