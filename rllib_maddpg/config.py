@@ -25,7 +25,7 @@ from rllib_maddpg.checks import (
     unknown_key_message,
     use_python_scalars,
 )
-from rllib_maddpg.connectors import check_connectors, use_agent_filters
+from rllib_maddpg.connectors import check_connectors, with_agent_filters
 from rllib_maddpg.envs import probe_env
 from rllib_maddpg.flatten_connector import flatten_where_needed
 from rllib_maddpg.layout import JointLayout
@@ -315,8 +315,7 @@ class MADDPGConfig(NamedErrors):
         """RLlib's pipeline; with `FlattenAgentObservations` where an agent does not observe a vector already."""
         pipeline = super().build_env_to_module_connector(env=env, spaces=spaces, device=device)
         flatten_where_needed(pipeline)
-        use_agent_filters(pipeline)
-        return pipeline
+        return with_agent_filters(pipeline)
 
     @override(AlgorithmConfig)
     def get_evaluation_config_object(self) -> AlgorithmConfig | None:

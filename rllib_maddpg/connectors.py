@@ -79,11 +79,27 @@ class AgentMeanStdFilter(MeanStdFilter):
         return merged
 
 
-def use_agent_filters(pipeline: EnvToModulePipeline) -> None:
-    """Puts `AgentMeanStdFilter` in the place of RLlib's own."""
-    for i, piece in enumerate(pipeline.connectors):
-        if type(piece) is MeanStdFilter and piece._multi_agent:
-            pipeline.connectors[i] = AgentMeanStdFilter.like(piece)
+class MergingPipeline(EnvToModulePipeline):
+    """RLlib's, whose remote states are merged by the connectors that they are of.
+
+    RLlib's own has the i-th connector merge the i-th state, also where connectors before it have none.
+    """
+
+    @override(EnvToModulePipeline)
+    def merge_states(self, states: list[dict[str, Any]]) -> dict[str, Any]:
+        pieces = {type(piece).__name__: piece for piece in self.connectors}
+        return {name: pieces[name].merge_states([state[name] for state in states]) for name in (states[0] if states else ())}
+
+
+def with_agent_filters(pipeline: EnvToModulePipeline) -> EnvToModulePipeline:
+    """The pipeline with `AgentMeanStdFilter` in the place of RLlib's own, which is merged right wherever it stands."""
+    pieces = [
+        AgentMeanStdFilter.like(piece) if type(piece) is MeanStdFilter and piece._multi_agent else piece
+        for piece in pipeline.connectors
+    ]
+    if pieces == pipeline.connectors:
+        return pipeline
+    return MergingPipeline(pipeline.input_observation_space, pipeline.input_action_space, connectors=pieces)
 
 
 def check_connectors(config: AlgorithmConfig, env: EnvSpaces) -> None:

@@ -49,8 +49,6 @@ def make_old(checkpoint):
     for agent in metadata["layout"]["agents"]:
         del agent["observes"]
     (checkpoint / METADATA_FILE).write_text(json.dumps(metadata))
-    for noise in list(checkpoint.rglob("AddExplorationNoise")):  # not in the local env runner's part if there are remote ones
-        shutil.rmtree(noise)
 
 
 def make_unused_settings(checkpoint, settings):

@@ -5,16 +5,19 @@ import pickle
 import re
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from ray import tune
 from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
+from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.env_to_module import EnvToModulePipeline, FlattenObservations, MeanStdFilter
 from ray.rllib.connectors.env_to_module.frame_stacking import FrameStackingEnvToModule
 from ray.rllib.connectors.module_to_env import ModuleToEnvPipeline
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule, MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.policy.policy import PolicySpec
 from torch import nn
@@ -389,6 +392,27 @@ def test_a_filter_on_remote_runners_learns_from_all_of_them(build):
     obs = algo.replay_buffer.sample(500).columns["obs"]
     assert float(obs.abs().max()) <= 10.0  # the filter's clipping
     assert 0.5 < float(obs[:, algo.layout.slots[1].obs].std()) < 2.0
+
+
+class PassesOn(ConnectorV2):
+    def __call__(self, *, batch, **kwargs):
+        return batch
+
+
+def test_states_of_runners_are_merged_by_the_connectors_that_they_are_of():
+    """RLlib's own pipeline has the first connector merge the first state, though that is the second connector's."""
+    config = MADDPGConfig().multi_agent(policies={"a", "b"}, policy_mapping_fn=lambda agent, *args, **kwargs: agent)
+    config.env_runners(env_to_module_connector=lambda env, spaces, device: [PassesOn(), MeanStdFilter(multi_agent=True)])
+    observed = gym.spaces.Dict({"a": gym.spaces.Box(-1, 1, (2,)), "b": gym.spaces.Box(-1, 1, (3,))})
+    spaces = observed, gym.spaces.Dict(dict.fromkeys("ab", gym.spaces.Discrete(2)))
+    pipeline = config.build_env_to_module_connector(spaces={INPUT_ENV_SPACES: spaces, INPUT_ENV_SINGLE_SPACES: spaces})
+    state = pipeline.get_state()
+    merged = pipeline.merge_states([state, state])
+    assert list(merged) == ["AgentMeanStdFilter"]
+    assert merged["AgentMeanStdFilter"].keys() == {"a", "b"}
+    assert pipeline.merge_states([]) == {}
+    # The noise, which is no connector of the user's, must not have one: theirs would be counted wrong.
+    assert AddExplorationNoise(settings={}, env_steps=7).get_state() == {}
 
 
 def test_evaluation_with_a_config_of_its_own(build):
