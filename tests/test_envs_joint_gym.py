@@ -107,7 +107,7 @@ def test_the_key_is_checked(value):
 
 
 def test_the_key_is_refused_elsewhere():
-    with pytest.raises(ValueError, match="'Pendulum-v1' is no Gymnasium env whose spaces have an entry for each agent"):
+    with pytest.raises(ValueError, match="'Pendulum-v1' is not a Gymnasium env with one entry per agent"):
         resolve_env("Pendulum-v1")({"rewards_from": "shared"})
 
 

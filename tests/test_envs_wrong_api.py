@@ -12,6 +12,7 @@ from rllib_maddpg.envs import resolve_env
 from rllib_maddpg.envs.api import check_gym_reset, check_gym_step, check_reset_result, check_step_result
 from rllib_maddpg.envs.errors import EnvFailure
 from rllib_maddpg.envs.step_checks import fitting
+from rllib_maddpg.observations import Part
 
 SEES, ACTS = gym.spaces.Box(-9.0, 9.0, (2,)), gym.spaces.Box(-1.0, 1.0, (1,))
 GOES_ON = {"__all__": False}
@@ -153,17 +154,17 @@ def drop(part, agent):
 
 # what is said of the env, the env
 FAULTS = {
-    "Agent 'a' has acted and is not observed, while agent 'b' has not and is, at step 1": Mover,
+    "Agent 'a' acted but was not observed, while agent 'b' was observed without having acted, at step 1": Mover,
     "Agent 'b' is observed after its end at step 4": Returning,
     "Agent 'b' is observed after its end at step 4 of": with_change(second_life),
     "Agent 'b' gets the reward 10.0 after its end at step 5": LateReward,
     "Agent 'b' gets the reward 10.0 after its end at step 5 of": with_change(late_reward),
-    "Agent 'c' is none of ['a', 'b'] at step 3": NewFace,
-    "Agent 'c' is none of ['a', 'b'] at step 1": put_in(0, "c", np.zeros(2)),
-    "Agent 'd' is none of ['a', 'b'] at step 1": put_in(1, "d", 5.0),
-    "The observation of agent 'a' has shape (3,) and not (2,) at step 1": put_in(0, "a", np.zeros(3)),
-    "The observation of agent 'b' is a dict with ['x'], no array of numbers at step 1": put_in(0, "b", {"x": 1}),
-    "The observation of agent 'b' is None, no array of numbers at step 1": put_in(0, "b", None),
+    "Agent 'c' is not one of ['a', 'b'] at step 3": NewFace,
+    "Agent 'c' is not one of ['a', 'b'] at step 1": put_in(0, "c", np.zeros(2)),
+    "Agent 'd' is not one of ['a', 'b'] at step 1": put_in(1, "d", 5.0),
+    "Agent 'a': observation has shape (3,), not (2,) at step 1": put_in(0, "a", np.zeros(3)),
+    "Agent 'b': observation is {'x': 1}, not an array of numbers at step 1": put_in(0, "b", {"x": 1}),
+    "Agent 'b': observation is None, not an array of numbers at step 1": put_in(0, "b", None),
     "`step` returned 4 values and not 5 at step 1": with_change(lambda env, result: result.pop()),
     "`step` returned True as truncateds at step 1": put(3, True),
     "`step` returned 1.5 as rewards at step 1": put(1, 1.5),
@@ -334,14 +335,16 @@ def test_observations_that_mean_the_right_thing_are_converted(fast):
 
 
 def test_fitting():
-    np.testing.assert_array_equal(fitting((1, 2.5), "a", (2,)), [1.0, 2.5])
-    np.testing.assert_array_equal(fitting([(1, 2), (3, 4)], "a", (2, 2)), [[1, 2], [3, 4]])
-    np.testing.assert_array_equal(fitting(True, "a", (1,)), [1])
-    seen = np.zeros(3, np.float32)
-    assert fitting(seen, "a", (3,)) is seen
+    one, two, square = (Part((), "Box", shape) for shape in ((1,), (2,), (2, 2)))
+    np.testing.assert_array_equal(fitting((1, 2.5), "a", two), [1.0, 2.5])
+    np.testing.assert_array_equal(fitting([(1, 2), (3, 4)], "a", square), [1, 2, 3, 4])
+    np.testing.assert_array_equal(fitting(True, "a", one), [1])
+    np.testing.assert_array_equal(fitting(np.ones((1, 1)), "a", one), [1])
+    seen = np.zeros(2, np.float32)
+    assert np.shares_memory(fitting(seen, "a", two), seen)
     for observation in ("abc", [1, [2, 3]], [1, None], np.zeros(2, complex), object(), [[1], [2]], np.zeros((2, 1))):
-        with pytest.raises(EnvFailure, match="The observation of agent 'a'"):
-            fitting(observation, "a", (2,))
+        with pytest.raises(EnvFailure, match="Agent 'a': observation (is .*, not an array of numbers|has shape)"):
+            fitting(observation, "a", two)
 
 
 # ------------------------------------------------------------------------------------------ RLlib's loop
