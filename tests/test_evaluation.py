@@ -92,6 +92,21 @@ def test_training_and_evaluation_mean_the_same_by_an_agents_return(ray_session, 
     assert {agent: estimate.mean for agent, estimate in played.items()} == want
 
 
+@pytest.mark.parametrize("reward", [None, "high"])
+def test_a_reward_that_is_not_a_number_is_named(ray_session, tmp_path, reward):
+    class Bad(Guests):
+        def step(self, actions):
+            result = super().step(actions)
+            result[1]["a"] = reward
+            return result
+
+    algo = MADDPGConfig().environment(Bad).build_algo()
+    algo.save_to_path(str(tmp_path))
+    algo.stop()
+    with pytest.raises(ValueError, match=f"The reward of agent 'a' is {reward!r} at step 1"):
+        evaluate_checkpoint(tmp_path, episodes=1)
+
+
 @pytest.fixture(scope="module")
 def trained(ray_session, tmp_path_factory):
     """A fresh algorithm and its checkpoint."""
