@@ -453,7 +453,7 @@ def test_fitting():
     seen = np.zeros(2, np.float32)
     assert np.shares_memory(fitting(seen, "a", two), seen)
     for observation in ("abc", [1, [2, 3]], [1, None], np.zeros(2, complex), object(), [[1], [2]], np.zeros((2, 1))):
-        with pytest.raises(EnvFailure, match="Agent 'a': observation (is .*, not an array of numbers|has shape)"):
+        with pytest.raises(EnvFailure, match=r"Agent 'a': observation (is .*, not an array of numbers|has shape)"):
             fitting(observation, "a", two)
 
 

@@ -41,7 +41,8 @@ class JointGymGame(GymGame):
 
     Args:
         env: An env for which `agents_in_spaces` names agents.
-        rewards_from: "list", "shared" or "infos:KEY"; None: what the first reward is, if that is clear (for one agent, a number is).
+        rewards_from: "list", "shared" or "infos:KEY"; None: what the first reward is, if that is clear,
+            as one number is for one agent.
 
     Raises:
         EnvError: On another `rewards_from`.
