@@ -57,8 +57,8 @@ class MADDPGEnvRunner(StockLoop):
         if self.module is not None:
             self.layout = next(iter(self.module.values())).unwrapped().model_config["layout"]
         self._random_actions = False
-        # One runner is enough to tell.
-        self._seeds_compared = self.num_envs < 2 or (self.worker_index or 0) > 1 or config.in_evaluation
+        # Where there are envs side by side, on one runner or on several; one runner is enough to tell.
+        self._seeds_compared = max(self.num_envs, config.num_env_runners) < 2 or (self.worker_index or 0) > 1
         self.sampling_error = ""  # of the last call of `sample`
         self._sampler: JointSampler | None = None
         self._actors: JointActors | None = None
@@ -105,11 +105,11 @@ class MADDPGEnvRunner(StockLoop):
         if is_alike:
             logger.warning(
                 "env=%r plays the same game whatever its seed: two copies with different seeds and the same actions observed "
-                "and earned the same. So the %d parallel envs of a runner are duplicates but for the exploration, and the "
+                "and earned the same. So the %d parallel envs are duplicates apart from exploration noise, and the "
                 "confidence intervals of evaluations do not hold. Draw what is random from the `seed` that `reset` is given "
                 "(Gymnasium: `super().reset(seed=seed)`, then `self.np_random`).",
                 self.config.env.source.name,
-                self.num_envs,
+                self.num_envs * max(1, self.config.num_env_runners),
             )
 
     def _rebuild_sub_env(self, number: int) -> None:

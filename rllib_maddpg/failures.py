@@ -56,7 +56,7 @@ class Failures:
         if known and failure.is_turn:
             turn = failure.what, step
             if self._turns.get(env) == turn:
-                return f"{message} It is so in every episode."
+                return f"{message} This happens in every episode."
             self._turns[env] = turn
         trace = None if known else failure
         if self.in_a_row <= self.allowed:

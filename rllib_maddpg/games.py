@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from rllib_maddpg.envs.errors import EnvFailure
-from rllib_maddpg.envs.step_checks import check_known, check_step, fitting
-from rllib_maddpg.layout import AgentSlot, JointLayout
+from rllib_maddpg.envs.step_checks import check_known, check_step, fitting, is_sound
+from rllib_maddpg.layout import JointLayout
+from rllib_maddpg.observations import Part
 from rllib_maddpg.replay.rollout import is_finite
 
 
@@ -50,6 +51,7 @@ class Games:
         self._pick = itemgetter(*layout.agents) if n > 1 else lambda values: (values[layout.agents[0]],)
         self._widths = [slot.obs.stop - slot.obs.start for slot in layout.slots]
         self._all_widths = self._widths * num_envs
+        self._parts = [Part((), "Box", (width,)) for width in self._widths]
         # Per column the agent that it belongs to.
         self._agent_of_obs = np.repeat(np.arange(n), self._widths)
         self._agent_of_action = np.repeat(np.arange(n), [slot.codec.dim for slot in layout.slots])
@@ -63,6 +65,10 @@ class Games:
     def living(self, env: int) -> list[str]:
         """The agents of an env that act now."""
         return [agent for agent, alive in zip(self._agents, self.alive[env], strict=True) if alive]
+
+    def ended(self, env: int) -> list[str]:
+        """The agents of an env whose part in the episode is over."""
+        return [agent for agent, ended in zip(self._agents, self._ended[env], strict=True) if ended]
 
     def observations_of(self, env: int) -> list[np.ndarray]:
         """What each agent of an env acts on next, as views of `obs`."""
@@ -92,7 +98,7 @@ class Games:
         check_known(self._agents, observations)
         for i, slot in enumerate(self.layout.slots):
             if slot.agent in observations:
-                self.obs[env, slot.obs] = _observation(observations, slot)
+                self.obs[env, slot.obs] = fitting(observations[slot.agent], slot.agent, self._parts[i])
                 self.alive[env, i] = True
         self._seen[env] = self.alive[env]
         self.whole[env] = bool(self.alive[env].all())
@@ -155,8 +161,9 @@ class Games:
         if isinstance(result, list):
             values = self.observations_of(env), result
             result = (*(dict(zip(self._agents, v, strict=True)) for v in values), {}, {}, {})
-        ended = [agent for agent, has in zip(self._agents, self._ended[env], strict=True) if has]
-        check_step(self._agents, self.living(env), ended, result)
+        living = self.living(env)
+        if not is_sound(living, result):
+            check_step(self._agents, living, self.ended(env), result)
         observations, rewards, terminateds, truncateds, _ = result
         for name in ("new_obs", "rewards", "alive", "next_alive"):
             row[name][:] = 0.0
@@ -176,7 +183,7 @@ class Games:
                 row["next_alive"][i] = True
             else:
                 continue
-            row["new_obs"][slot.obs] = _observation(observations, slot)
+            row["new_obs"][slot.obs] = fitting(observations[agent], agent, self._parts[i])
         self.whole[env] = bool(self.alive[env].all())
         self.obs[env] = row["new_obs"]
         return bool(all_terminated or all_truncated)
@@ -223,7 +230,3 @@ class Games:
                 if len(bad):
                     fix = "Fix the environment, or wrap it so that its observations and rewards are finite."
                     raise EnvFailure(f"The {what} of agent {slot.agent!r} is {bad[0]}", fix)
-
-
-def _observation(observations: Mapping[str, Any], slot: AgentSlot) -> np.ndarray:
-    return fitting(observations[slot.agent], slot.agent, (slot.obs.stop - slot.obs.start,))

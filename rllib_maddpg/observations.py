@@ -16,13 +16,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rllib_maddpg.envs.errors import EnvError
-
 NAME = "observation"
 KINDS = "Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these"
 
 
-class ObservationError(EnvError):
+class ObservationError(ValueError):
     """An observation that does not fit its space.
 
     Attributes:
@@ -33,6 +31,11 @@ class ObservationError(EnvError):
     def __init__(self, what: str):
         self.what, self.fix = what, "Let the env observe what its `observation_spaces` say."
         super().__init__(f"{self.what}. {self.fix}")
+
+    @classmethod
+    def of(cls, agent: Any, part: Part, error: ValueError) -> ObservationError:
+        """The error of `Part.numbers` as one of an agent's observation."""
+        return cls(f"Agent {agent!r}: {part.name} {error}")
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ class Flattener:
             try:
                 part.write(self._find(observation, part), vector[columns])
             except ValueError as error:
-                raise ObservationError(f"Agent {self.agent!r}: {part.name} {error}") from None
+                raise ObservationError.of(self.agent, part, error) from None
         return vector
 
     def _find(self, observation: Any, part: Part) -> Any:

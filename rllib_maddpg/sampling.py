@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.wrappers import OrderEnforcing
 
 from rllib_maddpg.envs import ParallelPettingZoo
-from rllib_maddpg.envs.errors import EnvFailure
+from rllib_maddpg.envs.step_checks import failure_of
 from rllib_maddpg.failures import Failures
 from rllib_maddpg.games import FinishedEpisode, Games
 from rllib_maddpg.layout import JointLayout
@@ -213,17 +213,21 @@ class JointSampler:
 
     def _step_and_flatten(self, env: int, inner: Any, step: str, actions: Sequence) -> tuple:
         result = self._step_by_dict(env, inner, step, actions)
-        return (*map(self._vectors, result[:1]), *result[1:])
+        ended = () if self._games.whole[env] else self._games.ended(env)
+        return (*(self._vectors(observations, ended) for observations in result[:1]), *result[1:])
 
-    def _vectors(self, observations: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
-        """What `FlattenAgentObservations` makes of them."""
+    def _vectors(self, observations: Mapping[Hashable, Any], ended: Collection[Hashable] = ()) -> Mapping[Hashable, Any]:
+        """What `FlattenAgentObservations` makes of them; nobody looks at those of agents whose part is over."""
         if not (self._flatteners and isinstance(observations, Mapping)):  # what is no dict is refused later
             return observations
         try:
             # Others than the layout's agents are found later.
-            return {a: self._flatteners[a](obs) if a in self._flatteners else obs for a, obs in observations.items()}
+            return {
+                agent: self._flatteners[agent](observation) if agent in self._flatteners and agent not in ended else observation
+                for agent, observation in observations.items()
+            }
         except ObservationError as error:
-            raise EnvFailure(error.what, error.fix, can_pass=False) from None
+            raise failure_of(error) from None
 
     # ------------------------------------------------------------------------------------------ resets and failures
 

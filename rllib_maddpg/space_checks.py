@@ -19,7 +19,7 @@ MAYBE_MASK = re.compile("masks?|(avail|available|legal|valid|allowed|feasible|po
 
 
 def check_agents(agents: Iterable[Hashable]) -> None:
-    """No two agents have the same text, by which metrics, recordings and checkpoints tell them apart.
+    """No two agents have the same string form, by which metrics, recordings and checkpoints tell them apart.
 
     Raises:
         ValueError: Naming both.
@@ -29,7 +29,7 @@ def check_agents(agents: Iterable[Hashable]) -> None:
         other = agent_of.setdefault(str(agent), agent)
         if other is not agent:
             raise ValueError(
-                f"Agents {other!r} ({type(other).__name__}) and {agent!r} ({type(agent).__name__}) have the same text "
+                f"Agents {other!r} ({type(other).__name__}) and {agent!r} ({type(agent).__name__}) have the same string form "
                 f"{str(agent)!r}, and metrics, recordings and checkpoints could not tell them apart. Rename one in the env."
             )
 

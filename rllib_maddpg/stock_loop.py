@@ -19,7 +19,7 @@ from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
 from rllib_maddpg.envs.api import check_reset_result
 from rllib_maddpg.envs.step_checks import check_known, check_step, fitting
 from rllib_maddpg.failures import Failures
-from rllib_maddpg.observations import ObservationError
+from rllib_maddpg.observations import ObservationError, Part
 from rllib_maddpg.rule_modules import RuleError
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class StockLoop(MultiAgentEnvRunner):
                     observations, infos = self.env.reset(seed=seed, options=options)
                 self._ended: list[set] = [set() for _ in range(self.num_envs)]  # by env the agents whose part is over
                 for number in range(self.num_envs):
-                    self._check_reset(observations[number], infos[number])
+                    observations[number] = self._checked_reset(observations[number], infos[number])
                 return observations, infos
             except Exception as error:
                 self._note(error, number, 0)
@@ -124,7 +124,7 @@ class StockLoop(MultiAgentEnvRunner):
                     self._check_step(number, actions[number], results)
                 else:  # the vector env has reset this one
                     self._ended[number] = set()
-                    self._check_reset(results[0][number], results[4][number])
+                    results[0][number] = self._checked_reset(results[0][number], results[4][number])
             return results
         except Exception as error:
             number = _env_that_raised(error) if number < 0 else number
@@ -134,34 +134,42 @@ class StockLoop(MultiAgentEnvRunner):
             self._rebuild_envs()
             return ENV_STEP_FAILURE
 
-    def _check_reset(self, observations: Any, infos: Any) -> None:
+    def _checked_reset(self, observations: Any, infos: Any) -> dict:
         check_reset_result((observations, infos))
         check_known(self._spaces(), observations)
-        self._fit(observations)
+        return self._fitted(observations)
 
     def _check_step(self, number: int, actions: dict, results: tuple) -> None:
-        """Refuses what makes no joint row, and leaves out what belongs to none; `results` are changed in place."""
+        """Refuses what makes no joint row, and leaves out what belongs to none.
+
+        `results` get new dicts for that, since an env may go on with its own.
+        """
         result = tuple(part[number] for part in results)
         ended = self._ended[number]
         check_step(self._spaces(), actions, ended, result)
         observations, rewards, terminateds, truncateds, infos = result
-        for part in (observations, rewards, infos or {}):
-            for agent in ended.intersection(part):
-                del part[agent]
-        for agent in actions:
-            rewards[agent] = float(rewards[agent])
-        self._fit(observations)
+        observations, rewards, infos = (
+            {agent: value for agent, value in (part or {}).items() if agent not in ended}
+            for part in (observations, rewards, infos)
+        )
+        results[0][number] = self._fitted(observations)
+        results[1][number] = rewards | {agent: float(rewards[agent]) for agent in actions}
+        results[4][number] = infos
         if terminateds.get("__all__") or truncateds.get("__all__"):
             self._failures.has_finished(number)
         ended.update(agent for agent in actions if terminateds.get(agent) or truncateds.get(agent))
 
-    def _fit(self, observations: dict) -> None:
-        """Makes arrays of what is observed in a Box; all other spaces are left to the connectors."""
+    def _fitted(self, observations: dict) -> dict:
+        """With arrays for what is observed in a Box; all other spaces are left to the connectors."""
+        fitted = {}
         for agent, observation in observations.items():
             space = self._spaces()[agent]
             if isinstance(space, gym.spaces.Box):
-                array = fitting(observation, agent, space.shape)
-                observations[agent] = array.astype(space.dtype, copy=False) if space.dtype.kind == "f" else array
+                observation = fitting(observation, agent, Part((), "Box", space.shape)).reshape(space.shape)
+                if space.dtype.kind == "f":
+                    observation = observation.astype(space.dtype, copy=False)
+            fitted[agent] = observation
+        return fitted
 
     def _spaces(self) -> dict[Any, gym.Space]:
         return self.env.single_observation_spaces

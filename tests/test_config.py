@@ -309,7 +309,7 @@ def test_agents_that_differ_in_type_only_are_refused():
 
     config = config_for(Twins, agents=[1, "1"]).multi_agent(policies={"x", "y"}, policy_mapping_fn={1: "x", "1": "y"})
     with pytest.raises(
-        ValueError, match=r"Agents (1 \(int\) and '1' \(str\)|'1' \(str\) and 1 \(int\)) have the same text '1'"
+        ValueError, match=r"Agents (1 \(int\) and '1' \(str\)|'1' \(str\) and 1 \(int\)) have the same string form '1'"
     ):
         config.validate()
     config_for(Twins, agents=[1, "2", ("a", 1)]).validate()

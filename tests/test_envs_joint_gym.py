@@ -107,7 +107,7 @@ def test_the_key_is_checked(value):
 
 
 def test_the_key_is_refused_elsewhere():
-    with pytest.raises(ValueError, match="'Pendulum-v1' is no Gymnasium env whose spaces have an entry for each agent"):
+    with pytest.raises(ValueError, match="'Pendulum-v1' is not a Gymnasium env with one entry per agent"):
         resolve_env("Pendulum-v1")({"rewards_from": "shared"})
 
 
@@ -136,6 +136,37 @@ def test_rows_of_such_a_game(fast):
     np.testing.assert_array_equal(columns["rewards"][:4], [[1, 10, -1], [2, 10, -1], [3, 0, -1], [4, 0, -1]])
     np.testing.assert_array_equal(columns["alive"][:4, 1], [1, 1, 0, 0])
     np.testing.assert_array_equal(columns["terminateds"][:4], [[0, 0, 0], [0, 1, 0], [0, 0, 0], [1, 0, 1]])
+
+
+def test_a_shared_reward_is_for_those_that_still_play():
+    class Team(Foraging):
+        def step(self, action):
+            observations, rewards, *rest, _ = super().step(action)
+            return observations, sum(rewards), *rest, None
+
+    rollout = make_runner(Team, {"style": "flags", "rewards_from": "shared"}).sample(num_timesteps=4)[0]
+    assert rollout.error == ""
+    # time + 10 - 1, without the 10 of the second player after its end.
+    np.testing.assert_array_equal(rollout.columns["rewards"], [[10, 10, 10], [11, 11, 11], [2, 0, 2], [3, 0, 3]])
+    env = resolve_env(Team)({"style": "list", "rewards_from": "infos:each"})
+    env.reset()
+    with pytest.raises(EnvFailure, match="The info has no 'each'"):
+        env.step(dict.fromkeys(env.agents, 0))
+
+
+def test_one_agent_gets_the_only_number():
+    class Alone(gym.Env):
+        observation_space, action_space = Tuple([SEES]), Tuple([Discrete(2)])
+
+        def reset(self, *, seed=None, options=None):
+            return (np.zeros(2, np.float32),), None
+
+        def step(self, action):
+            return *self.reset()[:1], 3.0, False, False, {}
+
+    env = resolve_env(Alone)()
+    env.reset()
+    assert env.step({"agent_0": 1})[1] == {"agent_0": 3.0}
 
 
 def test_a_value_for_each_agent_is_missing():

@@ -406,9 +406,9 @@ def error_of(env, value):
 
 
 def test_what_the_switch_refuses(monkeypatch):
-    assert error_of("simple_spread", "no") == "env_config[\"direct_stepping\"]='no' is no bool. Give True or False."
-    assert "=None is no bool" in error_of("simple_spread", None)
-    assert "=0 is no bool" in error_of("Pendulum-v1", 0)
+    assert error_of("simple_spread", "no") == "env_config[\"direct_stepping\"]='no' is not a bool. Give True or False."
+    assert "=None is not a bool" in error_of("simple_spread", None)
+    assert "=0 is not a bool" in error_of("Pendulum-v1", 0)
     for env in (
         "Pendulum-v1",
         "classic/rps_v2",

@@ -180,6 +180,12 @@ def test_an_env_that_cannot_be_built_anywhere_says_both_errors(ray_session):
         probe_env(broken, {}, num_env_runners=1)
 
 
+def test_a_mistyped_keyword_is_not_tried_elsewhere():
+    with pytest.raises(ValueError, match=r"^env_config\['M'\]=3") as info:
+        probe_env("simple_spread", {"M": 3}, num_env_runners=2)
+    assert "ray.init" not in str(info.value) and "another process" not in str(info.value)
+
+
 def play(self, actions):
     return {agent: BOX.sample() for agent in "ab"}, {"a": 1.0, "b": 2.0}, {"__all__": False}, {"__all__": True}, {}
 

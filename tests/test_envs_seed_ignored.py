@@ -74,6 +74,23 @@ def test_one_env_or_another_runner_is_not_asked(caplog):
         assert Walk.made == []
 
 
+@pytest.mark.parametrize(("worker_index", "warned"), [(1, True), (2, False)])
+def test_single_envs_of_several_runners_are_compared(worker_index, warned, caplog):
+    runner = make_runner(
+        Walk, {"start": 0, "steps": 0}, worker_index=worker_index, change=lambda config: config.env_runners(num_env_runners=3)
+    )
+    runner.sample(num_timesteps=8)
+    assert ("the 3 parallel envs are duplicates" in caplog.text) == warned
+
+
+def test_parallel_envs_of_evaluations_are_compared(caplog):
+    def change(config):
+        config.in_evaluation = True
+
+    make_runner(Walk, {"start": 0, "steps": 0}, num_envs=2, change=change).sample(num_timesteps=8)
+    assert "the 2 parallel envs are duplicates" in caplog.text
+
+
 def test_slow_envs_are_let_off(monkeypatch):
     assert plays_alike(lambda: Walk({"start": 0, "steps": 0})) is True
     monkeypatch.setattr("rllib_maddpg.envs.seed_check.SLOW", -1.0)

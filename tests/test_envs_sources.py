@@ -3,7 +3,8 @@
 import functools
 import sys
 import types
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import gymnasium as gym
 import pytest
@@ -111,8 +112,7 @@ def test_keywords_or_the_whole_config(case):
 def test_multi_agent_envs_are_called_as_rllib_calls_them():
     assert resolve_env(Game)({"n": 3}).got == {"n": 3}
     assert resolve_env(Game)({}).got == {}
-    # RLlib itself would make `{"grid": 7}` the number of agents.
-    assert resolve_env(ManyKeywords)({"grid": 7}).got == {"num_agents": 4, "grid": 7}
+    assert resolve_env(ManyKeywords)({}).got == {"num_agents": 4, "grid": 5}
 
 
 @pytest.mark.parametrize(
@@ -156,6 +156,8 @@ def anything_goes(*args, **kwargs):
         (one_default, {"m": 3}),
         (anything_goes, {"max_cycles": 3}),
         (Game, {"settings": 3}),
+        # RLlib itself would make this the number of agents.
+        (ManyKeywords, {"grid": 7}),
     ],
 )
 def test_where_both_could_be_meant_it_is_refused(make, config):
@@ -170,6 +172,25 @@ def test_where_both_could_be_meant_it_is_refused(make, config):
 def test_a_mistyped_keyword_does_not_become_a_config():
     with pytest.raises(ValueError, match=r"env_config\['max_cycle'\]=8: .* Did you mean 'max_cycles'\?.* name that parameter"):
         resolve_env(Zoo)({"max_cycle": 8})
+
+
+@pytest.mark.parametrize(
+    ("annotation", "wanted"),
+    [
+        (Callable[[dict], Any], False),
+        (Annotated[int, []], False),
+        (list[dict], False),
+        (Annotated[dict, []], True),
+        (EnvContext | None, True),
+    ],
+    ids=str,
+)
+def test_annotations_of_every_kind(annotation, wanted):
+    def make(where=None):
+        pass
+
+    make.__annotations__["where"] = annotation
+    assert takes_config("make", make, {}) is wanted
 
 
 def test_string_annotations_count():

@@ -12,6 +12,7 @@ from rllib_maddpg.envs import resolve_env
 from rllib_maddpg.envs.api import check_gym_reset, check_gym_step, check_reset_result, check_step_result
 from rllib_maddpg.envs.errors import EnvFailure
 from rllib_maddpg.envs.step_checks import fitting
+from rllib_maddpg.observations import Part
 
 SEES, ACTS = gym.spaces.Box(-9.0, 9.0, (2,)), gym.spaces.Box(-1.0, 1.0, (1,))
 GOES_ON = {"__all__": False}
@@ -98,6 +99,27 @@ class NewFace(Zoo):
         return result
 
 
+class EarlyReward(Zoo):
+    """Pays an agent that joins only later; b is never there."""
+
+    def reset(self, seed=None, options=None):
+        super().reset()
+        self.agents = ["a"]
+        return self.see("a"), {}
+
+    def change(self, result):
+        if self.time == 2:
+            result[1]["b"] = 10.0
+        return result
+
+
+class Spectator(Zoo):
+    def change(self, result):
+        if self.time == 4:
+            result[1]["d"] = 5.0
+        return result
+
+
 class LateReward(Zoo):
     def change(self, result):
         if self.time == 5:
@@ -153,17 +175,19 @@ def drop(part, agent):
 
 # what is said of the env, the env
 FAULTS = {
-    "Agent 'a' has acted and is not observed, while agent 'b' has not and is, at step 1": Mover,
+    "Agent 'a' acted but was not observed, while agent 'b' was observed without having acted, at step 1": Mover,
     "Agent 'b' is observed after its end at step 4": Returning,
     "Agent 'b' is observed after its end at step 4 of": with_change(second_life),
     "Agent 'b' gets the reward 10.0 after its end at step 5": LateReward,
     "Agent 'b' gets the reward 10.0 after its end at step 5 of": with_change(late_reward),
-    "Agent 'c' is none of ['a', 'b'] at step 3": NewFace,
-    "Agent 'c' is none of ['a', 'b'] at step 1": put_in(0, "c", np.zeros(2)),
-    "Agent 'd' is none of ['a', 'b'] at step 1": put_in(1, "d", 5.0),
-    "The observation of agent 'a' has shape (3,) and not (2,) at step 1": put_in(0, "a", np.zeros(3)),
-    "The observation of agent 'b' is a dict with ['x'], no array of numbers at step 1": put_in(0, "b", {"x": 1}),
-    "The observation of agent 'b' is None, no array of numbers at step 1": put_in(0, "b", None),
+    "Agent 'b' gets the reward 10.0 at a step at which it does not act at step 2": EarlyReward,
+    "Agent 'd' is not one of ['a', 'b'] at step 4": Spectator,
+    "Agent 'c' is not one of ['a', 'b'] at step 3": NewFace,
+    "Agent 'c' is not one of ['a', 'b'] at step 1": put_in(0, "c", np.zeros(2)),
+    "Agent 'd' is not one of ['a', 'b'] at step 1": put_in(1, "d", 5.0),
+    "Agent 'a': observation has shape (3,), not (2,) at step 1": put_in(0, "a", np.zeros(3)),
+    "Agent 'b': observation is {'x': 1}, not an array of numbers at step 1": put_in(0, "b", {"x": 1}),
+    "Agent 'b': observation is None, not an array of numbers at step 1": put_in(0, "b", None),
     "`step` returned 4 values and not 5 at step 1": with_change(lambda env, result: result.pop()),
     "`step` returned True as truncateds at step 1": put(3, True),
     "`step` returned 1.5 as rewards at step 1": put(1, 1.5),
@@ -229,6 +253,52 @@ def test_rewards_of_nothing_after_the_end_are_no_fault():
     np.testing.assert_array_equal(rows[0]["rewards"][:6, :2], [[1, 2], [1, 2], [1, 0], [1, 0], [1, 0], [1, 0]])
     np.testing.assert_array_equal(rows[0]["rewards"], rows[1]["rewards"])
     np.testing.assert_array_equal(rows[0]["alive"], rows[1]["alive"])
+
+
+class KeepsDicts(Pair):
+    """One dict of each kind for all steps; b dies, and its entries stay as they are."""
+
+    def __init__(self, config=None):
+        super().__init__(config)
+        self.kept = [{"a": 0, "b": 0} for _ in range(5)]
+
+    def change(self, result):
+        seen, rewards, terminateds, truncateds, infos = self.kept
+        assert all(part.keys() >= {"a", "b"} for part in self.kept)
+        for agent in "ab":
+            seen[agent] = [self.time, self.time]
+            rewards[agent] += int(agent == "a" or self.time <= 2)
+            infos[agent] = {}
+        assert type(rewards["a"]) is int
+        rewards["b"] *= self.time <= 2
+        terminateds["b"], truncateds["__all__"] = self.time >= 2, self.time >= 6
+        return tuple(self.kept)
+
+
+def test_an_env_may_keep_its_dicts():
+    rows = []
+    for fast in (True, False):
+        rollout = make_runner(KeepsDicts, fast=fast).sample(num_timesteps=6)[0]
+        assert rollout.error == ""
+        rows.append(rollout.columns)
+        np.testing.assert_array_equal(rows[-1]["rewards"][:, 1], [1, 2, 0, 0, 0, 0])
+        np.testing.assert_array_equal(rows[-1]["rewards"][:, 0], [1, 2, 3, 4, 5, 6])
+        np.testing.assert_array_equal(rows[-1]["new_obs"][:, 0], [1, 2, 3, 4, 5, 6])
+
+
+class KeepsTheDead(Zoo):
+    """b stays in the list after its end, which is flagged once."""
+
+    def step(self, actions):
+        self.time += 1
+        ends, over = {"a": False, "b": self.time == 2}, dict.fromkeys("ab", self.time >= 6)
+        return self.see("ab"), {"a": 1.0, "b": float(self.time <= 2)}, ends, over, {}
+
+
+def test_black_death_remembers_a_death_that_is_flagged_once():
+    columns = make_runner(KeepsTheDead, {"wrappers": ["black_death_v3"]}).sample(num_timesteps=6)[0].columns
+    np.testing.assert_array_equal(columns["new_obs"][:, 2], [1, 2, 0, 0, 0, 0])
+    np.testing.assert_array_equal(columns["terminateds"][:, 1], [0, 0, 0, 0, 0, 1])
 
 
 @pytest.mark.parametrize("env", [Returning, LateReward])
@@ -333,15 +403,58 @@ def test_observations_that_mean_the_right_thing_are_converted(fast):
     np.testing.assert_array_equal(rollout.columns["new_obs"][:6, 2], [1, 2, 3, 4, 5, 6])
 
 
+class Mixed(Pair):
+    """a observes a number in a Box, b one of 7 choices. a's is observed as `env_config` says."""
+
+    def __init__(self, config=None):
+        super().__init__(config)
+        self.config = config
+        self.observation_spaces = {"a": gym.spaces.Box(-9.0, 9.0, config["shape"]), "b": gym.spaces.Discrete(7)}
+
+    def see(self, agents="ab"):
+        return {"a": self.config["as"](self.time), "b": self.time}
+
+
+@pytest.mark.parametrize(("shape", "form"), [((1, 1), float), ((1,), lambda x: np.full((1, 1), x))], ids=["scalar", "square"])
+def test_one_number_is_one_number_beside_a_choice(shape, form):
+    for fast in (True, False):
+        rollout = make_runner(Mixed, {"shape": shape, "as": form}, fast=fast).sample(num_timesteps=6)[0]
+        assert rollout.error == ""
+        np.testing.assert_array_equal(rollout.columns["obs"][:6, 0], range(6))
+
+
+def test_what_does_not_fit_beside_a_choice_is_said_alike():
+    config = {"shape": (1,), "as": lambda x: [x] * (1 + x)}
+    errors = [make_runner(Mixed, config, fast=fast).sample(num_timesteps=6)[0].error for fast in (True, False)]
+    assert errors[0] == errors[1]
+    assert errors[0].startswith("Agent 'a': observation has shape (2,), not (1,) at step 1 of the episode in env 0")
+
+
+def test_what_the_dead_observe_beside_a_choice_is_not_looked_at():
+    class Dead(Mixed):
+        def change(self, result):
+            result[2]["a"] = self.time >= 2
+            if self.time > 2:
+                result[0]["a"], result[1]["a"] = None, 0.0
+            return tuple(result)
+
+    for fast in (True, False):
+        rollout = make_runner(Dead, {"shape": (1,), "as": float}, fast=fast).sample(num_timesteps=6)[0]
+        assert rollout.error == ""
+        np.testing.assert_array_equal(rollout.columns["alive"][:, 0], [1, 1, 0, 0, 0, 0])
+
+
 def test_fitting():
-    np.testing.assert_array_equal(fitting((1, 2.5), "a", (2,)), [1.0, 2.5])
-    np.testing.assert_array_equal(fitting([(1, 2), (3, 4)], "a", (2, 2)), [[1, 2], [3, 4]])
-    np.testing.assert_array_equal(fitting(True, "a", (1,)), [1])
-    seen = np.zeros(3, np.float32)
-    assert fitting(seen, "a", (3,)) is seen
+    one, two, square = (Part((), "Box", shape) for shape in ((1,), (2,), (2, 2)))
+    np.testing.assert_array_equal(fitting((1, 2.5), "a", two), [1.0, 2.5])
+    np.testing.assert_array_equal(fitting([(1, 2), (3, 4)], "a", square), [1, 2, 3, 4])
+    np.testing.assert_array_equal(fitting(True, "a", one), [1])
+    np.testing.assert_array_equal(fitting(np.ones((1, 1)), "a", one), [1])
+    seen = np.zeros(2, np.float32)
+    assert np.shares_memory(fitting(seen, "a", two), seen)
     for observation in ("abc", [1, [2, 3]], [1, None], np.zeros(2, complex), object(), [[1], [2]], np.zeros((2, 1))):
-        with pytest.raises(EnvFailure, match="The observation of agent 'a'"):
-            fitting(observation, "a", (2,))
+        with pytest.raises(EnvFailure, match=r"Agent 'a': observation (is .*, not an array of numbers|has shape)"):
+            fitting(observation, "a", two)
 
 
 # ------------------------------------------------------------------------------------------ RLlib's loop
@@ -382,7 +495,9 @@ def test_rllibs_loop_rebuilds_envs_as_often_as_the_settings_allow():
     runner = make_runner(Crashes, num_envs=2, fast=False, change=change)
     Crashes.made, Crashes.crashes = 0, 3
     rollout = runner.sample(num_timesteps=30)[0]
-    assert rollout.error == "" and len(rollout) >= 30 and Crashes.made == 3 * 2
+    assert rollout.error == "" and len(rollout) >= 30
+    # Three times both envs, and the two whose seeds are compared.
+    assert Crashes.made == 3 * 2 + 2
     assert runner.metrics.peek("num_env_step_failures") == 3
     Crashes.crashes = 10**9
     error = runner.sample(num_timesteps=30)[0].error

@@ -50,7 +50,7 @@ def test_an_agents_return_is_over_the_episodes_that_it_played():
 class Guests(MultiAgentEnv):
     """Episodes of 3 steps. Agent "a" is always there and earns nothing; "b" is in odd episodes only; "c" joins after the first
     step; "d" would join in the last step, and never acts. All that are there but "a" earn 1 a step. Absent agents are given
-    rewards, too, which count for nobody."""
+    rewards of 0, which are no part in the game."""
 
     def __init__(self, config=None):
         super().__init__()
@@ -69,7 +69,7 @@ class Guests(MultiAgentEnv):
 
     def step(self, actions):
         self.time += 1
-        rewards = {agent: float(agent != "a") if agent in actions else 100.0 for agent in self.possible_agents}
+        rewards = {agent: float(agent != "a" and agent in actions) for agent in self.possible_agents}
         if self.time == 1:
             self.agents = [*self.agents, "c"]
         seen, over = self.agents, self.time == 3
@@ -90,6 +90,21 @@ def test_training_and_evaluation_mean_the_same_by_an_agents_return(ray_session, 
     want = {"a": 0.0, "b": 3.0, "c": 2.0}
     assert {agent: float(trained[agent]) for agent in want} == want
     assert {agent: estimate.mean for agent, estimate in played.items()} == want
+
+
+@pytest.mark.parametrize("reward", [None, "high"])
+def test_a_reward_that_is_not_a_number_is_named(ray_session, tmp_path, reward):
+    class Bad(Guests):
+        def step(self, actions):
+            result = super().step(actions)
+            result[1]["a"] = reward
+            return result
+
+    algo = MADDPGConfig().environment(Bad).build_algo()
+    algo.save_to_path(str(tmp_path))
+    algo.stop()
+    with pytest.raises(ValueError, match=f"The reward of agent 'a' is {reward!r} at step 1"):
+        evaluate_checkpoint(tmp_path, episodes=1)
 
 
 @pytest.fixture(scope="module")

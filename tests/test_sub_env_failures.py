@@ -62,13 +62,13 @@ FAULTS = {
     raises: r"KeyError: 'joint limit' at",
     nan_observation: "The observation of agent 'agent_1' is nan at",
     infinite_reward: "The reward of agent 'agent_2' is inf at",
-    wrong_shape: r"The observation of agent 'agent_1' has shape \(17,\) and not \(18,\) at",
-    shapes_that_only_add_up: r"The observation of agent 'agent_1' has shape \(17,\) and not \(18,\) at",
+    wrong_shape: r"Agent 'agent_1': observation has shape \(17,\), not \(18,\) at",
+    shapes_that_only_add_up: r"Agent 'agent_1': observation has shape \(17,\), not \(18,\) at",
     two_dimensional: r"The observation of agent 'agent_1' has shape \(18, 1\) and not \(18,\) at",
     missing_agent: "Agent 'agent_0' has no observation, though it is in the game, at",
     missing_reward: "The reward of agent 'agent_0' is 'missing' at",
     two_rewards: r"The reward of agent 'agent_0' is array\(\[0., 0.\]\) at",
-    stranger: "Agent 'agent_7' is none of .* at",
+    stranger: "Agent 'agent_7' is not one of .* at",
 }
 
 
@@ -231,7 +231,7 @@ def test_a_turn_based_game_is_told_from_a_passing_fault():
     runner = make_runner(TurnsEnv, {"script": TIME_LIMIT}, worker_index=1)
     rollout = runner.sample(num_timesteps=40)[0]
     assert rollout.error.startswith("Agent 'a' has no observation, though it is in the game, at step 2 of the episode in env 0")
-    assert rollout.error.endswith("It is so in every episode.") and len(rollout) == 2
+    assert rollout.error.endswith("This happens in every episode.") and len(rollout) == 2
 
 
 def test_a_reset_that_fails_and_an_env_that_cannot_be_made(monkeypatch):

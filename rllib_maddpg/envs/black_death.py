@@ -38,6 +38,7 @@ class BlackDeath(BaseParallelWrapper):
                 )
         self.agents: list[Hashable] = []
         self._ended: dict[Hashable, bool] = {}  # agents that are out: did they terminate?
+        self._gone: set[Hashable] = set()  # those of them that the env has taken out of its list, so that they can be back
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         """Starts an episode with all possible agents in it."""
@@ -45,7 +46,7 @@ class BlackDeath(BaseParallelWrapper):
         check_reset_result(result)
         observations, infos = result
         self.agents = list(self.env.possible_agents)
-        self._ended = {}
+        self._ended, self._gone = {}, set()
         return self._fill_in(observations, self.agents), {agent: (infos or {}).get(agent, {}) for agent in self.agents}
 
     def step(self, actions: dict) -> tuple[dict, dict, dict, dict, dict]:
@@ -54,12 +55,13 @@ class BlackDeath(BaseParallelWrapper):
         result = self.env.step({agent: actions[agent] for agent in living})
         check_step_result(result)
         observations, rewards, terminateds, truncateds, infos = result
-        for agent in self._ended.keys() & set(self.env.agents):
+        for agent in self._gone.intersection(self.env.agents):
             if agent in observations and not (terminateds.get(agent) or truncateds.get(agent)):
                 del self._ended[agent]  # it is back
         for agent in living:
             if terminateds.get(agent) or truncateds.get(agent):
                 self._ended[agent] = bool(terminateds.get(agent))
+        self._gone = self._ended.keys() - set(self.env.agents)
 
         in_game = self.agents
         # Some envs go on to report agents that are out.

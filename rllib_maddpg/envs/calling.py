@@ -1,6 +1,7 @@
 """Whether a class or function takes `env_config` as its one argument, as RLlib calls environments, or as keywords."""
 
 import inspect
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -48,9 +49,9 @@ def takes_config(name: str, make: Callable, config: Mapping) -> bool:
             raise _unclear(name, signature, config)
         return True
     needs_value = first.default is first.empty
+    if is_rllib and fits_by_keyword:
+        raise _unclear(name, signature, config)
     if is_rllib and (needs_value or is_alone):
-        if fits_by_keyword:
-            raise _unclear(name, signature, config)
         return True
     if is_pettingzoo or not is_alone:
         return False
@@ -90,8 +91,9 @@ def _is_config(parameter: inspect.Parameter, is_alone: bool) -> bool:
     annotation = parameter.annotation
     if isinstance(annotation, str):  # from __future__ import annotations
         return "EnvContext" in annotation or (is_alone and annotation.lower().startswith(("dict", "mapping", "typing.dict")))
-    kinds = {typing.get_origin(kind) or kind for kind in (annotation, *typing.get_args(annotation))}
-    return EnvContext in kinds or (is_alone and bool(kinds & {dict, Mapping}))
+    wraps = typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated)
+    kinds = [typing.get_origin(kind) or kind for kind in (annotation, *(typing.get_args(annotation) if wraps else ()))]
+    return any(kind is EnvContext or (is_alone and (kind is dict or kind is Mapping)) for kind in kinds)
 
 
 def _unclear(name: str, signature: inspect.Signature, config: Mapping) -> EnvError:

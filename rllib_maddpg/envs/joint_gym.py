@@ -41,7 +41,8 @@ class JointGymGame(GymGame):
 
     Args:
         env: An env for which `agents_in_spaces` names agents.
-        rewards_from: "list", "shared" or "infos:KEY"; None: what the first reward is, if that is clear.
+        rewards_from: "list", "shared" or "infos:KEY"; None: what the first reward is, if that is clear,
+            as one number is for one agent.
 
     Raises:
         EnvError: On another `rewards_from`.
@@ -67,7 +68,7 @@ class JointGymGame(GymGame):
         check_gym_reset(result)
         observation, info = result
         self.agents = list(self.possible_agents)
-        return self._by_agent(observation, "observations"), self._infos(info)
+        return self._by_agent(observation, "observations"), self._infos(info or {})
 
     def step(self, action_dict: dict) -> tuple[dict, dict, dict, dict, dict]:
         """Steps the env with the actions of all agents.
@@ -87,6 +88,7 @@ class JointGymGame(GymGame):
             count = len(result) if isinstance(result, tuple | list) else 1
             raise EnvFailure(f"`step` returned {count} values and not 5", fix, can_pass=False)
         observation, reward, terminated, truncated, info = result
+        info = info or {}
         rewards = self._rewards(reward, info)
         terminateds, truncateds = self._flags(terminated, "terminated"), self._flags(truncated, "truncated")
         observations = self._by_agent(observation, "observations")
@@ -118,16 +120,17 @@ class JointGymGame(GymGame):
             can_pass=False,
         )
 
-    def _rewards(self, reward: Any, info: Any) -> dict[Hashable, Any]:
+    def _rewards(self, reward: Any, info: Mapping) -> dict[Hashable, Any]:
         if self._rewards_from is None:
-            if _length(reward) is None and not isinstance(reward, Mapping):
-                lists = [key for key, value in (info or {}).items() if _length(value) == len(self.possible_agents)]
+            is_number = _length(reward) is None and not isinstance(reward, Mapping)
+            if is_number and len(self.possible_agents) > 1:
+                lists = [key for key, value in info.items() if _length(value) == len(self.possible_agents)]
                 hint = f" Its info has lists of that length under {lists}." if lists else ""
                 what = f"The reward {reward!r:.80} does not say which of {self.possible_agents} gets what,"
                 raise EnvFailure(what, _ALLOWED + hint, can_pass=False)
-            self._rewards_from = "list"
+            self._rewards_from = "shared" if is_number else "list"
         if self._rewards_from == "shared":
-            return dict.fromkeys(self.possible_agents, reward)
+            return dict.fromkeys(self.agents, reward)  # of those still playing
         if self._rewards_from == "list":
             return self._by_agent(reward, "rewards")
         key = self._rewards_from.removeprefix(_INFOS)

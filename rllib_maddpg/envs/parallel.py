@@ -68,7 +68,7 @@ class ParallelPettingZoo(MultiAgentEnv):
         self.agents = sorted(self.env.agents, key=str)
         self._env_agents = list(self.env.agents)
         self._ended = set()
-        self._last = observations
+        self._last = dict(observations)  # a copy: the env may keep its dict, and change it
         return self._pick(observations, self.agents), self._pick(infos or {}, self.agents)
 
     def step(self, action_dict: dict) -> tuple[dict, dict, dict, dict, dict]:
@@ -82,8 +82,8 @@ class ParallelPettingZoo(MultiAgentEnv):
             is terminated and not truncated. One that terminates without a last observation has its previous one again.
 
         Raises:
-            EnvFailure: If an agent comes back after its end, or gets a reward then; if one is none of `possible_agents`; or if
-                the env's `step` returns something else than five dicts.
+            EnvFailure: If an agent comes back after its end; if one gets a reward at a step at which it does not act; if one is
+                not one of `possible_agents`; or if the env's `step` returns something else than five dicts.
         """
         return self._settled(self.env.step(self._pick(action_dict, self.agents)))
 
@@ -98,7 +98,7 @@ class ParallelPettingZoo(MultiAgentEnv):
                 and nobody_ends(terminateds, truncateds)
                 and observations.keys() == rewards.keys() == self.action_spaces.keys()
             ):
-                self._last = observations
+                self._last = dict(observations)
                 return result
         except (AttributeError, TypeError, ValueError):
             check_step_result(result)
@@ -141,8 +141,11 @@ class ParallelPettingZoo(MultiAgentEnv):
         check_step_result(result)
         agents, env_agents = self.agents, self.env.agents
         observations, rewards, terminateds, truncateds, infos = result
+        check_known(self.possible_agents, observations)
+        check_known(self.possible_agents, rewards)
         if self._ended:
             self._check_ended(result)
+        check_no_reward_is_lost([agent for agent in rewards if agent not in agents], self._ended, rewards)
         if agents and env_agents == self._env_agents and nobody_ends(terminateds, truncateds):
             terminateds, truncateds = flags_of_nobody(agents)
         else:
@@ -159,7 +162,7 @@ class ParallelPettingZoo(MultiAgentEnv):
                 (terminateds if any(terminateds.values()) else truncateds)["__all__"] = True
             terminateds, truncateds = settle_flags(agents, terminateds, truncateds)
             observations = {**{a: self._last[a] for a in agents if terminateds[a] and a in self._last}, **observations}
-        self._last = observations
+        self._last = dict(observations)
         return (
             self._pick(observations, agents),
             self._pick(rewards, agents),
@@ -169,14 +172,13 @@ class ParallelPettingZoo(MultiAgentEnv):
         )
 
     def _check_ended(self, result: tuple) -> None:
-        """Refuses second lives, and rewards that would be left out."""
-        observations, rewards, terminateds, truncateds, _ = result
+        """Refuses second lives."""
+        observations, _, terminateds, truncateds, _ = result
         for agent in self._ended.intersection(self.env.agents):
             # An env that keeps its finished agents in the list says at each step that they have ended.
             says_ended = agent not in observations or terminateds.get(agent) or truncateds.get(agent)
             if agent not in self._env_agents or not says_ended:
                 raise EnvFailure(f"Agent {agent!r} is observed after its end", LIVES, can_pass=False)
-        check_no_reward_is_lost(self._ended, self._ended, rewards)
 
     def render(self) -> Any:
         """Renders as the env's own `render_mode` says; for "rgb_array": uint8 `[height, width, 3]`."""

@@ -30,6 +30,10 @@ class EnvSpaces:
     action_spaces: dict[Hashable, gym.Space]
 
 
+class NotBuiltError(EnvError):
+    """The env's constructor has failed, which it may not do in another process."""
+
+
 _MAX_CACHED = 64
 _cache: dict[tuple, tuple[Any, EnvSpaces]] = {}
 
@@ -58,8 +62,8 @@ def probe_env(env: str | type | Callable[..., Any], env_config: dict | None = No
 
     try:
         spaces = _build_and_read(creator, EnvContext(config, worker_index=0, num_workers=num_env_runners))
-    except EnvError as error:
-        if not num_env_runners or not isinstance(error.__cause__, Exception):
+    except NotBuiltError as error:
+        if not num_env_runners:
             raise
         spaces = _read_on_a_runner(creator, config, num_env_runners, error)
     if key is not None:
@@ -81,7 +85,8 @@ def _read_on_a_runner(creator: EnvCreator, config: dict, num_env_runners: int, h
     except Exception as error:
         cause = getattr(error, "cause", error)
         text = str(cause).strip().partition("\n")[0]
-        raise EnvError(f"{here} In another process, as on env runner 1: {type(cause).__name__}: {text}") from here.__cause__
+        kind = "" if isinstance(cause, EnvError) else f"{type(cause).__name__}: "
+        raise EnvError(f"{here} In another process, as on env runner 1: {kind}{text}") from here.__cause__
 
 
 def _cache_key(env: Any, creator: EnvCreator, config: dict) -> tuple | None:
@@ -100,7 +105,7 @@ def _build_and_read(creator: EnvCreator, config: EnvContext) -> EnvSpaces:
     except EnvError:
         raise
     except Exception as error:
-        raise EnvError(
+        raise NotBuiltError(
             f"env={name!r} could not be built with env_config={dict(config)!r}: {type(error).__name__}: {error}. "
             "Fix env_config or the env's constructor."
         ) from error

@@ -6,7 +6,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rllib_maddpg.envs.api import check_step_result
 from rllib_maddpg.envs.metrics import scenario_metrics
+from rllib_maddpg.envs.step_checks import is_number
 
 
 @dataclass
@@ -48,12 +50,13 @@ class RecordedEpisodes(gym.Wrapper):
 
     def step(self, action: dict) -> tuple[dict, dict, dict, dict, dict]:
         result = self.env.step(action)
+        check_step_result(result)
         observations, rewards, terminateds, truncateds, _ = result
         episode = self._episode
         episode.length += 1
-        # Some envs also reward agents that are not in the game; training does not count them, either.
         for agent in episode.returns.keys() & rewards.keys():
-            episode.returns[agent] += float(rewards[agent])
+            if is_number(rewards[agent]):  # else the loop refuses it, and says so
+                episode.returns[agent] += float(rewards[agent])
         for agent in observations:
             if not (terminateds.get(agent) or truncateds.get(agent)):
                 episode.returns.setdefault(agent, 0.0)  # who joins here acts from the next step on

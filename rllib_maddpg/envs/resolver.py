@@ -53,13 +53,13 @@ class EnvCreator:
         if DIRECT_STEPPING_KEY in config:
             direct_stepping = config.pop(DIRECT_STEPPING_KEY)
             if not isinstance(direct_stepping, bool):
-                raise EnvError(f'env_config["{DIRECT_STEPPING_KEY}"]={direct_stepping!r} is no bool. Give True or False.')
+                raise EnvError(f'env_config["{DIRECT_STEPPING_KEY}"]={direct_stepping!r} is not a bool. Give True or False.')
         rewards_from = config.pop(REWARDS_KEY, None)
         env = _adapt(self.source(config), self.source.name, [] if wrappers is None else wrappers, direct_stepping, rewards_from)
         if rewards_from is not None and not isinstance(env, JointGymGame):
             raise EnvError(
-                f'env_config["{REWARDS_KEY}"]={rewards_from!r}: env={self.source.name!r} is no Gymnasium env whose spaces have '
-                "an entry for each agent, so it says itself whose its rewards are. Take the key out."
+                f'env_config["{REWARDS_KEY}"]={rewards_from!r}: env={self.source.name!r} is not a Gymnasium env with one '
+                "entry per agent, so it already reports rewards per agent. Take the key out."
             )
         return env
 

@@ -77,7 +77,8 @@ class CallableSource:
 
     Its kind and its signature say which:
 
-    - PettingZoo classes, and what has several parameters or keywords only, get keywords.
+    - PettingZoo classes, and what has several parameters or keywords only, get keywords. A `MultiAgentEnv` to which RLlib would
+      give the whole config, where its items fit as keywords, too, is refused.
     - What has a first parameter `config` (or `env_config`, `cfg`, `ctx`, `context`, `_`, ..., or annotated as an `EnvContext`)
       gets the config; so do `MultiAgentEnv`s whose first parameter needs a value or is the only one, and functions and
       classes that need exactly one value.

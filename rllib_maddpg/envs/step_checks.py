@@ -9,6 +9,7 @@ import numpy as np
 
 from rllib_maddpg.envs.api import check_step_result
 from rllib_maddpg.envs.errors import EnvFailure
+from rllib_maddpg.observations import ObservationError, Part
 
 LIVES = (
     "An agent that has ended must stay away. Give each life an id of its own (`b_1`, `b_2`, ..., all of them in "
@@ -19,6 +20,9 @@ _TURNS = (
     "Every agent in the game observes and acts at every step, or there are no joint transitions: convert a turn-based "
     "game to a parallel one (PettingZoo: `aec_to_parallel`)."
 )
+
+_DICTS = [dict] * 5
+_NUMBERS = {float, int, np.float64, np.float32}
 
 
 def check_known(agents: Collection[Hashable], named: Collection[Hashable]) -> None:
@@ -34,7 +38,20 @@ def check_known(agents: Collection[Hashable], named: Collection[Hashable]) -> No
     for agent in named:
         if agent not in agents:
             fix = "Add it to the env's `possible_agents`, with its spaces."
-            raise EnvFailure(f"Agent {agent!r} is none of {list(agents)}", fix, can_pass=False)
+            raise EnvFailure(f"Agent {agent!r} is not one of {list(agents)}", fix, can_pass=False)
+
+
+def is_sound(acted: Collection[Hashable], result: tuple | list) -> bool:
+    """Whether a step has plainly nothing that `check_step` would refuse, as nearly all; a small part of its time.
+
+    Args:
+        acted: Those in the game up to this step.
+        result: What the env's `step` gave.
+    """
+    if [*map(type, result)] != _DICTS:
+        return False
+    observations, rewards, *_ = result
+    return observations.keys() == rewards.keys() == {*acted} and _NUMBERS.issuperset(map(type, rewards.values()))
 
 
 def check_step(
@@ -63,7 +80,7 @@ def check_step(
         if agent in observations and not (over or terminateds.get(agent) or truncateds.get(agent)):
             raise EnvFailure(f"Agent {agent!r} is observed after its end", LIVES, can_pass=False)
     for agent in acted:
-        if agent not in rewards or not _is_number(rewards[agent]):
+        if agent not in rewards or not is_number(rewards[agent]):
             what = f"The reward of agent {agent!r} is {rewards.get(agent, 'missing')!r}"
             raise EnvFailure(what, "Every agent that acts gets a number.")
     check_no_reward_is_lost([agent for agent in rewards if agent not in acted], ended, rewards)
@@ -82,7 +99,7 @@ def check_no_reward_is_lost(idle: Collection[Hashable], ended: Collection[Hashab
     """
     for agent in idle:
         reward = rewards.get(agent)
-        if reward is None or (_is_number(reward) and not float(reward)):
+        if reward is None or (is_number(reward) and not float(reward)):
             continue
         when = "after its end" if agent in ended else "at a step at which it does not act"
         raise EnvFailure(
@@ -93,32 +110,29 @@ def check_no_reward_is_lost(idle: Collection[Hashable], ended: Collection[Hashab
         )
 
 
-def fitting(observation: Any, agent: Hashable, shape: tuple[int, ...]) -> np.ndarray:
+def fitting(observation: Any, agent: Hashable, part: Part) -> np.ndarray:
     """The observation as an array of numbers; lists, tuples and scalars become arrays where that is what is meant.
 
     Args:
         observation: What the env gave, for an agent whose space is a Box.
         agent: Whose it is.
-        shape: That of the space.
+        part: That of the space.
+
+    Returns:
+        Its numbers `[size]`.
 
     Raises:
-        EnvFailure: If it is no array of numbers, or has another shape.
+        EnvFailure: If it is not an array of numbers, or has another shape.
     """
-    fix = "Let the env observe what its `observation_spaces` say."
     try:
-        array = np.asarray(observation)
-    except (TypeError, ValueError):
-        array = None
-    if array is None or array.dtype.kind not in "biuf":
-        is_dict = isinstance(observation, Mapping)
-        given = f"a dict with {sorted(map(str, observation))}" if is_dict else f"{observation!r:.80}"
-        raise EnvFailure(f"The observation of agent {agent!r} is {given}, no array of numbers", fix, can_pass=False)
-    if array.shape == () and shape == (1,):
-        array = array.reshape(1)
-    if array.shape != shape:
-        what = f"The observation of agent {agent!r} has shape {array.shape} and not {shape}"
-        raise EnvFailure(what, fix, can_pass=False)
-    return array
+        return part.numbers(observation)
+    except ValueError as error:
+        raise failure_of(ObservationError.of(agent, part, error)) from None
+
+
+def failure_of(error: ObservationError) -> EnvFailure:
+    """What a wrong observation is to the loops: an env's code observes it in every episode."""
+    return EnvFailure(error.what, error.fix, can_pass=False)
 
 
 def _not_observed(
@@ -129,13 +143,14 @@ def _not_observed(
         return EnvFailure(f"Agent {agent!r} has no last observation, though it is truncated,", fix, can_pass=False)
     others = [other for other in observations if other not in acted and other not in ended]
     if others:
-        what = f"Agent {agent!r} has acted and is not observed, while agent {others[0]!r} has not and is,"
+        what = f"Agent {agent!r} acted but was not observed, while agent {others[0]!r} was observed without having acted,"
         return EnvFailure(what, "This is a turn-based game. " + _TURNS, can_pass=False)
     what = f"Agent {agent!r} has no observation, though it is in the game,"
     return EnvFailure(what, f"{_TURNS} An agent that is truncated needs its last observation.", is_turn=True)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a reward can be one: a number, or what holds just one."""
     if isinstance(value, str | bytes):
         return False
     try:
