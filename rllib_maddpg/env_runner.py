@@ -64,9 +64,11 @@ class MADDPGEnvRunner(StockLoop):
         self._actors: JointActors | None = None
         self._tally = Tally()
         self._stock_reason: str | None = None  # of the slow path; None: not asked yet, "": none
-        if self.env is not None and self.layout is not None:
+        if self.layout is not None:
             settings = exploration_settings(config)
-            self.exploration = JointExploration(self.layout, self.num_envs, **settings)
+            if self.env is not None:
+                self.exploration = JointExploration(self.layout, self.num_envs, **settings)
+            # Also on a local runner without envs, whose pipelines are those of checkpoints.
             noise = AddExplorationNoise(settings=settings)
             noise.runner = self
             self._module_to_env.insert_after(RemoveSingleTsTimeRankFromBatch, noise)

@@ -201,6 +201,12 @@ def test_restored_pipelines_explore_by_the_runs_settings_or_act_greedily(algo, t
         np.testing.assert_allclose(actions[0], greedy[agent], atol=1e-6)
 
 
+def test_restored_pipelines_explore_also_after_sampling_on_remote_runners(build, tmp_path):
+    path = build(small_config().env_runners(num_env_runners=1)).save_to_path(str(tmp_path))
+    for actions in played_by_restored_pipelines(path, explore=True)[0].values():
+        assert actions.std() == pytest.approx(2 / 12**0.5, rel=0.1)
+
+
 @pytest.mark.parametrize("connector", [MeanStdFilter, FlattenObservations, FrameStackingEnvToModule])
 @pytest.mark.parametrize("in_a_list", [False, True])
 def test_connectors_made_for_single_agents_are_refused(connector, in_a_list):
