@@ -64,7 +64,7 @@ FAULTS = {
     infinite_reward: "The reward of agent 'agent_2' is inf at",
     wrong_shape: r"Agent 'agent_1': observation has shape \(17,\), not \(18,\) at",
     shapes_that_only_add_up: r"Agent 'agent_1': observation has shape \(17,\), not \(18,\) at",
-    two_dimensional: r"The observation of agent 'agent_1' has shape \(18, 1\) and not \(18,\) at",
+    two_dimensional: r"Agent 'agent_1': observation has shape \(18, 1\), not \(18,\) at",
     missing_agent: "Agent 'agent_0' has no observation, though it is in the game, at",
     missing_reward: "The reward of agent 'agent_0' is 'missing' at",
     two_rewards: r"The reward of agent 'agent_0' is array\(\[0., 0.\]\) at",
