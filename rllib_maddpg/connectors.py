@@ -108,12 +108,12 @@ def check_connectors(config: AlgorithmConfig, env: EnvSpaces) -> None:
     Raises:
         ValueError: Naming the connector.
     """
-    make = config._env_to_module_connector
-    spaces = gym.spaces.Dict(env.observation_spaces), gym.spaces.Dict(env.action_spaces)
-    made = None
+    make, made = config._env_to_module_connector, None
     # One that wants to see the env itself is made later, on the runners.
     with contextlib.suppress(Exception):
-        made = make(None, {INPUT_ENV_SPACES: spaces, INPUT_ENV_SINGLE_SPACES: spaces}, None) if make else None
+        if make is not None:
+            spaces = gym.spaces.Dict(env.observation_spaces), gym.spaces.Dict(env.action_spaces)
+            made = make(None, {INPUT_ENV_SPACES: spaces, INPUT_ENV_SINGLE_SPACES: spaces}, None)
     for piece in force_list(made):
         if getattr(piece, "_multi_agent", None) is False:
             name = type(piece).__name__
