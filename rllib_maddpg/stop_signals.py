@@ -28,8 +28,7 @@ class StoppedAtOnce(KeyboardInterrupt):
 class StopSignals:
     """While entered, the first SIGINT, SIGTERM or SIGHUP is noted in `signal`.
 
-    A further SIGINT or SIGTERM raises StoppedAtOnce. A signal that this process was told to ignore stays ignored:
-    `nohup` does so with SIGHUP.
+    A further SIGINT or SIGTERM raises StoppedAtOnce. A SIGHUP that was ignored before stays so, as under `nohup`.
     """
 
     def __init__(self, on_first: Callable[[], None]):
@@ -42,7 +41,8 @@ class StopSignals:
         # Python lets only the main thread set handlers.
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:
+                # A shell has its background jobs ignore SIGINT, without anybody having asked for that.
+                if number != _HANGUP or signal.getsignal(number) is not signal.SIG_IGN:
                     self._old[number] = signal.signal(number, self._on_signal)
         return self
 
