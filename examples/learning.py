@@ -11,8 +11,8 @@ import argparse
 import json
 from pathlib import Path
 
-from rllib_maddpg.evaluation import evaluate_checkpoint
-from rllib_maddpg.run import TrainOptions, train
+from rllib_maddpg.runs.evaluation import evaluate_checkpoint
+from rllib_maddpg.runs.run import TrainOptions, train
 
 # One rate for all, one update in 25 env steps (the paper: one in 100), noise that fades.
 MPE = {"lr": 0.001, "num_env_steps_per_update": 25, "noise_scale": [[0, 0.3], [200_000, 0.05]]}

@@ -16,7 +16,7 @@ from typing import Any
 from ray import tune
 
 from rllib_maddpg import MADDPGConfig
-from rllib_maddpg.reporting import MADDPGReporter
+from rllib_maddpg.runs.reporting import MADDPGReporter
 
 PROJECT = "maddpg"
 

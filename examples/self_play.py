@@ -19,7 +19,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from rllib_maddpg import MADDPGConfig
-from rllib_maddpg.evaluation import evaluate_algorithm
+from rllib_maddpg.runs.evaluation import evaluate_algorithm
 
 PLAYERS = ("newest", "past", "rule")
 RADIUS = 0.15  # of a player's body

@@ -3,16 +3,17 @@
 `import rllib_maddpg` makes the name "MADDPG" known to RLlib and Tune.
 """
 
+import os
 from importlib.metadata import PackageNotFoundError, version
 
-from rllib_maddpg.config import MADDPGConfig
-from rllib_maddpg.env_runner import MADDPGEnvRunner
+from rllib_maddpg.algorithm.maddpg import MADDPG
+from rllib_maddpg.algorithm.registration import register
+from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.envs import resolve_env
-from rllib_maddpg.learner import MADDPGTorchLearner
-from rllib_maddpg.maddpg import MADDPG
-from rllib_maddpg.registration import register
+from rllib_maddpg.learning.learner import MADDPGTorchLearner
+from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
 from rllib_maddpg.replay import JointReplayBuffer
-from rllib_maddpg.rl_module import MADDPGTorchRLModule
+from rllib_maddpg.sampling.env_runner import MADDPGEnvRunner
 
 try:
     __version__ = version("rllib-maddpg")
@@ -29,5 +30,8 @@ __all__ = [
     "register",
     "resolve_env",
 ]
+
+# Modules are found under the names that they had before, too.
+__path__.append(os.path.join(__path__[0], "moved"))
 
 register()

@@ -2,6 +2,6 @@
 
 import sys
 
-from rllib_maddpg.cli import main
+from rllib_maddpg.cli.program import main
 
 sys.exit(main())

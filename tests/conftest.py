@@ -1,7 +1,6 @@
 """One Ray for the whole test session, and the `--slow` option."""
 
 import os
-from pathlib import Path
 
 # Before torch is imported anywhere: the tests' small networks are faster on one thread, and the cores are needed by actors.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,12 +9,15 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest
 import ray
+from paths import PYTHONPATH
 
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
     parser.addoption("--damage", type=int, default=100, metavar="N", help="damaged checkpoints that are tried (default: 100)")
-    parser.addoption("--fuzz", type=int, metavar="N", help="train N random configs in tests/test_settings_fuzz.py, not 40")
+    parser.addoption(
+        "--fuzz", type=int, metavar="N", help="train N random configs in tests/config/test_settings_fuzz.py, not 40"
+    )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -30,8 +32,8 @@ def pytest_collection_modifyitems(config, items):
 def ray_session():
     """A local Ray with room for several small actors; shut down when the tests end."""
     # Actors import the tests' environments, too.
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
+    environment = {"env_vars": {"PYTHONPATH": PYTHONPATH}}
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     yield
     ray.shutdown()
 

@@ -15,8 +15,8 @@ from ray.rllib.utils.spaces.space_utils import batch as batch_items
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
 from rllib_maddpg.deploy.maddpg_actors import Actors
-from rllib_maddpg.observations import Flattener
-from rllib_maddpg.rl_module import HEAD_OUTPUT, MADDPGTorchRLModule
+from rllib_maddpg.modules.rl_module import HEAD_OUTPUT, MADDPGTorchRLModule
+from rllib_maddpg.rows.observations import Flattener
 
 NUM_OBSERVATIONS = 1000
 TOLERANCE = 1e-5

@@ -10,7 +10,7 @@ from typing import Any
 
 from rllib_maddpg.deploy.export import export_actors
 from rllib_maddpg.deploy.formats import FORMATS
-from rllib_maddpg.run_folder import short_path
+from rllib_maddpg.results.run_folder import short_path
 
 PROGRAM = "rllib-maddpg export"
 

@@ -16,7 +16,7 @@ import numpy as np
 from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-from rllib_maddpg.checkpoint_files import ACTING
+from rllib_maddpg.algorithm.checkpoint_files import ACTING
 from rllib_maddpg.deploy import maddpg_actors
 from rllib_maddpg.deploy.check import NUM_OBSERVATIONS, TOLERANCE, check_actor
 from rllib_maddpg.deploy.formats import FORMATS, Format, describe_network
@@ -26,15 +26,15 @@ from rllib_maddpg.deploy.spaces import describe_action, describe_observation
 from rllib_maddpg.envs import resolve_env
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.envs.sources import ModuleSource
-from rllib_maddpg.evaluation import restored_runner
-from rllib_maddpg.fast_path import DEFAULT_CONNECTORS
-from rllib_maddpg.flatten_connector import FlattenAgentObservations
-from rllib_maddpg.layout import AgentSlot
-from rllib_maddpg.noise_connector import AddExplorationNoise
-from rllib_maddpg.observations import differs_from_rllib
-from rllib_maddpg.output_paths import check_local
-from rllib_maddpg.rl_module import MADDPGTorchRLModule
-from rllib_maddpg.run_folder import find_checkpoint, versions
+from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
+from rllib_maddpg.results.output_paths import check_local
+from rllib_maddpg.results.run_folder import find_checkpoint, versions
+from rllib_maddpg.rows.layout import AgentSlot
+from rllib_maddpg.rows.observations import differs_from_rllib
+from rllib_maddpg.runs.evaluation import restored_runner
+from rllib_maddpg.sampling.fast_path import DEFAULT_CONNECTORS
+from rllib_maddpg.sampling.flatten_connector import FlattenAgentObservations
+from rllib_maddpg.sampling.noise_connector import AddExplorationNoise
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from rllib_maddpg.deploy.program import ActorProgram
-from rllib_maddpg.networks import ACTIVATIONS
-from rllib_maddpg.stacking import is_plain_mlp
+from rllib_maddpg.modules.networks import ACTIVATIONS
+from rllib_maddpg.modules.stacking import is_plain_mlp
 
 # Of the observations that a program is traced with; not 1, which torch would take for a constant.
 _TRACED_BATCH = 2

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllib_maddpg.actions import ActionCodec, BoxCodec
+from rllib_maddpg.rows.actions import ActionCodec, BoxCodec
 
 
 class ActorProgram(nn.Module):

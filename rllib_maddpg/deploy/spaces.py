@@ -7,8 +7,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rllib_maddpg.actions import ActionCodec, BoxCodec
-from rllib_maddpg.observations import Flattener, Part
+from rllib_maddpg.rows.actions import ActionCodec, BoxCodec
+from rllib_maddpg.rows.observations import Flattener, Part
 
 
 def describe_observation(space: gym.Space, agent: Any) -> list[dict[str, Any]]:

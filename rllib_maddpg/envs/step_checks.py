@@ -9,7 +9,7 @@ import numpy as np
 
 from rllib_maddpg.envs.api import check_step_result
 from rllib_maddpg.envs.errors import EnvFailure
-from rllib_maddpg.observations import ObservationError, Part
+from rllib_maddpg.rows.observations import ObservationError, Part
 
 LIVES = (
     "An agent that has ended must stay away. Give each life an id of its own (`b_1`, `b_2`, ..., all of them in "

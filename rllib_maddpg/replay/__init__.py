@@ -1,7 +1,5 @@
-"""Joint transitions: their blocks, the buffer that keeps them, and the way from RLlib's episodes."""
+"""The replay buffer D of Algorithm 1: one ring, or shards of it in actors."""
 
 from rllib_maddpg.replay.buffer import JointReplayBuffer
-from rllib_maddpg.replay.episodes import rollout_from_episodes
-from rllib_maddpg.replay.rollout import COLUMNS, JointRollout
 
-__all__ = ["COLUMNS", "JointReplayBuffer", "JointRollout", "rollout_from_episodes"]
+__all__ = ["JointReplayBuffer"]

@@ -13,11 +13,11 @@ import torch
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
 
-from rllib_maddpg.joint_batch import COLUMNS, JointBatch, column_width, split_columns
-from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.replay.resharding import merged
-from rllib_maddpg.replay.rollout import JointRollout
 from rllib_maddpg.replay.state_check import check_buffer_state
+from rllib_maddpg.rows.joint_batch import COLUMNS, JointBatch, column_width, split_columns
+from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.rollout import JointRollout
 
 logger = logging.getLogger(__name__)
 

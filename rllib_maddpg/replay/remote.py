@@ -11,7 +11,7 @@ import torch
 from ray.exceptions import RayError
 from torch import Tensor
 
-from rllib_maddpg.replay.rollout import JointRollout
+from rllib_maddpg.rows.rollout import JointRollout
 
 logger = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.util.placement_group import PlacementGroup, get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from rllib_maddpg.joint_batch import JointBatch
-from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.replay.buffer import JointReplayBuffer, Stored
 from rllib_maddpg.replay.remote import RemoteRollout, ShardedBatch
 from rllib_maddpg.replay.resharding import SHARDS, dealt
-from rllib_maddpg.replay.rollout import JointRollout
 from rllib_maddpg.replay.state_check import check_buffer_state
+from rllib_maddpg.rows.joint_batch import JointBatch
+from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.rollout import JointRollout
 
 logger = logging.getLogger(__name__)
 

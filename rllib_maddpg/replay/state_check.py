@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from rllib_maddpg.joint_batch import COLUMNS, column_width
-from rllib_maddpg.layout import JointLayout
 from rllib_maddpg.replay.resharding import SHARDS
+from rllib_maddpg.rows.joint_batch import COLUMNS, column_width
+from rllib_maddpg.rows.layout import JointLayout
 
 
 def check_buffer_state(state: Any, layout: JointLayout) -> None:

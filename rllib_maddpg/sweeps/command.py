@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rllib_maddpg.reporting import MADDPGReporter
-from rllib_maddpg.run_folder import BEST_CHECKPOINT, short_path
+from rllib_maddpg.results.run_folder import BEST_CHECKPOINT, short_path
+from rllib_maddpg.runs.reporting import MADDPGReporter
 from rllib_maddpg.sweeps.pictures import text_of
 from rllib_maddpg.sweeps.ranking import RESULTS_FILE, UNFINISHED
 from rllib_maddpg.sweeps.resources import Placement

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rllib_maddpg.config import MADDPGConfig
+from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.envs import probe_env
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.sweeps.schema import Sweep

@@ -15,7 +15,7 @@ from typing import Any
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.tune.experiment import Trial
 
-from rllib_maddpg.run_folder import BEST_CHECKPOINT
+from rllib_maddpg.results.run_folder import BEST_CHECKPOINT
 from rllib_maddpg.sweeps.folder import write_json
 from rllib_maddpg.sweeps.schema import Sweep
 from rllib_maddpg.sweeps.search import swept_value

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import ray
 from ray.tune import PlacementGroupFactory
 
-from rllib_maddpg.config import MADDPGConfig
-from rllib_maddpg.maddpg import MADDPG
+from rllib_maddpg.algorithm.maddpg import MADDPG
+from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.sweeps.schema import Sweep
 
 AUTO = "auto"

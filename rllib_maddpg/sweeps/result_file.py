@@ -7,7 +7,7 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.logger import JsonLoggerCallback
 
-from rllib_maddpg.result_files import to_json
+from rllib_maddpg.results.result_files import to_json
 
 
 class ResultJson(JsonLoggerCallback):

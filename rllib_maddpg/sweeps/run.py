@@ -14,9 +14,9 @@ from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, ProgressReporter, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
 
-from rllib_maddpg.output_paths import check_local
-from rllib_maddpg.ray_start import ray_at
-from rllib_maddpg.registration import NAME
+from rllib_maddpg.algorithm.registration import NAME
+from rllib_maddpg.results.output_paths import check_local
+from rllib_maddpg.runs.ray_start import ray_at
 from rllib_maddpg.sweeps.folder import SweepFolder
 from rllib_maddpg.sweeps.metrics import check_metric
 from rllib_maddpg.sweeps.pictures import save_pictures

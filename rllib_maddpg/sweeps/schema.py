@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rllib_maddpg.config.require import is_whole
+from rllib_maddpg.config.yaml_file import YamlFile
 from rllib_maddpg.envs.errors import did_you_mean
-from rllib_maddpg.require import is_whole
 from rllib_maddpg.sweeps.space import SECTION, Axis, read_axes
-from rllib_maddpg.yaml_file import YamlFile
 
 KEYS = {
     "env": "name of the environment, as in `rllib-maddpg train`",

@@ -13,9 +13,9 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from rllib_maddpg.checkpoint_files import is_whole
+from rllib_maddpg.algorithm.checkpoint_files import is_whole
+from rllib_maddpg.results.tune_folder import checkpoints_in_trial
 from rllib_maddpg.sweeps.schema import Sweep
-from rllib_maddpg.tune_folder import checkpoints_in_trial
 
 # Trials, and the searchers' memory.
 _STATE, _OTHERS = "experiment_state-*.json", ("basic-variant-state-*", "search_gen_state-*", "searcher-state-*")

@@ -10,7 +10,7 @@ from typing import Any
 
 from ray import tune
 
-from rllib_maddpg.yaml_file import YamlFile
+from rllib_maddpg.config.yaml_file import YamlFile
 
 SECTION = "search_space"
 # kind -> (number of arguments, what they are); grid and choice take a list of values.

@@ -7,10 +7,10 @@ import itertools
 import re
 from typing import Any
 
-from rllib_maddpg.checks import unknown_key_message
-from rllib_maddpg.config import MADDPGConfig
+from rllib_maddpg.config.checks import unknown_key_message
+from rllib_maddpg.config.maddpg_config import MADDPGConfig
+from rllib_maddpg.config.text_settings import _PROPERTIES, apply_settings
 from rllib_maddpg.envs import probe_env
-from rllib_maddpg.settings import _PROPERTIES, apply_settings
 from rllib_maddpg.sweeps.schema import Sweep
 from rllib_maddpg.sweeps.space import SECTION, points
 

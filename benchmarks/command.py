@@ -1,0 +1,226 @@
+"""`python -m benchmarks`: reads its command line, measures, and prints or writes the report."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import text
+from benchmarks.growth import measure_growth
+from benchmarks.machine import hardware, versions
+from benchmarks.markdown import write_markdown
+from benchmarks.options import Options
+from benchmarks.pictures import save_pictures
+from benchmarks.replay import measure_replay
+from benchmarks.sampling import measure_sampling
+from benchmarks.scale import ACTORS, measure_scale
+from benchmarks.soak import Sample, check_length, measure_soak
+from benchmarks.train import measure_train
+from benchmarks.update import measure_update
+from rllib_maddpg.results.output_paths import check_file, make_folder
+from rllib_maddpg.runs.ray_start import local_ray
+
+PROGRAM = "python -m benchmarks"
+PARTS: dict[str, Callable[[str, Options], list[dict[str, Any]]]] = {
+    "sampling": measure_sampling,
+    "replay": measure_replay,
+    "update": measure_update,
+    "train": measure_train,
+    "scale": measure_scale,
+}
+ALL = "all"
+SCHEMA = 1
+_DEFAULTS = Options()
+
+
+def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Adds the command to those of `rllib-maddpg`."""
+    command = commands.add_parser(
+        "bench",
+        parents=[common],
+        help="measure speed and memory against stated baselines",
+        description="Measures the package against stated baselines, in turn and repeatedly; prints medians and ratios.",
+        epilog=f"example: {PROGRAM} all --growth --soak --plots docs/bench --save docs/bench.json --markdown BENCHMARKS.md",
+    )
+    add = command.add_argument
+    add("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} or {ALL} (default: {ALL}, unless --growth or --soak)")
+    add("--growth", action="store_true", help="how cost grows with agents, envs, batch and buffer (some ten minutes)")
+    add("--soak", action="store_true", help="a long run: does memory stay, does speed? (some ten minutes)")
+    add(
+        "--scenarios",
+        nargs="+",
+        default=_DEFAULTS.scenarios,
+        metavar="NAME",
+        help=f"of mpe2 (default: {' '.join(_DEFAULTS.scenarios)})",
+    )
+    for name, kind, meaning in (
+        ("repeats", int, "rounds, each measuring every contender once"),
+        ("seconds", float, "wall time of a single measurement"),
+        ("num-envs", int, "environments of each runner"),
+        ("batch", int, "joint rows of an update or a draw"),
+        ("rows", int, "capacity of the replay buffer"),
+        ("stock-rows", int, "env steps in RLlib's buffer"),
+        ("many-agents", int, "agents of the large game in part update"),
+        ("torch-threads", int, "threads of torch"),
+        ("soak-env-steps", int, "length of the long run"),
+    ):
+        default = getattr(_DEFAULTS, name.replace("-", "_"))
+        add(f"--{name}", type=kind, default=default, metavar="N", help=f"{meaning} (default: {default:,})")
+    add("--device", choices=["cpu", "cuda"], default="cpu", help="of the Learner in update, replay and growth (default: cpu)")
+    add("--json", action="store_true", help="print JSON only: all repeats, hardware, versions")
+    add("--save", metavar="FILE", help="write the JSON to a file, too")
+    add("--load", metavar="FILE", help="measure nothing: take the report from a file that --save wrote")
+    add("--plots", metavar="DIR", help="write PNGs of --growth and --soak")
+    add("--csv", metavar="FILE", help="write the samples of --soak (default: soak.csv in --plots, or here)")
+    add("--markdown", metavar="FILE", help="write a Markdown page, with the plots if there are any")
+    command.set_defaults(run=run_bench)
+
+
+def run_bench(args: argparse.Namespace, argv: list[str]) -> int:
+    """Does what the command line says; returns the exit code.
+
+    Raises:
+        ValueError: On an unknown part or scenario, a setting that cannot be measured here, or a file that cannot be written.
+    """
+    # Before some ten minutes of measuring.
+    for flag in ("save", "csv", "markdown"):
+        if getattr(args, flag):
+            check_file(f"--{flag}", getattr(args, flag))
+    if args.plots:
+        make_folder("--plots", args.plots)
+    if args.load:
+        report = load(args.load)
+        if not args.json:
+            _print_report(report)
+    else:
+        report = _measure(args, argv)
+    _save(report, args.save)
+    if args.json:
+        print(json.dumps(report, indent=1))
+    pictures = save_pictures(report, args.plots) if args.plots else {}
+    if args.markdown:
+        write_markdown(report, args.markdown, pictures)
+    return 0
+
+
+def load(file: str | Path) -> dict[str, Any]:
+    """A report that `--save` wrote.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        report = json.loads(Path(file).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"--load {file} cannot be read: {error}") from error
+    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
+        raise ValueError(f"--load {file} is not a report of `{PROGRAM} --save` of this version.")
+    return report
+
+
+def parts_of(args: argparse.Namespace) -> list[str]:
+    """The parts to measure: those named; none named: all, unless only `--growth` or `--soak` was asked for."""
+    for part in args.parts:
+        if part not in PARTS and part != ALL:
+            close = difflib.get_close_matches(part, PARTS, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"{part!r} is not a part of the benchmarks.{hint} There are: {', '.join(PARTS)}, {ALL}.")
+    if ALL in args.parts or not (args.parts or args.growth or args.soak):
+        return list(PARTS)
+    return [part for part in PARTS if part in args.parts]
+
+
+def _measure(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
+    fields = Options.__dataclass_fields__
+    options = Options(**{name: getattr(args, name) for name in fields if name != "scenarios"}, scenarios=tuple(args.scenarios))
+    options.check()
+    parts = parts_of(args)
+    if args.soak:
+        check_length(options)
+    report: dict[str, Any] = {
+        "schema": SCHEMA,
+        "command": f"rllib-maddpg {shlex.join(argv)}",
+        "date": f"{datetime.now():%Y-%m-%d}",
+        "options": asdict(options),
+        "hardware": hardware(),
+        "versions": versions(),
+        "tables": [],
+    }
+    show = (lambda string: None) if args.json else lambda string: print(f"{string}\n", flush=True)
+    show(text.machine_text(report))
+    with _torch_threads(options.torch_threads), local_ray(actors=ACTORS):
+        if args.soak:
+            # First, in a young process: memory that earlier parts have given back would hide growth.
+            csv_file = args.csv or Path(args.plots or ".") / "soak.csv"
+            with _stdout_to_stderr():
+                report["soak"] = measure_soak(options, csv_file=csv_file, tell=_tell_sample)
+            show(text.soak_text(report["soak"]))
+            _save(report, args.save)
+        for part in parts:
+            for scenario in options.scenarios:
+                _tell(f"{part}: {scenario}")
+                with _stdout_to_stderr():
+                    tables = PARTS[part](scenario, options)
+                report["tables"] += tables
+                _save(report, args.save)  # what is measured is kept, whatever comes
+                for table in tables:
+                    show(text.table_text(table))
+        if args.growth:
+            with _stdout_to_stderr():
+                report["growth"] = measure_growth(options, tell=_tell)
+            _save(report, args.save)
+            for curve in report["growth"]:
+                show(text.growth_text(curve))
+    return report
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    blocks = [text.machine_text(report), *map(text.table_text, report["tables"])]
+    blocks += map(text.growth_text, report.get("growth") or ())
+    if report.get("soak"):
+        blocks.append(text.soak_text(report["soak"]))
+    print("\n\n".join(blocks))
+
+
+def _tell(string: str) -> None:
+    """Progress, beside the report."""
+    print(f"measuring {string} ...", file=sys.stderr, flush=True)
+
+
+def _tell_sample(sample: Sample) -> None:
+    _tell(
+        f"soak: {sample.env_steps:,} env steps, {sample.rss_mb:,.0f} MB, {sample.env_steps_per_second:,.0f} env steps/s, "
+        f"bare loop {sample.bare_steps_per_second:,.0f}"
+    )
+
+
+@contextlib.contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _stdout_to_stderr() -> contextlib.AbstractContextManager:
+    """Whatever an environment prints shall not get into the JSON."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
+def _save(report: dict[str, Any], file: str | None) -> None:
+    if file is not None:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text(json.dumps(report, indent=1))

@@ -1,0 +1,1 @@
+"""`MADDPG` as RLlib runs it, its checkpoints, and its name in RLlib and Tune."""

@@ -1,0 +1,113 @@
+"""What a checkpoint says of itself: the config it was made with, and the game."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+from ray.util import log_once
+
+from rllib_maddpg.algorithm.checkpoint_files import CLASS_FILE, METADATA_FILE, CheckpointFiles, damaged
+from rllib_maddpg.config.maddpg_config import MADDPGConfig
+from rllib_maddpg.config.rllib_checks import is_old, means_default
+from rllib_maddpg.config.rllib_settings import REFUSED
+from rllib_maddpg.rows.layout import JointLayout
+
+# Key of the metadata.
+LAYOUT = "layout"
+
+logger = logging.getLogger(__name__)
+
+
+def load_config(checkpoint: str | Path) -> MADDPGConfig:
+    """The config that a checkpoint was made with.
+
+    Raises:
+        ValueError: If there is no checkpoint or it cannot be read.
+    """
+    files = CheckpointFiles(checkpoint)
+    files.check((METADATA_FILE, CLASS_FILE))
+    return read_config(files)
+
+
+def read_config(files: CheckpointFiles) -> MADDPGConfig:
+    """`load_config` of files that are checked already; errors as there."""
+    try:
+        content = pickle.loads(files.read(CLASS_FILE))
+        config = MADDPGConfig.from_state(content["ctor_args_and_kwargs"][0][0])
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"Checkpoint {files.path} needs the module {error.name}, which cannot be imported: put it on PYTHONPATH."
+        ) from error
+    except Exception as error:
+        if isinstance(error, ImportError) or "Can't get attribute" in str(error):
+            raise ValueError(
+                f"Checkpoint {files.path} needs something that cannot be imported ({error}): put the module as it was then on "
+                "PYTHONPATH."
+            ) from error
+        # A damaged pickle can raise anything.
+        raise damaged(files.path, f"{CLASS_FILE}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, MADDPGConfig):
+        raise ValueError(f"Checkpoint {files.path} is one of {config.algo_class.__name__}, not of MADDPG.")
+    forget_unused(vars(config))
+    return config
+
+
+def forget_unused(settings: dict[str, Any]) -> None:
+    """Puts settings without effect back to their defaults: earlier versions accepted any value, `validate()` refuses them.
+
+    Args:
+        settings: The state of a config, as checkpoints have it; changed in place.
+    """
+    defaults = vars(settings["class"]())
+
+    def is_unused(key: str, value: Any) -> bool:
+        may_be = key in REFUSED or key in ("model", "batch_mode") or is_old(key, defaults)
+        return may_be and not means_default(value, defaults.get(key))
+
+    unused = [key for key in defaults if key in settings and is_unused(key, settings[key])]
+    settings.update({key: defaults[key] for key in unused})
+    own = settings.get("evaluation_config")
+    if isinstance(own, dict):
+        settings["evaluation_config"] = {key: value for key, value in own.items() if not is_unused(key, value)}
+        unused += [f"evaluation_config[{key!r}]" for key in own if key not in settings["evaluation_config"]]
+    if unused and log_once(f"unused settings {unused}"):
+        logger.warning("The checkpoint's settings %s never had an effect, and are put back to their defaults.", unused)
+
+
+def check_layout(metadata: dict[str, Any], layout: JointLayout, path: Any, same_agents: bool = True) -> None:
+    """Refuses the checkpoint of another game.
+
+    Args:
+        metadata: The checkpoint's.
+        layout: That of the game as it is now.
+        path: The checkpoint, for the message.
+        same_agents: Whether its agents must be the same. False: each agent's module must fit, which is enough for acting.
+
+    Raises:
+        ValueError: Naming the first agent that differs.
+    """
+    if LAYOUT not in metadata:
+        return
+    saved, what = metadata[LAYOUT], f"Checkpoint {path}"
+    try:
+        if not same_agents:
+            saved = _with_agents_of(layout, saved)
+        layout.check_same(saved, what)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise damaged(path, f"{METADATA_FILE}: {LAYOUT}: {type(error).__name__}: {error}") from error
+
+
+def _with_agents_of(layout: JointLayout, saved: dict[str, Any]) -> dict[str, Any]:
+    """The saved layout as if it had been one of these agents: each has what another agent of its module had."""
+    by_agent = {entry["agent"]: entry for entry in saved["agents"]}
+    by_module = {entry["module"]: entry for entry in saved["agents"]}
+    agents = []
+    for slot in layout.slots:
+        agent, module = str(slot.agent), str(slot.module)
+        entry = by_agent.get(agent) or by_module.get(module)
+        if entry is not None:
+            agents.append({**entry, "agent": agent})
+    return {"agents": agents}

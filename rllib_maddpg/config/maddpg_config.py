@@ -1,0 +1,348 @@
+"""`MADDPGConfig`: every setting of the algorithm, with its default, its source and its check."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import tree
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core import DEFAULT_POLICY_ID
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
+from ray.rllib.policy.policy import PolicySpec
+from ray.rllib.utils.annotations import override
+from ray.util import log_once
+
+from rllib_maddpg.config.agent_mapping import AgentMapping, module_of_agent, resolve_agents
+from rllib_maddpg.config.checks import (
+    DEFAULT_BATCH,
+    check_is_dict,
+    check_settings,
+    unknown_key_message,
+    use_python_scalars,
+)
+from rllib_maddpg.config.require import shown
+from rllib_maddpg.config.rllib_checks import check_policy_values
+from rllib_maddpg.config.setters import NamedErrors, name_settings
+from rllib_maddpg.envs import probe_env
+from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.sampling.connectors import check_connectors, with_agent_filters
+from rllib_maddpg.sampling.flatten_connector import flatten_where_needed
+
+DEFAULT_REPLAY_BUFFER_CONFIG = {"type": "JointReplayBuffer", "capacity": 1_000_000, "device": "cpu", "num_shards": 0}
+
+
+@name_settings
+class MADDPGConfig(NamedErrors):
+    """Settings of MADDPG; defaults from the paper (Lowe et al. 2017, appendix) or its released code.
+
+    ```python
+    from rllib_maddpg import MADDPGConfig
+
+    config = MADDPGConfig().environment("simple_adversary", env_config={"continuous_actions": True})
+    algo = config.build_algo()
+    for _ in range(10):
+        print(algo.train()["env_runners"]["episode_return_mean"])
+    ```
+
+    Without `.multi_agent(...)` every agent gets a module of its own, named after it.
+    """
+
+    def __init__(self, algo_class: type | None = None):
+        from rllib_maddpg.algorithm.maddpg import MADDPG
+        from rllib_maddpg.sampling.env_runner import MADDPGEnvRunner
+
+        super().__init__(algo_class=algo_class or MADDPG)
+        # Learning (paper, appendix).
+        self.lr = 0.01  # Adam, for actors and critics that have no rate of their own
+        self.actor_lr: float | list | None = None
+        self.critic_lr: float | list | None = None
+        self.gamma = 0.95
+        self.tau = 0.01
+        self.target_network_update_freq = 0  # env steps; 0: after every update, as in Algorithm 1
+        self.train_batch_size_per_learner = DEFAULT_BATCH
+        self.train_batch_size: int | None = None  # RLlib's older key: the total of all Learners
+        self.num_env_steps_per_update = 100.0
+        self.num_steps_sampled_before_learning_starts = 1500  # env steps with random actions; released code: 25,600
+        # Losses (released code: openai/maddpg).
+        self.grad_clip = 0.5
+        self.grad_clip_by = "global_norm"
+        self.actor_output_reg = 1e-3
+        self.critic_loss = "mse"
+        self.huber_delta = 1.0
+        self.others_actions = "replay"
+        self.minibatch_per_module = False
+        self.gumbel_softmax_temperature = 1.0
+        # Networks.
+        self.actor_head = "tanh"
+        # Replay.
+        self.replay_buffer_config: dict[str, Any] = dict(DEFAULT_REPLAY_BUFFER_CONFIG)
+        self.store_buffer_in_checkpoints = True
+        # Exploration.
+        self.noise_type = "gaussian"
+        self.noise_scale: float | list = 0.1
+        self.ou_theta = 0.15
+        self.ou_sigma = 0.2
+        self.exploration_temperature: float | list = 1.0
+        # Sampling.
+        self.sample_mode = "pipelined"
+        self.broadcast_interval = 1
+        self.env_runner_fast_path = True
+        # RLlib's own settings that MADDPG needs otherwise than RLlib's default.
+        self.env_runner_cls = MADDPGEnvRunner
+        self.rollout_fragment_length = "auto"
+        self.disable_env_checking = True  # RLlib's check refuses games of one step, such as matrix games
+        self.min_sample_timesteps_per_iteration = 1000
+        self.policy_mapping_fn: Callable = AgentMapping()
+        self.output_write_episodes = False  # recordings are joint rows; RLlib's episodes are of single agents
+        self._dont_auto_sync_env_runner_states = True  # `MADDPG.step` does it
+
+    @override(AlgorithmConfig)
+    def training(
+        self,
+        *,
+        actor_lr: float | list = NotProvided,
+        critic_lr: float | list = NotProvided,
+        tau: float = NotProvided,
+        target_network_update_freq: int = NotProvided,
+        num_env_steps_per_update: float = NotProvided,
+        num_steps_sampled_before_learning_starts: int = NotProvided,
+        actor_output_reg: float = NotProvided,
+        critic_loss: str = NotProvided,
+        huber_delta: float = NotProvided,
+        others_actions: str = NotProvided,
+        minibatch_per_module: bool = NotProvided,
+        gumbel_softmax_temperature: float = NotProvided,
+        actor_head: str = NotProvided,
+        replay_buffer_config: dict = NotProvided,
+        store_buffer_in_checkpoints: bool = NotProvided,
+        noise_type: str = NotProvided,
+        noise_scale: float | list = NotProvided,
+        ou_theta: float = NotProvided,
+        ou_sigma: float = NotProvided,
+        exploration_temperature: float | list = NotProvided,
+        **kwargs: Any,
+    ) -> MADDPGConfig:
+        """Sets what MADDPG learns from and how. All of these are plain keys for Tune, too.
+
+        Args:
+            actor_lr: Adam's rate for actors, float or schedule `[[0, v0], [t1, v1], ...]` over env steps. None: `lr`.
+            critic_lr: The same for critics.
+            tau: Polyak factor of the targets, in (0, 1].
+            target_network_update_freq: Env steps between target updates; 0: after every update.
+            num_env_steps_per_update: Env steps sampled for each update; below 1: several updates per env step.
+            num_steps_sampled_before_learning_starts: Env steps with random actions before the first update.
+            actor_output_reg: Weight of mean(head output^2) in the actor loss.
+            critic_loss: "mse" or "huber".
+            huber_delta: TD error from which the Huber loss is linear.
+            others_actions: In the actor loss: "replay" (the paper) or "current" (the others' current actors).
+            minibatch_per_module: True: each module draws rows of its own (as Algorithm 1 is written); False: all learn from
+                the same rows, which costs less.
+            gumbel_softmax_temperature: Of the relaxation through which discrete actors learn.
+            actor_head: "tanh", or "softmax" for boxes from 0 to 1 (as OpenAI's program acts on MPE).
+            replay_buffer_config: `{"type": "JointReplayBuffer", "capacity": rows, "device": "cpu" or "cuda", "num_shards": 0}`;
+                merged with the present one. "cuda" keeps the rows beside a Learner on this process's GPU. `num_shards`: actors
+                that share the rows, which then go from runners to Learners past this process; 0: it keeps them itself.
+            store_buffer_in_checkpoints: Whether a resumed run goes on with the same replay rows.
+            noise_type: For boxes: "gaussian", "ornstein_uhlenbeck" or "none".
+            noise_scale: Factor of that noise (actions lie in [-1, 1]), float or schedule over env steps.
+            ou_theta: Pull of the OU noise to zero, per env step.
+            ou_sigma: Standard deviation of its increments.
+            exploration_temperature: Of the Gumbel noise of discrete actions and softmax heads, float or schedule.
+            **kwargs: RLlib's own, such as `lr` (sets both rates), `gamma`, `grad_clip`, `train_batch_size_per_learner`.
+
+        Raises:
+            ValueError: For an unknown key.
+        """
+        own = {k: v for k, v in locals().items() if k not in ("self", "kwargs", "__class__")}
+        buffer_config = own.pop("replay_buffer_config")
+        takes = inspect.signature(super().training).parameters
+        for key in kwargs:
+            if key in takes:
+                continue
+            if key in vars(self):
+                raise ValueError(
+                    f"`{key}` is a setting of RLlib, but none of `.training()`: set it with the method it belongs to."
+                )
+            raise ValueError(unknown_key_message(key, [*own, "replay_buffer_config", *takes]))
+        super().training(**kwargs)
+        for key, value in own.items():
+            if value is not NotProvided:
+                setattr(self, key, value)
+        if buffer_config is not NotProvided:
+            # What is no dict, `validate()` refuses.
+            merges = isinstance(buffer_config, Mapping)
+            self.replay_buffer_config = {**self.replay_buffer_config, **buffer_config} if merges else buffer_config
+        return self
+
+    @override(AlgorithmConfig)
+    def env_runners(
+        self,
+        *,
+        env_runner_fast_path: bool = NotProvided,
+        sample_mode: str = NotProvided,
+        broadcast_interval: int = NotProvided,
+        **kwargs: Any,
+    ) -> MADDPGConfig:
+        """As RLlib's `env_runners`, and how remote runners and the Learner work together.
+
+        Args:
+            env_runner_fast_path: False: sample in RLlib's own loop also where MADDPG's columnar one gives the same rows.
+            sample_mode: "pipelined": runners sample the next fragment while the Learner updates, so weights lag by exactly one
+                fragment; "sync": they wait for each other; "async": each runner's fragment is taken as it comes.
+            broadcast_interval: In "async" mode, rounds of sampling and updating from one sending of weights to the next.
+            **kwargs: RLlib's own, such as `num_env_runners`, `num_envs_per_env_runner`, `sample_timeout_s`.
+        """
+        super().env_runners(**kwargs)
+        if env_runner_fast_path is not NotProvided:
+            self.env_runner_fast_path = env_runner_fast_path
+        if sample_mode is not NotProvided:
+            self.sample_mode = sample_mode
+        if broadcast_interval is not NotProvided:
+            self.broadcast_interval = broadcast_interval
+        return self
+
+    @override(AlgorithmConfig)
+    def multi_agent(self, *, policy_mapping_fn: Any = NotProvided, **kwargs: Any) -> MADDPGConfig:
+        """As RLlib's `multi_agent`; `policy_mapping_fn` may also be a dict of agent ids to module ids."""
+        if isinstance(policy_mapping_fn, Mapping) and "type" not in policy_mapping_fn:
+            policy_mapping_fn = AgentMapping(policy_mapping_fn)
+        policies = kwargs.get("policies")
+        check_policy_values(policies)
+        if isinstance(policies, Mapping):
+            kwargs["policies"] = {module: PolicySpec() if spec is None else spec for module, spec in policies.items()}
+        super().multi_agent(policy_mapping_fn=policy_mapping_fn, **kwargs)
+        return self
+
+    def learning_rate(self, network: str) -> float | list:
+        """Rate or schedule of the "actor" or the "critic": its own, or `lr`."""
+        own = getattr(self, f"{network}_lr")
+        return self.lr if own is None else own
+
+    @property
+    @override(AlgorithmConfig)
+    def is_multi_agent(self) -> bool:
+        """True. RLlib would tell it by the names of the modules, one of which may be "default_policy" here, too."""
+        return True
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether `policies` are those of an env, as `validate()` makes them."""
+        untouched = list(self.policies) == [DEFAULT_POLICY_ID] and self.policy_mapping_fn == AgentMapping()
+        return isinstance(self.policies, Mapping) and not untouched
+
+    @property
+    def has_own_connectors(self) -> bool:
+        """Whether connectors of the user's, which may have a state, change observations or actions on the env runners."""
+        return self._env_to_module_connector is not None or self._module_to_env_connector is not None
+
+    # ------------------------------------------------------------------------------------------ checks
+
+    @override(AlgorithmConfig)
+    def validate(self) -> None:
+        """Checks every setting before any actor starts.
+
+        Raises:
+            ValueError: Naming key, value, what is allowed, and the fix.
+        """
+        if self._validate_config is False:  # other values that count as False are refused below
+            return
+        use_python_scalars(self)
+        check_is_dict(self, "replay_buffer_config", "{'capacity': 1000000}")
+        self.replay_buffer_config = {**DEFAULT_REPLAY_BUFFER_CONFIG, **self.replay_buffer_config}
+        check_settings(self)
+        if self.train_batch_size is not None:
+            self.train_batch_size_per_learner = self.train_batch_size // (self.num_learners or 1)
+        if self.env is not None:
+            spaces = probe_env(self.env, self.env_config, self.num_env_runners)
+            resolve_agents(self, spaces)
+            check_connectors(self, spaces)
+        # RLlib would warn that MADDPG "now" runs on the new API stack; it never ran on another.
+        log_once(f"{self.algo_class.__name__}_on_new_api_stack")
+        super().validate()
+        if self.evaluation_config:
+            self._validate_evaluation_config()
+
+    def _validate_evaluation_config(self) -> None:
+        """What RLlib would do when the actors for training run already."""
+        try:
+            self.get_evaluation_config_object().validate()
+        except ValueError as error:
+            raise ValueError(f"`evaluation_config`={shown(self.evaluation_config)} is not allowed: {error}") from error
+
+    # ------------------------------------------------------------------------------------------ RLlib's hooks
+
+    @property
+    @override(AlgorithmConfig)
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        return super()._model_config_auto_includes | {"fcnet_hiddens": [64, 64], "fcnet_activation": "relu"}
+
+    @override(AlgorithmConfig)
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
+
+        return RLModuleSpec(module_class=MADDPGTorchRLModule)
+
+    @override(AlgorithmConfig)
+    def get_default_learner_class(self) -> type:
+        from rllib_maddpg.learning.learner import MADDPGTorchLearner
+
+        return MADDPGTorchLearner
+
+    @override(AlgorithmConfig)
+    def get_multi_rl_module_spec(self, *, env: Any = None, spaces: Any = None, inference_only: bool = False, **kwargs: Any):
+        """The spec of all modules, each of which gets the joint layout in its `model_config`."""
+        multi_spec = super().get_multi_rl_module_spec(env=env, spaces=spaces, inference_only=inference_only, **kwargs)
+        observed, action_spaces = (dict(space or {}) for space in (spaces or {}).get(INPUT_ENV_SINGLE_SPACES, ({}, {})))
+        if not action_spaces:
+            env_spaces = probe_env(self.env, self.env_config, self.num_env_runners)
+            observed, action_spaces = env_spaces.observation_spaces, env_spaces.action_spaces
+        specs, module_of = multi_spec.rl_module_specs, partial(module_of_agent, self)
+        obs_spaces = {agent: specs[module_of(agent)].observation_space for agent in action_spaces}
+        layout = JointLayout(obs_spaces, action_spaces, module_of, self.actor_head, observed)
+        for module_id, spec in specs.items():
+            # Set here too, because RLlib leaves a user's own specs as they are and would build critics on the runners.
+            spec.inference_only = inference_only
+            spec.model_config = {**spec.model_config, "layout": layout, "module_id": module_id}
+        return multi_spec
+
+    @override(AlgorithmConfig)
+    def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None):
+        """RLlib's pipeline; with `FlattenAgentObservations` where an agent does not observe a vector already."""
+        pipeline = super().build_env_to_module_connector(env=env, spaces=spaces, device=device)
+        flatten_where_needed(pipeline)
+        return with_agent_filters(pipeline)
+
+    @override(AlgorithmConfig)
+    def get_evaluation_config_object(self) -> AlgorithmConfig | None:
+        """RLlib's, but noise-free unless the user's `evaluation_config` says otherwise."""
+        config = super().get_evaluation_config_object()
+        if config is None:
+            return None
+        # A whole config for the evaluation says nothing of how often to evaluate, but is what RLlib asks.
+        for key in [k for k in vars(self) if k.startswith("evaluation_") and k != "evaluation_config"]:
+            setattr(config, key, getattr(self, key))
+        if not isinstance(self.evaluation_config, AlgorithmConfig):
+            config.explore = (self.evaluation_config or {}).get("explore", False)
+        return config
+
+    @override(AlgorithmConfig)
+    def serialize(self) -> dict[str, Any]:
+        """RLlib's, with class paths also where it leaves classes, so that JSON takes all of it."""
+        return tree.map_structure(_class_path, super().serialize())
+
+    @override(AlgorithmConfig)
+    def get_rollout_fragment_length(self, worker_index: int = 0) -> int:
+        """Env steps of each env in one `sample()` call; "auto": such that all envs together reach the next update."""
+        if self.rollout_fragment_length != "auto":
+            return self.rollout_fragment_length
+        num_envs = max(1, self.num_env_runners) * self.num_envs_per_env_runner
+        return max(1, math.ceil(self.num_env_steps_per_update / num_envs))
+
+
+def _class_path(value: Any) -> Any:
+    return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else value

@@ -1,0 +1,150 @@
+"""Checks of what the networks are made from: `model_config`, module classes and their specs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
+
+from rllib_maddpg.config.require import is_whole, near, require, same
+from rllib_maddpg.envs.errors import did_you_mean
+from rllib_maddpg.modules.networks import ACTIVATIONS
+from rllib_maddpg.modules.rule_modules import has_networks
+
+# What the networks are made from; the rest of RLlib's model keys would be passed over.
+MODEL_KEYS = ("fcnet_hiddens", "fcnet_activation", "critic_fcnet_hiddens", "critic_fcnet_activation")
+
+
+def check_models(config: AlgorithmConfig) -> None:
+    """Module classes, and keys and values of all `model_config`s."""
+    _check_types(config)
+    own_networks = False
+    specs = []
+    for spec in _specs(config).values():
+        _check_class(config, spec.module_class)
+        if spec.module_class is None or has_networks(spec.module_class):
+            specs.append(spec)  # other classes know what they want
+            own_networks |= _has_own_networks(spec.module_class)
+    _check_model_config(config, config.model_config, own_networks)
+    for spec in specs:
+        model = spec.model_config or {}
+        model = dataclasses.asdict(model) if dataclasses.is_dataclass(model) else dict(model)
+        # What `MADDPGConfig` adds, in specs that have been built before.
+        own = {k: v for k, v in model.items() if k not in ("layout", "module_id")}
+        _check_model_config(config, {**config.model_config, **own}, own_networks)
+
+
+def _check_types(config: AlgorithmConfig) -> None:
+    """Specs are RLlib's, and what describes networks is a dict or RLlib's dataclass."""
+    spec, fix = config._rl_module_spec, "Import them from `ray.rllib.core.rl_module`."
+    ok = spec is None or isinstance(spec, (RLModuleSpec, MultiRLModuleSpec))
+    if isinstance(spec, MultiRLModuleSpec):
+        specs = spec.rl_module_specs
+        ok = isinstance(specs, RLModuleSpec) or (
+            isinstance(specs, dict) and all(isinstance(one, RLModuleSpec) for one in specs.values())
+        )
+    require(config, "rl_module_spec", ok, "an RLModuleSpec or a MultiRLModuleSpec of such", fix, spec)
+    _check_is_model(config, config._model_config)
+    for spec in _specs(config).values():
+        if spec.model_config is not None:
+            _check_is_model(config, spec.model_config)
+
+
+def _check_is_model(config: AlgorithmConfig, model: Any) -> None:
+    ok = isinstance(model, (Mapping, DefaultModelConfig))
+    require(config, "model_config", ok, "a dict", "For example {'fcnet_hiddens': [64, 64]}.", model)
+
+
+def check_spec_modules(config: AlgorithmConfig, modules: Collection[str]) -> None:
+    """A user's `MultiRLModuleSpec` has modules of this game only."""
+    if isinstance(config._rl_module_spec, MultiRLModuleSpec):
+        for module in _specs(config):
+            if module and module not in modules:
+                raise ValueError(
+                    f"`rl_module_spec` has a module {module!r}, to which `policy_mapping_fn` maps no agent. The modules are "
+                    f"{sorted(modules)}; rename it or take it out."
+                )
+
+
+def _specs(config: AlgorithmConfig) -> dict[str, RLModuleSpec]:
+    """The user's specs by module; one that is meant for all modules is that of ""."""
+    spec = config._rl_module_spec
+    if isinstance(spec, MultiRLModuleSpec):
+        spec = spec.rl_module_specs
+    if not spec:
+        return {}
+    return spec if isinstance(spec, dict) else {"": spec}
+
+
+def module_classes(config: AlgorithmConfig, modules: Collection[str]) -> dict[str, type | None]:
+    """Module id -> the class that the user gives it; None: MADDPG's own."""
+    specs = _specs(config)
+    given = {m: specs.get(m, specs.get("")) for m in modules}
+    return {m: spec.module_class if spec else None for m, spec in given.items()}
+
+
+def _has_own_networks(cls: type | None) -> bool:
+    """Whether a class makes its networks itself, from whatever `model_config` it wants."""
+    from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
+
+    names = ("setup", "build_actor", "build_critic")
+    return cls is not None and any(getattr(cls, name) is not getattr(MADDPGTorchRLModule, name) for name in names)
+
+
+def _check_class(config: AlgorithmConfig, cls: type | None) -> None:
+    from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
+
+    if cls is None:
+        return
+    require(
+        config,
+        "rl_module_spec",
+        isinstance(cls, type) and issubclass(cls, RLModule),
+        "made of MADDPGTorchRLModule or subclasses; or of other RLModules, for those that are not trained",
+        "Subclass it and override `build_actor` and `build_critic`.",
+        getattr(cls, "__name__", cls),
+    )
+    if not has_networks(cls):
+        return
+    require(
+        config,
+        "rl_module_spec",
+        cls.get_initial_state is MADDPGTorchRLModule.get_initial_state,
+        "made of stateless modules",
+        f"Remove `get_initial_state` from {cls.__name__}; stack frames instead.",
+        cls.__name__,
+    )
+
+
+def _check_model_config(config: AlgorithmConfig, model: Mapping[str, Any], own_networks: bool) -> None:
+    default = vars(DefaultModelConfig())
+    fix = "Stateful modules are not supported; stack frames instead (`env_config={'wrappers': [['frame_stack_v2', {}]]}`)."
+    require(config, "model_config['use_lstm']", not model.get("use_lstm"), "False", fix, True)
+    for key, value in model.items():
+        # A whole `DefaultModelConfig` may be given; what it has beyond our keys must be as it came.
+        if not own_networks and key not in MODEL_KEYS and (key not in default or not same(value, default[key])):
+            fix = "Override `MADDPGTorchRLModule.build_actor` and `build_critic` for other networks."
+            raise ValueError(
+                f"`model_config['{key}']` is no setting of MADDPG's networks.{did_you_mean(str(key), MODEL_KEYS)} {fix}"
+            )
+    for prefix in ("", "critic_"):
+        unset = (None,) if prefix else ()
+        key, activation = f"{prefix}fcnet_activation", model.get(f"{prefix}fcnet_activation")
+        allowed = (*unset, *ACTIVATIONS)
+        require(
+            config,
+            f"model_config['{key}']",
+            any(same(activation, word) for word in allowed),
+            f"one of {list(allowed)}",
+            near(activation, allowed),
+            activation,
+        )
+        key, hiddens = f"{prefix}fcnet_hiddens", model.get(f"{prefix}fcnet_hiddens")
+        ok = isinstance(hiddens, (list, tuple)) and all(is_whole(n, 1) for n in hiddens)
+        ok |= hiddens is None and bool(prefix)
+        require(config, f"model_config['{key}']", ok, "a list of layer widths", "For example [64, 64].", hiddens)

@@ -1,0 +1,1 @@
+"""The update: equations, groups of networks, the Learner."""

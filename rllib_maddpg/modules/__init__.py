@@ -1,0 +1,1 @@
+"""The networks of MADDPG's modules, alone and stacked, and modules that act by a rule."""

@@ -1,0 +1,109 @@
+"""Centralized critics Q_i(x, a_1 ... a_N) of several modules, with the work that they share done once. No Ray here.
+
+All critics of a batch see the same x and a, and an actor's loss changes one agent's action only. So an MLP's first layer
+is taken apart into a sum over blocks of its input,
+
+    W [x, a_1 ... a_N, id_i] + b  =  W_xa [x, a_1 ... a_N]  +  W_id[:, i]  +  b,
+
+with one product W_xa [x, a] for the critics of all agents of a module, and for the actor loss
+
+    W_xa [x, a_1 ... mu_i ... a_N]  =  W_xa [x, a_1 ... a_N]  +  W_i (mu_i - a_i),
+
+of which only the last term has a gradient. With many agents nearly all work is in the first layer.
+
+Shapes: G modules of n agents each, B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rllib_maddpg.modules.critic_inputs import CriticInputs
+from rllib_maddpg.modules.networks import MLP
+from rllib_maddpg.modules.stacking import SingleNetwork, StackedMLP, wide_linear
+from rllib_maddpg.rows.layout import JointLayout
+
+
+class StackedCritics:
+    """Critics of G modules whose networks are MLPs of one shape."""
+
+    def __init__(self, layout: JointLayout, modules: Sequence[str], critics: Sequence[MLP]):
+        self.mlp = StackedMLP(critics)
+        slots = [layout.slots_of(m) for m in modules]
+        self._agents, self._code_dim = len(slots[0]), slots[0][0].codec.dim
+        self._shared_inputs = layout.obs_dim + layout.action_dim
+        # Where each agent's own action lies in the inputs, [G, n * code_dim].
+        own = [[layout.obs_dim + c for s in group for c in range(s.actions.start, s.actions.stop)] for group in slots]
+        self._own_columns = torch.tensor(own, device=self.mlp.parameters[0].device)
+
+    is_stacked = True
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """As in `StackedMLP`."""
+        return self.mlp.parameters
+
+    def is_tied(self) -> bool:
+        """As in `StackedMLP`."""
+        return self.mlp.is_tied()
+
+    def q_values(self, inputs: CriticInputs) -> Tensor:
+        """Q_i(x, a) of each agent i: `[G, n, B]`."""
+        return self._q_values(self._first_layer(inputs))
+
+    def q_values_with_own(self, inputs: CriticInputs, own: Tensor) -> Tensor:
+        """Q_i(x, a) with a_i replaced, to be differentiated by it: `[G, n, B]`.
+
+        Args:
+            inputs: (x, a), no gradient goes there.
+            own: New action a_i of each agent, `[G, n, B, code_dim]`.
+        """
+        modules, agents, code_dim = len(self._own_columns), self._agents, self._code_dim
+        with torch.no_grad():
+            first = self._first_layer(inputs).flatten(0, 1) if agents > 1 else self._first_layer(inputs)
+            weight = self.mlp.parameters[0]
+            at = self._own_columns.unsqueeze(1).expand(-1, weight.shape[1], -1)
+            own_weight = weight.gather(2, at).unflatten(2, (agents, code_dim)).permute(0, 2, 3, 1).flatten(0, 1)
+            own_weight = own_weight.contiguous()  # for the product of the backward pass
+            old = inputs.values.index_select(1, self._own_columns.flatten()).unflatten(1, (-1, code_dim)).transpose(0, 1)
+        first = torch.baddbmm(first, own.flatten(0, 1) - old, own_weight)
+        return self._q_values(first, detach=True).view(modules, agents, -1)
+
+    def _q_values(self, first: Tensor, detach: bool = False) -> Tensor:
+        q = self.mlp.after_first_layer(first, detach=detach)
+        return q.view(len(q), self._agents, -1)
+
+    def _first_layer(self, inputs: CriticInputs) -> Tensor:
+        """Before the activation: `[G, B, width]` for one agent a module, else `[G, n, B, width]`."""
+        weight, bias = self.mlp.parameters[:2]
+        if weight.shape[2] == self._shared_inputs:
+            return wide_linear(inputs.picked, weight, bias, inputs.columns)
+        shared, agent_id = weight.split([self._shared_inputs, weight.shape[2] - self._shared_inputs], -1)
+        first = wide_linear(inputs.picked, shared, bias, inputs.columns)
+        return first.unsqueeze(1) + agent_id.transpose(1, 2).unsqueeze(2)
+
+
+class SingleCritic(SingleNetwork):
+    """The critic of one module, whatever network it is and whatever its module makes of the inputs."""
+
+    def __init__(self, layout: JointLayout, module: Any, critic: nn.Module):
+        super().__init__(critic)
+        self._layout, self._module = layout, module
+        self._slots = layout.slots_of(module.module_id)
+
+    def q_values(self, inputs: CriticInputs) -> Tensor:
+        """As in `StackedCritics`; G is 1."""
+        obs, actions = inputs.values.split([self._layout.obs_dim, self._layout.action_dim], -1)
+        return self._module.q_values(self.network, obs, actions).t().unsqueeze(0)
+
+    def q_values_with_own(self, inputs: CriticInputs, own: Tensor) -> Tensor:
+        """As in `StackedCritics`; G is 1."""
+        obs, actions = inputs.values.split([self._layout.obs_dim, self._layout.action_dim], -1)
+        replaced = actions.unsqueeze(1).repeat(1, len(self._slots), 1)
+        for k, slot in enumerate(self._slots):
+            replaced[:, k, slot.actions] = own[0, k]
+        return self._module.q_values(self.network, obs, replaced).t().unsqueeze(0)

@@ -1,0 +1,142 @@
+"""The networks of one module: a decentralized actor, a centralized critic, and the targets of both."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, TargetNetworkAPI
+from ray.rllib.core.rl_module.rl_module import RLModule
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from ray.rllib.utils.annotations import override
+from torch import Tensor, nn
+
+from rllib_maddpg.modules.networks import MLP
+from rllib_maddpg.rows.layout import JointLayout
+
+# Column that carries the raw head output from `forward_exploration` to the env runner's exploration.
+HEAD_OUTPUT = "actor_head_output"
+
+
+class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
+    """Actor mu(o) and critic Q(x, a_1 ... a_N) of one module, which serves n >= 1 agents.
+
+    The critic of a shared module (n > 1) also gets a one-hot of the agent that it judges, because agents with one actor
+    may still have different rewards. On env runners only the actor exists.
+
+    `model_config` keys: `fcnet_hiddens`, `fcnet_activation` (actor, and critic unless `critic_fcnet_hiddens`,
+    `critic_fcnet_activation` are set). `MADDPGConfig` adds `layout` (`JointLayout`) and `module_id`.
+
+    To bring other networks, subclass and override `build_actor` and `build_critic`.
+    """
+
+    @override(TorchRLModule)
+    def setup(self) -> None:
+        missing = {"layout", "module_id"} - self.model_config.keys()
+        if missing:
+            raise ValueError(
+                f"{type(self).__name__} needs {sorted(missing)} in its `model_config`: build its spec with "
+                "`MADDPGConfig.get_multi_rl_module_spec()`, which knows all agents of the game."
+            )
+        self.layout: JointLayout = self.model_config["layout"]
+        self.module_id: str = self.model_config["module_id"]
+        self.codec = self.layout.codec_of(self.module_id)
+        self.num_agents = len(self.layout.slots_of(self.module_id))
+        self._actor_state: list[Tensor] | None = None
+        self.actor = self.build_actor(self.layout.obs_dim_of(self.module_id), self.codec.dim)
+        if not self.inference_only:
+            agent_id_dim = self.num_agents if self.num_agents > 1 else 0
+            self.critic = self.build_critic(self.layout.obs_dim + self.layout.action_dim + agent_id_dim)
+            self.make_target_networks()
+
+    def build_actor(self, obs_dim: int, output_dim: int) -> nn.Module:
+        """Network `[..., obs_dim]` -> head output `[..., output_dim]` (logits, or values before tanh or softmax)."""
+        hiddens, activation = self.model_config["fcnet_hiddens"], self.model_config["fcnet_activation"]
+        return MLP(obs_dim, output_dim, hiddens, activation, final_scale=0.1)
+
+    def build_critic(self, input_dim: int) -> nn.Module:
+        """Network `[..., input_dim]` -> `[..., 1]`."""
+        hiddens = self.model_config.get("critic_fcnet_hiddens") or self.model_config["fcnet_hiddens"]
+        activation = self.model_config.get("critic_fcnet_activation") or self.model_config["fcnet_activation"]
+        return MLP(input_dim, 1, hiddens, activation)
+
+    @property
+    def has_plain_critic(self) -> bool:
+        """Whether `q_values` is the one below, so that the Learner may compute it in another order."""
+        return type(self).q_values is MADDPGTorchRLModule.q_values
+
+    def q_values(self, critic: nn.Module, joint_obs: Tensor, joint_actions: Tensor) -> Tensor:
+        """Q_i(x, a) for each agent i of this module.
+
+        Args:
+            critic: `self.critic` or `self.target_critic`.
+            joint_obs: x, `[B, obs_dim of all agents]`.
+            joint_actions: Codes of all agents: `[B, action_dim]`, or `[B, n, action_dim]` where they differ by i.
+
+        Returns:
+            `[B, n]`.
+        """
+        batch, n = len(joint_obs), self.num_agents
+        if joint_actions.dim() == 2:
+            joint_actions = joint_actions.unsqueeze(1).expand(batch, n, -1)
+        parts = [joint_obs.unsqueeze(1).expand(batch, n, -1), joint_actions]
+        if n > 1:
+            eye = torch.eye(n, dtype=joint_obs.dtype, device=joint_obs.device)
+            parts.append(eye.expand(batch, n, n))
+        return critic(torch.cat(parts, -1)).squeeze(-1)
+
+    def actor_state(self) -> list[Tensor]:
+        """All parameters and buffers that an env runner's copy of this module has; in the same order here and there."""
+        if self._actor_state is None:
+            hidden = () if self.inference_only else self.get_non_inference_attributes()
+            state = self.state_dict(keep_vars=True)
+            self._actor_state = [t for name, t in state.items() if name.split(".")[0] not in hidden]
+        return self._actor_state
+
+    @override(TorchRLModule)
+    def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Greedy actions `[B, ...]` in RLlib's episode format (Box in [-1, 1])."""
+        with torch.no_grad():
+            return {Columns.ACTIONS: self.codec.decode(self.codec.greedy(self.actor(batch[Columns.OBS])))}
+
+    @override(TorchRLModule)
+    def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Head output `[B, dim]`; `MADDPGEnvRunner` adds the noise, which has a state for each env and agent."""
+        with torch.no_grad():
+            return {HEAD_OUTPUT: self.actor(batch[Columns.OBS])}
+
+    @override(TorchRLModule)
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Head output `[B, n, dim]`. The Learner calls the networks themselves, since critics need all agents' rows."""
+        return {HEAD_OUTPUT: self.actor(batch[Columns.OBS])}
+
+    @override(InferenceOnlyAPI)
+    def get_non_inference_attributes(self) -> list[str]:
+        return ["critic", "target_actor", "target_critic"]
+
+    @override(TargetNetworkAPI)
+    def make_target_networks(self) -> None:
+        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+
+    @override(TargetNetworkAPI)
+    def get_target_network_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(self.actor, self.target_actor), (self.critic, self.target_critic)]
+
+    @override(TargetNetworkAPI)
+    def forward_target(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
+        """mu'(o): greedy action codes of the target actor."""
+        with torch.no_grad():
+            return self.codec.greedy(self.target_actor(batch[Columns.OBS]))
+
+
+def actor_state_of(modules: Mapping[str, RLModule], layout: JointLayout) -> list[Tensor]:
+    """The actor states of all modules in layout order, as Learner and env runners exchange them.
+
+    Modules without actors of ours have none: nobody trains them.
+    """
+    networks = [modules[m].unwrapped() for m in layout.modules]
+    return [t for module in networks if isinstance(module, MADDPGTorchRLModule) for t in module.actor_state()]

@@ -1,0 +1,205 @@
+"""Networks of equal shape, computed as one: fewer and larger matrix products. No Ray here.
+
+Shapes: G networks, each of which serves n agents on B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rllib_maddpg.modules.networks import MLP
+
+
+class _StackedLinear(torch.autograd.Function):
+    """x W^T + b of G layers at once; like autograd's own, but without gradients that nobody asks for."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        need_x, need_weight, need_bias = ctx.needs_input_grad
+        return (
+            _times(grad, weight) if need_x else None,
+            _weight_gradient(grad, x) if need_weight else None,
+            grad.sum(1) if need_bias else None,
+        )
+
+
+def _times(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix products of G pairs; a critic's last layer has one output, for which the product is slower than it should be."""
+    return a * b if a.shape[-1] == 1 else torch.bmm(a, b)
+
+
+def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """grad^T x of one layer or of G. BLAS takes up to five times as long for a tall result as for a wide one."""
+    product = torch.mm if x.dim() == 2 else torch.bmm  # which would copy an x that is part of wider rows
+    return product(x.mT, grad).mT if x.shape[-1] < grad.shape[-1] else product(grad.mT, x)
+
+
+class _WideLinear(torch.autograd.Function):
+    """x W^T + b of G layers on one and the same x, as one wide product, which takes a sixth less time than G narrow ones."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, columns: Tensor | None) -> Tensor:
+        groups, out, ctx.width = weight.shape
+        ctx.save_for_backward(x, columns)
+        ctx.groups = groups
+        wide = weight.reshape(groups * out, -1)
+        wide = wide if columns is None else wide.index_select(1, columns)
+        # Of the shape [G, B, out], but in memory row by row. No view, because what follows may write into it.
+        y = torch.empty_strided((groups, len(x), out), (out, groups * out, 1), dtype=x.dtype, device=x.device)
+        torch.addmm(bias.flatten(), x, wide.t(), out=y.transpose(0, 1).view(len(x), -1))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor, None]:
+        x, columns = ctx.saved_tensors
+        wide = grad.transpose(0, 1).reshape(len(x), -1)
+        weight = _weight_gradient(wide, x)
+        if columns is not None:
+            picked, weight = weight, weight.new_zeros(len(weight), ctx.width)
+            weight.scatter_(1, columns.expand(len(weight), -1), picked)
+        return None, weight.unflatten(0, (ctx.groups, -1)), wide.sum(0).view(ctx.groups, -1), None
+
+
+class _ReLULayers(torch.autograd.Function):
+    """relu, linear, relu, linear ... of G networks: all layers after the first.
+
+    Written out, because at these sizes calls and passes over memory take as long as the products: what lies between two layers
+    is overwritten by its activation, and so is its gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        # Autograd is not told that x is overwritten: the layer that made it does not need it, and nobody else has it.
+        ctx.shape = x.shape
+        y, hidden = _relu_layers(x, parameters)
+        ctx.save_for_backward(*hidden, *parameters[::2])
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        layers = len(ctx.saved_tensors) // 2
+        gradients: list[Tensor | None] = [None] * (2 * layers)
+        for i in reversed(range(layers)):
+            hidden, weight = ctx.saved_tensors[i], ctx.saved_tensors[layers + i]
+            if ctx.needs_input_grad[1 + 2 * i]:
+                gradients[2 * i], gradients[2 * i + 1] = _weight_gradient(grad, hidden), grad.sum(1)
+            grad = _times(grad, weight)
+            torch.ops.aten.threshold_backward.grad_input(grad, hidden, 0, grad_input=grad)
+        return grad.view(ctx.shape), *gradients
+
+
+def _relu_layers(x: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Output, and what went into each linear layer."""
+    hidden = []
+    for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
+        hidden.append(x.relu_().reshape(len(weight), -1, x.shape[-1]))
+        x = torch.baddbmm(bias.unsqueeze(1), hidden[-1], weight.transpose(1, 2))
+    return x, hidden
+
+
+def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x `[G, R, in]`, weight `[G, out, in]`, bias `[G, out]` -> `[G, R, out]`."""
+    return _StackedLinear.apply(x, weight, bias)
+
+
+def wide_linear(x: Tensor, weight: Tensor, bias: Tensor, columns: Tensor | None = None) -> Tensor:
+    """x `[R, in]`, the same for all, weight `[G, out, in]`, bias `[G, out]` -> `[G, R, out]`; no gradient goes to x.
+
+    Args:
+        columns: If x has been left only some of its columns, their numbers.
+    """
+    return _WideLinear.apply(x, weight, bias, columns)
+
+
+class StackedMLP:
+    """G MLPs of one shape.
+
+    The parameters of a layer lie side by side in one tensor, and those of each MLP become views of it: an optimizer or
+    `load_state_dict` may go on to write to the MLPs. Whoever gives an MLP new storage (`.double()`, `.to()`) is noticed by
+    `is_tied`.
+
+    Attributes:
+        parameters: W_1 `[G, out, in]`, b_1 `[G, out]`, W_2 ... as leaf tensors, to be differentiated by.
+        is_stacked: True: `parameters` have a first dimension G.
+    """
+
+    is_stacked = True
+
+    def __init__(self, mlps: Sequence[MLP]):
+        self.activation = mlps[0].activation
+        self._first = [mlp.linears[0].weight for mlp in mlps]
+        self.parameters: list[Tensor] = []
+        for own in zip(*(mlp.parameters() for mlp in mlps), strict=True):
+            stacked = torch.stack([p.detach() for p in own])
+            for k, param in enumerate(own):
+                param.data = stacked[k]
+            self.parameters.append(stacked.requires_grad_(own[0].requires_grad))
+        self._storage = [p.data_ptr() for p in self._first]
+
+    def is_tied(self) -> bool:
+        """Whether the MLPs still lie in this stack."""
+        return [p.data_ptr() for p in self._first] == self._storage
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`[G, n, B, in]` -> `[G, n, B, out]`."""
+        weight, bias = self.parameters[:2]
+        first = stacked_linear(x.flatten(1, 2), weight, bias)
+        return self.after_first_layer(first).unflatten(1, x.shape[1:3])
+
+    def after_first_layer(self, x: Tensor, detach: bool = False) -> Tensor:
+        """The rest of the network.
+
+        Args:
+            x: What the first layer gave, before the activation, which overwrites it: `[G, R, width]`, or with the rows of
+                each network in more dimensions.
+            detach: True: a gradient goes to `x` only.
+
+        Returns:
+            `[G, R, out]`.
+        """
+        later = [p.detach() for p in self.parameters[2:]] if detach else self.parameters[2:]
+        if isinstance(self.activation, nn.ReLU) and later:
+            return _ReLULayers.apply(x, *later) if torch.is_grad_enabled() else _relu_layers(x, later)[0]
+        for weight, bias in zip(later[::2], later[1::2], strict=True):
+            x = self.activation(x)
+            x = stacked_linear(x.reshape(len(weight), -1, x.shape[-1]), weight, bias)
+        return x
+
+
+class SingleNetwork:
+    """A network of any kind with the interface of `StackedMLP`; G is 1, and `parameters` are the network's own."""
+
+    is_stacked = False
+
+    def __init__(self, network: nn.Module):
+        self.network = network
+        self.parameters = list(network.parameters())
+
+    def is_tied(self) -> bool:
+        """True: it is the network itself."""
+        return True
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`[1, n, B, in]` -> `[1, n, B, out]`."""
+        return self.network(x[0]).unsqueeze(0)
+
+
+def is_plain_mlp(network: nn.Module) -> bool:
+    """Whether the network computes what `MLP` computes, so that it may be stacked."""
+    # The exact type, because a subclass may compute something else.
+    return type(network) is MLP
+
+
+def shape_of(network: MLP) -> tuple:
+    """What MLPs must share to be stacked."""
+    return (type(network.activation), *(tuple(linear.weight.shape) for linear in network.linears))

@@ -1,0 +1,3 @@
+"""Moved: `rllib_maddpg.runs.evaluation`."""
+
+from rllib_maddpg.runs.evaluation import *  # noqa: F403

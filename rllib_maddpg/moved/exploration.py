@@ -1,0 +1,3 @@
+"""Moved: `rllib_maddpg.sampling.exploration`."""
+
+from rllib_maddpg.sampling.exploration import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""Moved: `rllib_maddpg.learning.joint_learner`."""
+
+from rllib_maddpg.learning.joint_learner import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""Moved: `rllib_maddpg.algorithm.maddpg`."""
+
+from rllib_maddpg.algorithm.maddpg import *  # noqa: F403

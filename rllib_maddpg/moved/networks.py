@@ -1,0 +1,3 @@
+"""Moved: `rllib_maddpg.modules.networks`."""
+
+from rllib_maddpg.modules.networks import *  # noqa: F403

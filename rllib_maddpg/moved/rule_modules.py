@@ -1,0 +1,3 @@
+"""Moved: `rllib_maddpg.modules.rule_modules`."""
+
+from rllib_maddpg.modules.rule_modules import *  # noqa: F403

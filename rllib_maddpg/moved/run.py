@@ -1,0 +1,3 @@
+"""Moved: `rllib_maddpg.runs.run`."""
+
+from rllib_maddpg.runs.run import *  # noqa: F403

@@ -1,0 +1,1 @@
+"""Training and evaluating from start to end, as the command line does it."""

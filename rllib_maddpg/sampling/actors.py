@@ -1,0 +1,126 @@
+"""All actors in one call, for sampling: a NumPy forward for plain MLPs, which beats torch on small ones, torch for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import nn
+
+from rllib_maddpg.modules.networks import MLP
+from rllib_maddpg.modules.stacking import StackedMLP, is_plain_mlp, shape_of
+from rllib_maddpg.rows.layout import JointLayout
+
+# Each may overwrite its argument.
+NUMPY_ACTIVATIONS: dict[type[nn.Module], Callable[[np.ndarray], np.ndarray]] = {
+    nn.ReLU: lambda x: np.maximum(x, 0.0, out=x),
+    nn.Tanh: lambda x: np.tanh(x, out=x),
+    nn.Identity: lambda x: x,
+    nn.ELU: lambda x: np.where(x > 0.0, x, np.expm1(np.minimum(x, 0.0))),
+    nn.SiLU: lambda x: 0.5 * x * (1.0 + np.tanh(0.5 * x)),
+    nn.LeakyReLU: lambda x: np.maximum(x, np.float32(0.01) * x),
+}
+
+
+class JointActors:
+    """Head outputs of all agents from their joint observation.
+
+    MLPs of one shape lie in one array per layer, of which their parameters are views: new weights need no copy here, as long as
+    they are written into the networks and these stay what they are (`is_current`).
+    """
+
+    def __init__(self, layout: JointLayout, actors: Mapping[str, nn.Module]):
+        """
+        Args:
+            layout: Order of agents.
+            actors: Per module id its network, `[..., obs_dim]` -> `[..., head output]`.
+        """
+        self.action_dim = layout.action_dim
+        self._actors = dict(actors)
+        # Neighbours of one shape become one batched product. Their agents lie side by side in the joint row.
+        self._forwards = []
+        for key, group in groupby(layout.modules, key=lambda m: self._key(m, len(layout.slots_of(m)))):
+            networks = {m: actors[m] for m in group}
+            slots = [slot for m in networks for slot in layout.slots_of(m)]
+            agents = len(slots) // len(networks)
+            numpy_can = not isinstance(key, str)
+            forward = StackedMLPs(list(networks.values()), agents) if numpy_can else TorchActor(actors[key], agents)
+            obs = slice(slots[0].obs.start, slots[-1].obs.stop)
+            self._forwards.append((forward, obs, slice(slots[0].actions.start, slots[-1].actions.stop)))
+
+    def _key(self, module: str, agents: int) -> tuple | str:
+        actor = self._actors[module]
+        return (agents, *shape_of(actor)) if numpy_can_compute(actor) else module
+
+    def is_current(self, actors: Mapping[str, nn.Module]) -> bool:
+        """Whether these still are the actors, and nobody has given them new storage."""
+        same = all(actors[m] is actor for m, actor in self._actors.items())
+        return same and all(forward.is_current() for forward, _, _ in self._forwards)
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        """Joint observations `[E, obs_dim]` float32 -> head outputs `[E, action_dim]` float32."""
+        if len(self._forwards) == 1:
+            return self._forwards[0][0](obs)
+        outputs = np.empty((len(obs), self.action_dim), np.float32)
+        for forward, columns, actions in self._forwards:
+            outputs[:, actions] = forward(obs[:, columns])
+        return outputs
+
+
+class StackedMLPs:
+    """M MLPs of one shape, each for n agents, as products of arrays `[M, E * n, width]`."""
+
+    def __init__(self, mlps: list[MLP], agents: int):
+        """
+        Args:
+            mlps: The networks; their parameters become views of one tensor per layer.
+            agents: Number of agents, n, that each network serves.
+        """
+        self._size, self._agents = len(mlps), agents
+        self._stack = StackedMLP(mlps)
+        self._activation = NUMPY_ACTIVATIONS[type(mlps[0].activation)]
+        arrays = [p.detach().numpy() for p in self._stack.parameters]
+        self._layers = [(w.swapaxes(1, 2), b[:, None]) for w, b in zip(arrays[::2], arrays[1::2], strict=True)]
+
+    def is_current(self) -> bool:
+        """Whether the networks' parameters still are views of these arrays."""
+        return self._stack.is_tied()
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        """`[E, M * n * obs_dim]` -> `[E, M * n * output_dim]`."""
+        envs, m, n = len(obs), self._size, self._agents
+        x = obs.reshape(envs, m, n, -1).swapaxes(0, 1).reshape(m, envs * n, -1)
+        for weights, biases in self._layers[:-1]:
+            x = np.matmul(x, weights)
+            x += biases
+            x = self._activation(x)
+        weights, biases = self._layers[-1]
+        x = np.matmul(x, weights) + biases
+        return x.reshape(m, envs, n, -1).swapaxes(0, 1).reshape(envs, -1)
+
+
+class TorchActor:
+    """Any network, on any device, for n agents."""
+
+    def __init__(self, actor: nn.Module, agents: int):
+        self._actor, self._agents = actor, agents
+        self._device = next((p.device for p in actor.parameters()), torch.device("cpu"))
+
+    def is_current(self) -> bool:
+        """True: it calls the network itself."""
+        return True
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        """`[E, n * obs_dim]` -> `[E, n * output_dim]`."""
+        with torch.no_grad():
+            batch = torch.from_numpy(np.ascontiguousarray(obs)).reshape(len(obs) * self._agents, -1)
+            return self._actor(batch.to(self._device)).cpu().numpy().reshape(len(obs), -1)
+
+
+def numpy_can_compute(actor: nn.Module) -> bool:
+    """Whether the actor is an `MLP` on the CPU of activations that NumPy has."""
+    if not is_plain_mlp(actor) or actor._forward_hooks or actor._forward_pre_hooks:
+        return False
+    return type(actor.activation) in NUMPY_ACTIVATIONS and actor.linears[0].weight.device.type == "cpu"

@@ -1,0 +1,334 @@
+"""The env runner: samples joint transitions with exploration noise that has a state for each env and agent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.connectors.module_to_env import RemoveSingleTsTimeRankFromBatch
+from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+from ray.rllib.utils.annotations import override
+
+from rllib_maddpg.envs import ParallelPettingZoo, ReadableEndings, SeededEpisodes, resolve_env
+from rllib_maddpg.envs.seed_check import are_alike, plays_alike
+from rllib_maddpg.modules.rl_module import actor_state_of
+from rllib_maddpg.replay.remote import RemoteRollout
+from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.rollout import JointRollout
+from rllib_maddpg.sampling.actors import JointActors
+from rllib_maddpg.sampling.episodes import rollout_from_episodes
+from rllib_maddpg.sampling.exploration import JointExploration, exploration_settings, greedy
+from rllib_maddpg.sampling.fast_path import reason_for_stock_path
+from rllib_maddpg.sampling.joint_sampler import JointSampler
+from rllib_maddpg.sampling.metrics import Tally
+from rllib_maddpg.sampling.noise_connector import AddExplorationNoise
+from rllib_maddpg.sampling.recording import Recorder
+from rllib_maddpg.sampling.stock_loop import SamplingError, StockLoop
+
+logger = logging.getLogger(__name__)
+
+EPISODE_NUMBERS = "episode_numbers"
+
+
+def sample_fragment(runner: MADDPGEnvRunner, **kwargs: Any) -> tuple[list[JointRollout], dict[str, Any] | None]:
+    """`MADDPGEnvRunner.sample_fragment` as a function that Ray sends by its name, which is quicker than RLlib's way."""
+    return runner.sample_fragment(**kwargs)
+
+
+class MADDPGEnvRunner(StockLoop):
+    """RLlib's multi-agent env runner, returning joint rows (`[JointRollout]`) from `sample()`.
+
+    Env number e of runner w starts its episode number k with a seed made from (config.seed, w, e, k), which also seeds the
+    exploration noise of that episode. The counters k are all that a resumed run needs to go on with the same games.
+    """
+
+    def __init__(self, config: Any, **kwargs: Any):
+        if not config.is_resolved:  # a runner made by hand
+            config = config.copy(copy_frozen=False)
+            config.validate()
+        # Needed by `make_env`, which the base class calls in its constructor.
+        seed = int(np.random.SeedSequence(config.seed).entropy)  # None: any
+        self._seed_words = [seed >> bit & 0xFFFFFFFF for bit in range(0, max(128, seed.bit_length()), 32)]
+        super().__init__(config=config, **kwargs)
+        self.layout: JointLayout | None = None
+        if self.module is not None:
+            self.layout = next(iter(self.module.values())).unwrapped().model_config["layout"]
+        self._random_actions = False
+        # Where there are envs side by side, on one runner or on several; one runner is enough to tell.
+        self._seeds_compared = max(self.num_envs, config.num_env_runners) < 2 or (self.worker_index or 0) > 1
+        self.sampling_error = ""  # of the last call of `sample`
+        self._sampler: JointSampler | None = None
+        self._actors: JointActors | None = None
+        self._tally = Tally()
+        self._stock_reason: str | None = None  # of the slow path; None: not asked yet, "": none
+        if self.layout is not None:
+            settings = exploration_settings(config)
+            if self.env is not None:
+                self.exploration = JointExploration(self.layout, self.num_envs, **settings)
+            # Also on a local runner without envs, whose pipelines are those of checkpoints.
+            noise = AddExplorationNoise(settings=settings)
+            noise.runner = self
+            self._module_to_env.insert_after(RemoveSingleTsTimeRankFromBatch, noise)
+        self._recorder: Recorder | None = None
+        if config.output and self.env is not None and self.layout is not None:
+            self._recorder = Recorder(self.layout, self.config, self.worker_index or 0)
+
+    @override(MultiAgentEnvRunner)
+    def make_env(self) -> None:
+        # This runner's own copy of the config: RLlib then finds our envs by the names that it does not know.
+        self.config.env = resolve_env(self.config.env)
+        # Rebuilt after a failure, the envs go on with other games: the old ones might fail again.
+        first_episodes = self.episode_numbers or [0] * self.config.num_envs_per_env_runner
+        super().make_env()
+        for e, env in enumerate(self.env.envs):
+            self.env.envs[e] = self._wrapped(env, e, first_episodes[e])
+        self._explored_episode = [-1] * self.num_envs
+
+    def _seed_of_episode(self, env: int) -> Callable[[int], int]:
+        return lambda episode: int(self._seed_sequence(env, episode).generate_state(1)[0] >> 1)
+
+    def _seed_sequence(self, env: int, episode: int, *child: int) -> np.random.SeedSequence:
+        """`SeedSequence(seed, spawn_key=key)`, whose words are put together here in a third of the time."""
+        key = int(self.config.in_evaluation), self.worker_index or 0, env, episode, *child
+        return np.random.SeedSequence(np.array([*self._seed_words, *key], np.uint32))
+
+    def _compare_seeds(self) -> None:
+        """Warns if parallel envs play the same games. Only where all have begun alike others are made to find that out."""
+        firsts = [getattr(env, "first_observations", None) for env in self.env.envs]
+        context = EnvContext(self.config.env_config, self.worker_index or 0, num_workers=self.config.num_env_runners)
+        try:
+            is_alike = None not in firsts and are_alike(firsts) and plays_alike(lambda: self.config.env(context))
+        except Exception as error:  # an env that cannot be made twice, or fails: sampling says so where it matters
+            logger.debug("Seeds were not compared: %s", error)
+            return
+        if is_alike:
+            logger.warning(
+                "env=%r plays the same game whatever its seed: two copies with different seeds and the same actions observed "
+                "and earned the same. So the %d parallel envs are duplicates apart from exploration noise, and the "
+                "confidence intervals of evaluations do not hold. Draw what is random from the `seed` that `reset` is given "
+                "(Gymnasium: `super().reset(seed=seed)`, then `self.np_random`).",
+                self.config.env.source.name,
+                self.num_envs * max(1, self.config.num_env_runners),
+            )
+
+    def _rebuild_sub_env(self, number: int) -> None:
+        """Replaces one sub-env that has failed; the new one goes on with the next episode."""
+        vector, envs, size, needs_reset = self.env, self.env.envs, self.num_envs, self._needs_initial_reset
+        try:
+            envs[number].close()
+        except Exception as error:
+            logger.warning("Env %d could not be closed: %s", number, error)
+        # RLlib's own way to an env, for a vector of one.
+        self.env, self.config.num_envs_per_env_runner = None, 1
+        try:
+            super().make_env()
+            fresh = self.env.envs.pop()  # out of the vector, which closes its envs when it is deleted
+        finally:
+            self.env, self.num_envs, self._needs_initial_reset = vector, size, needs_reset
+            self.config.num_envs_per_env_runner = size
+        envs[number] = self._wrapped(fresh, number, envs[number].next_episode)
+
+    def _wrapped(self, env: Any, number: int, first_episode: int) -> SeededEpisodes:
+        # Our adapter for PettingZoo reports endings in that form already.
+        if not isinstance(env.unwrapped, ParallelPettingZoo):
+            env = ReadableEndings(env)
+        return SeededEpisodes(env, self._seed_of_episode(number), first_episode)
+
+    @override(MultiAgentEnvRunner)
+    def _sample(
+        self,
+        *,
+        num_timesteps: int | None = None,
+        num_episodes: int | None = None,
+        explore: bool,
+        random_actions: bool = False,
+        force_reset: bool = False,
+    ) -> list[JointRollout]:
+        """Samples `num_timesteps` env steps or `num_episodes` episodes; arguments as in `MultiAgentEnvRunner.sample`.
+
+        Returns:
+            One `JointRollout`: of at least `num_timesteps` rows, or of those of `num_episodes` whole episodes; of fewer,
+            with an `error`, if an env failed for good. The algorithm raises it: raised in a remote runner, it would only make
+            RLlib restart that, again and again.
+
+        Raises:
+            ValueError: That error, if the runner is one for evaluation.
+        """
+        # RLlib's own random actions bypass the module's [-1, 1] scale, so ours are drawn by the exploration.
+        self._random_actions = random_actions
+        asked = {"num_timesteps": num_timesteps, "num_episodes": num_episodes, "force_reset": force_reset}
+        if self._is_fast():
+            rollout = self._sample_columns(explore=explore or random_actions, **asked)
+        else:
+            rollout = self._sample_episodes(explore=explore or random_actions, **asked)
+        if not self._seeds_compared:
+            self._seeds_compared = True
+            self._compare_seeds()
+        rollout.worker_index = self.worker_index or 0
+        rollout.episode_numbers = self.episode_numbers
+        self.sampling_error = rollout.error
+        if rollout.error and self.config.in_evaluation:
+            raise ValueError(rollout.error)  # nobody would look at the rollout
+        return [rollout]
+
+    def sample_fragment(
+        self, weights: tuple[int, np.ndarray] | None, want_metrics: bool
+    ) -> tuple[list[JointRollout] | list[RemoteRollout], dict[str, Any] | None]:
+        """Takes the weights, if there are any, samples a fragment, and adds the metrics, if wanted.
+
+        Args:
+            weights: `MADDPGTorchLearner.get_actor_weights()`.
+            want_metrics: Whether to return the metrics since the last time, too.
+        """
+        if weights is not None:
+            number, vector = weights
+            self.set_actors(number, self.split_weights(vector))
+        rollouts = self.sample()
+        if self.config.replay_buffer_config["num_shards"]:
+            rollouts = [RemoteRollout(rollout) for rollout in rollouts]
+        return rollouts, self.get_metrics() if want_metrics else None
+
+    @torch.no_grad()
+    def set_actors(self, number: int, tensors: Sequence[torch.Tensor]) -> None:
+        """Takes over the state of all actors, module by module in layout order, if it is newer than the present one.
+
+        Args:
+            number: RLlib's number of these weights.
+            tensors: `actor_state()` of all modules.
+        """
+        if number > self._weights_seq_no:
+            self._weights_seq_no = number
+            torch._foreach_copy_(self._weights(), list(tensors))
+
+    def split_weights(self, vector: np.ndarray) -> Sequence[torch.Tensor]:
+        """The vector of `get_actor_weights()` as `set_actors` takes it."""
+        # A copy, because arrays from Ray are read-only, which torch does not know.
+        mine = self._weights()
+        parts = torch.from_numpy(vector.copy()).split([t.numel() for t in mine])
+        return [part.view_as(t) for part, t in zip(parts, mine, strict=True)]
+
+    def _weights(self) -> list[torch.Tensor]:
+        return actor_state_of(self.module, self.layout)
+
+    def _is_fast(self) -> bool:
+        if self._stock_reason is None:
+            self._stock_reason = reason_for_stock_path(self) or ""
+            if self._stock_reason:
+                # One runner is enough to warn, and whoever has set the switch knows.
+                level = logging.WARNING if self.config.env_runner_fast_path and (self.worker_index or 0) <= 1 else logging.INFO
+                logger.log(level, "Env runner samples in RLlib's own, slower loop: %s.", self._stock_reason)
+        return not self._stock_reason
+
+    def _sample_episodes(self, **asked: Any) -> JointRollout:
+        """In RLlib's own loop."""
+        try:
+            episodes = super()._sample(**asked)
+        except SamplingError as error:
+            return self._nothing(error)
+        try:
+            rollout = rollout_from_episodes(episodes, self.layout)
+        except ValueError as error:
+            return self._nothing(error)
+        try:
+            if self._recorder is not None:
+                self._recorder.record(episodes)
+        except (OSError, ValueError) as error:  # pyarrow's errors are these, too
+            rollout.error = (
+                f"`output`={str(self.config.output)!r} cannot be written to any more ({error}). Make room there, or name "
+                "another folder in `.offline_data(output=...)`."
+            )
+        return rollout
+
+    def _nothing(self, error: Exception) -> JointRollout:
+        rollout = JointRollout.empty(self.layout, 0)
+        rollout.error = str(error)
+        return rollout
+
+    @override(MultiAgentEnvRunner)
+    def stop(self) -> None:
+        if self._recorder is not None:
+            self._recorder.close()
+        super().stop()
+
+    def _sample_columns(self, *, explore: bool, force_reset: bool, **asked: Any) -> JointRollout:
+        """In the columnar loop."""
+        if self._sampler is None or self._sampler.envs is not self.env.envs:
+            self._sampler = JointSampler(
+                self.layout,
+                self.env.envs,
+                self._rebuild_sub_env,
+                self.failures_allowed(),
+                self.worker_index or 0,
+                on_reset=self.begin_exploration,
+            )
+        networks = {m: module.unwrapped().actor for m, module in self.module.items()}
+        if self._actors is None or not self._actors.is_current(networks):
+            self._actors = JointActors(self.layout, networks)
+        actors = self._actors
+        everyone = list(range(self.num_envs))
+
+        def act(obs: np.ndarray) -> np.ndarray:
+            return self.explore(everyone, actors(obs)) if explore else greedy(self.layout, actors(obs))
+
+        sample = self._sampler.sample(act, force_reset=force_reset or self._needs_initial_reset, **asked)
+        self._needs_initial_reset = False
+        self._tally.add(self, sample)
+        return sample.rollout
+
+    @override(MultiAgentEnvRunner)
+    def get_metrics(self) -> dict[str, Any]:
+        self._tally.log(self)
+        return super().get_metrics()
+
+    def begin_exploration(self, env: int) -> None:
+        """Starts the noise of the episode that an env is playing, unless that was done already."""
+        episode = self.env.envs[env].episode
+        if episode != self._explored_episode[env]:
+            self._explored_episode[env] = episode
+            # The first child of the episode's own seed.
+            noise_seed = self._seed_sequence(env, episode, 0)
+            self.exploration.begin_episode(env, np.random.default_rng(noise_seed))
+
+    def explore(self, envs: list[int], outputs: np.ndarray) -> np.ndarray:
+        """Noisy action codes `[E, action_dim]` of the envs that act now; see `JointExploration.act`."""
+        codes = self.exploration.act(envs, outputs, self.num_env_steps_sampled_lifetime, self._random_actions)
+        # The schedules run on the env steps of all runners. RLlib sets the exact count at the end of each iteration; until then
+        # this runner assumes that the others are as fast as itself.
+        self.num_env_steps_sampled_lifetime += len(envs) * max(1, self.config.num_env_runners)
+        return codes
+
+    @property
+    def episode_numbers(self) -> list[int]:
+        """Per env the number of the episode that its next reset begins."""
+        return [env.next_episode for env in self.env.envs] if self.env is not None else []
+
+    @override(MultiAgentEnvRunner)
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        # Keyed by runner, because RLlib may hand one runner's state to all of them.
+        state[EPISODE_NUMBERS] = {self.worker_index or 0: self.episode_numbers}
+        return state
+
+    @override(MultiAgentEnvRunner)
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        numbers = state.get(EPISODE_NUMBERS, {}).get(self.worker_index or 0)
+        if numbers and self.env is not None:
+            # A run that is resumed with more envs than it had starts the new ones at their first episode.
+            for env, number in zip(self.env.envs, numbers, strict=False):
+                env.next_episode = max(env.next_episode, number)
+
+    @staticmethod
+    @override(MultiAgentEnvRunner)
+    def _prune_zero_len_sa_episodes(episode: Any) -> None:
+        """Keeps agents that have only observed yet: their first observation belongs to the row's next state."""

@@ -1,0 +1,82 @@
+"""The one way from RLlib's multi-agent episodes to joint rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
+
+from rllib_maddpg.rows.layout import AgentSlot, JointLayout
+from rllib_maddpg.rows.rollout import JointRollout
+
+
+def rollout_from_episodes(episodes: Iterable[MultiAgentEpisode], layout: JointLayout) -> JointRollout:
+    """Joint rows of episodes or chunks of episodes, one after the other.
+
+    Args:
+        episodes: As `MultiAgentEnvRunner.sample()` returns them; observations as the module saw them.
+        layout: Order of agents in a row.
+
+    Returns:
+        One row per env step of the episodes.
+
+    Raises:
+        ValueError: If an agent leaves out env steps between two of its observations (turn-based games), since such a step
+            has no joint transition.
+    """
+    return JointRollout.concat(layout, [_rows_of(episode, layout) for episode in episodes])
+
+
+def _rows_of(episode: MultiAgentEpisode, layout: JointLayout) -> JointRollout:
+    steps = episode.env_t - episode.env_t_started
+    rollout = JointRollout.empty(layout, steps)
+    for agent in episode.agent_episodes:
+        if agent in layout:
+            _fill_agent(rollout, episode, layout.slots[layout.index(agent)], layout.index(agent), steps)
+    return rollout
+
+
+def _fill_agent(rollout: JointRollout, episode: MultiAgentEpisode, slot: AgentSlot, index: int, steps: int) -> None:
+    """Writes one agent's share of the rows of one episode chunk."""
+    agent_episode = episode.agent_episodes[slot.agent]
+    acted = len(agent_episode)
+    first = _first_row(episode, slot.agent, acted, steps)
+    if first is None:
+        return
+    rows = slice(first, first + acted)
+    obs = np.asarray(agent_episode.get_observations(slice(0, None)), np.float32).reshape(acted + 1, -1)
+    columns = rollout.columns
+    if first > 0:
+        # The agent joins here: it is not in the row before, but in that row's next state.
+        columns["new_obs"][first - 1, slot.obs] = obs[0]
+        columns["next_alive"][first - 1, index] = 1.0
+    if acted == 0:
+        return
+    columns["obs"][rows, slot.obs] = obs[:-1]
+    columns["new_obs"][rows, slot.obs] = obs[1:]
+    columns["actions"][rows, slot.actions] = slot.codec.encode(np.asarray(agent_episode.get_actions(slice(0, None))))
+    columns["rewards"][rows, index] = np.asarray(agent_episode.get_rewards(slice(0, None)))
+    columns["alive"][rows, index] = 1.0
+    columns["next_alive"][rows, index] = 1.0
+    # RLlib also calls an episode terminated when all its agents were truncated (multi_agent_episode.py, "Case 2"), so
+    # only an agent that was not truncated has really ended.
+    if agent_episode.is_terminated and not agent_episode.is_truncated:
+        columns["terminateds"][first + acted - 1, index] = 1.0
+        columns["next_alive"][first + acted - 1, index] = 0.0
+
+
+def _first_row(episode: MultiAgentEpisode, agent: str, acted: int, steps: int) -> int | None:
+    """Row of the agent's first action here (or, if it only observes, the one after its observation); None if it is absent."""
+    # Counted from the end, the only side at which RLlib keeps these lists in step: an agent that joins later has no lookback.
+    seen = [t != episode.SKIP_ENV_TS_TAG for t in episode.env_t_to_agent_t[agent].data[-(steps + 1) :]]
+    times = np.flatnonzero(seen) + steps + 1 - len(seen)
+    if not acted and not len(times):
+        return None
+    if len(times) != acted + 1 or times[-1] - times[0] != acted:
+        raise ValueError(
+            f"Agent {agent!r} has {len(times)} observations and {acted} actions within {steps} env steps of an episode, with "
+            "gaps in between: a turn-based game has no joint transitions. Convert it to a parallel one (PettingZoo: "
+            "`aec_to_parallel`), so that every agent in the game observes and acts at every step."
+        )
+    return int(times[0])

@@ -1,0 +1,135 @@
+"""The exploration of `MADDPGEnvRunner` as a piece of RLlib's module-to-env pipeline, for sampling in RLlib's own loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
+from ray.rllib.utils.annotations import override
+
+from rllib_maddpg.modules.rl_module import HEAD_OUTPUT
+from rllib_maddpg.modules.rule_modules import acts_by_rule, codes_of
+from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.sampling.exploration import JointExploration, greedy
+
+if TYPE_CHECKING:
+    from rllib_maddpg.sampling.env_runner import MADDPGEnvRunner
+
+
+class AddExplorationNoise(ConnectorV2):
+    """Module-to-env connector: head outputs -> noisy episode actions. Actions that a module has chosen itself stay.
+
+    On an env runner the noise is the runner's. A pipeline that is restored without one (`ModuleToEnvPipeline.from_checkpoint`)
+    draws other noise by the same settings, with schedules as they stood; where a checkpoint has no settings it is greedy.
+    """
+
+    def __init__(
+        self,
+        input_observation_space: gym.Space | None = None,
+        input_action_space: gym.Space | None = None,
+        *,
+        settings: dict[str, Any] | None = None,
+        env_steps: int = 0,
+    ):
+        """
+        Args:
+            input_observation_space: RLlib's.
+            input_action_space: RLlib's.
+            settings: `exploration_settings` of the config.
+            env_steps: Lifetime env steps at which schedules stand without a runner.
+        """
+        super().__init__(input_observation_space, input_action_space)
+        self._settings, self._env_steps = settings, env_steps
+        # Set by the runner and no constructor argument, because RLlib pickles those into checkpoints.
+        self.runner: MADDPGEnvRunner | None = None
+        self._alone: RunnerlessExploration | None = None
+
+    @override(ConnectorV2)
+    def __call__(
+        self, *, rl_module: MultiRLModule, batch: dict[str, Any], episodes: list, explore: bool | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        for (_, _, module_id), items in batch.get(Columns.ACTIONS, {}).items():
+            module = rl_module[module_id].unwrapped()
+            if explore or acts_by_rule(module):
+                codec = _layout(rl_module).codec_of(module_id)
+                # As it reaches the env, so that rows hold what was really played.
+                items[0] = codec.decode(codes_of([items[0]], codec, module_id))[0]
+        outputs = batch.pop(HEAD_OUTPUT, None)
+        if outputs:
+            batch.setdefault(Columns.ACTIONS, {}).update(self._explored(outputs, episodes, _layout(rl_module)))
+        return batch
+
+    def _explored(self, outputs: dict[tuple, list], episodes: list, layout: JointLayout) -> dict[tuple, list]:
+        env_of = {episode.id_: e for e, episode in enumerate(episodes)}
+        envs = sorted({env_of[episode_id] for episode_id, _, _ in outputs})
+        row_of = {e: row for row, e in enumerate(envs)}
+        joint = np.zeros((len(envs), layout.action_dim), np.float32)
+        places = {}
+        for key, items in outputs.items():
+            slot = layout.slots[layout.index(key[1])]
+            places[key] = row_of[env_of[key[0]]], slot
+            joint[places[key][0], slot.actions] = items[0]
+        codes = self._noisy(envs, joint, list(env_of), layout)
+        return {key: [slot.codec.decode(codes[row : row + 1, slot.actions])[0]] for key, (row, slot) in places.items()}
+
+    def _noisy(self, envs: list[int], joint: np.ndarray, episode_ids: list[str], layout: JointLayout) -> np.ndarray:
+        if self.runner is not None:
+            for e in envs:
+                self.runner.begin_exploration(e)
+            return self.runner.explore(envs, joint)
+        if self._settings is None:
+            return greedy(layout, joint)
+        if self._alone is None:
+            self._alone = RunnerlessExploration(layout, self._settings, self._env_steps)
+        return self._alone.explore(envs, joint, episode_ids)
+
+    @override(ConnectorV2)
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
+        """What a checkpoint rebuilds this from.
+
+        The env steps are an argument and no state: RLlib merges the states of a pipeline by their place among those that there
+        are, so that one more would make it give a state to another connector.
+        """
+        args, settings = super().get_ctor_args_and_kwargs()
+        env_steps = self._env_steps if self.runner is None else self.runner.num_env_steps_sampled_lifetime
+        return args, {**settings, "env_steps": env_steps}
+
+
+class RunnerlessExploration:
+    """Exploration of whatever episodes come, with noise that nobody has seeded."""
+
+    def __init__(self, layout: JointLayout, settings: dict[str, Any], env_steps: int):
+        """
+        Args:
+            layout: Order of agents in the joint action.
+            settings: See `exploration_settings`.
+            env_steps: Lifetime env steps at which schedules stand.
+        """
+        self._layout, self._settings, self._env_steps = layout, settings, env_steps
+        self._episode_ids: list[str] = []
+
+    def explore(self, envs: list[int], joint: np.ndarray, episode_ids: Sequence[str]) -> np.ndarray:
+        """Noisy action codes `[E, action_dim]` of the episodes that act now.
+
+        Args:
+            envs: Their numbers in `episode_ids`.
+            joint: Head outputs `[E, action_dim]`.
+            episode_ids: All episodes; where the id is another one than before, the noise starts again.
+        """
+        before, self._episode_ids = self._episode_ids, list(episode_ids)
+        if len(before) != len(episode_ids):
+            before = [""] * len(episode_ids)
+            self._exploration = JointExploration(self._layout, len(episode_ids), **self._settings)
+        for e, (old, new) in enumerate(zip(before, episode_ids, strict=True)):
+            if old != new:
+                self._exploration.begin_episode(e, np.random.default_rng())
+        return self._exploration.act(envs, joint, self._env_steps)
+
+
+def _layout(rl_module: MultiRLModule) -> JointLayout:
+    return next(iter(rl_module.values())).unwrapped().model_config["layout"]

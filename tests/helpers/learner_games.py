@@ -1,0 +1,196 @@
+"""The oracle's random games as RLlib games: the same spaces, weights, rows and noise for the package's Learner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from ray.rllib.core.learner.learner_group import LearnerGroup
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from reference.maddpg import NETS, AgentRows, Batch, Box, Discrete, Game, Kind, Layers, Noise, flat
+from torch import Tensor
+
+from rllib_maddpg import MADDPGConfig
+from rllib_maddpg.learning.learner import MADDPGTorchLearner
+from rllib_maddpg.learning.losses import gumbel_noise
+
+# Our column -> the oracle's name of it. Its `acting` is `alive`, so long as no agent of the game waits.
+COLUMNS = {
+    "obs": "obs",
+    "actions": "action",
+    "rewards": "reward",
+    "new_obs": "next_obs",
+    "terminateds": "terminated",
+    "alive": "alive",
+    "next_alive": "next_acting",
+}
+
+
+class SpacesEnv(MultiAgentEnv):
+    """An environment that has spaces and nothing else; `env_config`: `obs_spaces`, `action_spaces`."""
+
+    def __init__(self, env_config: Mapping[str, Any]):
+        super().__init__()
+        self.observation_spaces = dict(env_config["obs_spaces"])
+        self.action_spaces = dict(env_config["action_spaces"])
+        self.possible_agents = list(self.observation_spaces)
+        self.agents = list(self.observation_spaces)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        return {a: np.zeros(s.shape, np.float32) for a, s in self.observation_spaces.items()}, {}
+
+    def step(self, action_dict: dict):
+        raise NotImplementedError("The tests make the rows.")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The Learner of a game.
+
+
+def action_space(kind: Kind) -> gym.Space:
+    if isinstance(kind, Box):
+        return gym.spaces.Box(0.0 if kind.head == "softmax" else -2.0, 1.0, (kind.dim,), np.float32)
+    if isinstance(kind, Discrete):
+        return gym.spaces.Discrete(kind.n)
+    return gym.spaces.MultiDiscrete(kind.nvec)
+
+
+def config_of(game: Game, **settings: Any) -> MADDPGConfig:
+    """The game and its hyper-parameters; `settings` go to `training()` on top of them."""
+    hyper = dict(vars(game.hyper))
+    hyper["actor_output_reg"] = hyper.pop("policy_reg")
+    softmax = any(isinstance(kind, Box) and kind.head == "softmax" for kind in game.kinds.values())
+    hidden = [len(b) for _, b in game.weights[game.modules[0]]["actor"][:-1]]
+    agents = sorted(game.agents, reverse=True)  # not in the layout's order
+    return (
+        MADDPGConfig()
+        .environment(
+            SpacesEnv,
+            env_config={
+                "obs_spaces": {a: gym.spaces.Box(-np.inf, np.inf, (game.obs_dims[a],), np.float32) for a in agents},
+                "action_spaces": {a: action_space(game.kinds[a]) for a in agents},
+            },
+        )
+        .multi_agent(
+            policies=set(game.modules),
+            policy_mapping_fn=game.module_of,
+            policies_to_train=[m for m in game.modules if m not in game.frozen],
+        )
+        .rl_module(model_config={"fcnet_hiddens": hidden, "fcnet_activation": game.activation})
+        .training(**{**hyper, "actor_head": "softmax" if softmax else "tanh", **settings})
+        .debugging(seed=7)
+    )
+
+
+def spaces_of(config: MADDPGConfig) -> dict:
+    """The spaces that an env runner would report: of the agents, and of the modules."""
+    env = config.env(config.env_config)
+    agents = env.observation_spaces, env.action_spaces
+    modules = {config.policy_mapping_fn(a, None): (agents[0][a], agents[1][a]) for a in env.possible_agents}
+    return {INPUT_ENV_SINGLE_SPACES: tuple(map(gym.spaces.Dict, agents)), **modules}
+
+
+def build(config: MADDPGConfig, game: Game | None = None, double: bool = False) -> MADDPGTorchLearner:
+    """A Learner in this process, with the weights of `game` if one is given."""
+    config.validate()
+    learner = config.build_learner(spaces=spaces_of(config))
+    if double:
+        for module_id in game.modules:
+            learner.module[module_id].double()
+    if game is not None:
+        load_weights(learner, game.weights)
+    return learner
+
+
+def build_group(config: MADDPGConfig, num_learners: int) -> LearnerGroup:
+    """0: a Learner in this process; else so many Ray actors."""
+    config = config.copy(copy_frozen=False).learners(num_learners=num_learners)
+    config.validate()
+    return config.build_learner_group(spaces=spaces_of(config))
+
+
+@torch.no_grad()
+def load_weights(learner: MADDPGTorchLearner, weights: Mapping[str, Mapping[str, Layers]]) -> None:
+    for module_id, nets in weights.items():
+        for net in NETS:
+            for param, value in zip(parameters(learner, module_id, net), flat(nets[net]), strict=True):
+                param.copy_(value)
+
+
+def parameters(learner: MADDPGTorchLearner, module_id: str, net: str) -> list[Tensor]:
+    """W0, b0, W1, b1 ... of one network of `NETS`."""
+    return list(getattr(learner.module[module_id].unwrapped(), net).parameters())
+
+
+def weights_of(learner: MADDPGTorchLearner) -> dict[tuple[str, str], Tensor]:
+    """A copy of each network's weights, as one float64 vector."""
+    return {
+        (m, net): torch.cat([p.detach().double().flatten() for p in parameters(learner, m, net)])
+        for m in sorted(learner.module.keys())
+        for net in NETS
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rows and noise.
+
+
+def columns_of(game: Game, batch: Batch) -> dict[str, dict[str, Tensor]]:
+    """The rows as the Learner gets them: per module `[B, n, dim]` or `[B, n]`, float64."""
+    return {
+        m: {
+            column: torch.stack([getattr(batch[a], name) for a in game.agents if game.module_of[a] == m], 1)
+            for column, name in COLUMNS.items()
+        }
+        for m in game.modules
+    }
+
+
+def multi_agent_batch(game: Game, batch: Batch) -> MultiAgentBatch:
+    """The rows as the replay buffer gives them, float32."""
+    columns = columns_of(game, batch)
+    rows = len(columns[game.modules[0]]["rewards"])
+    return MultiAgentBatch(
+        {m: SampleBatch({c: v.numpy().astype(np.float32) for c, v in columns[m].items()}) for m in columns},
+        env_steps=rows,
+    )
+
+
+def interleaved(batches: list[Batch]) -> Batch:
+    """One batch in which row `r * M + d` is row r of the d-th of M batches."""
+    return {
+        agent: AgentRows(
+            **{
+                name: torch.stack([getattr(batch[agent], name) for batch in batches], 1).flatten(0, 1)
+                for name in vars(batches[0][agent])
+            }
+        )
+        for agent in batches[0]
+    }
+
+
+def draw_noise(game: Game, generator: torch.Generator, rows: int) -> Noise:
+    """What the Learner will draw for a batch: module by module in layout order, nothing for boxes."""
+    noise = {}
+    for m in game.modules:
+        sharers = [a for a in game.agents if game.module_of[a] == m]
+        kind = game.kinds[sharers[0]]
+        if not isinstance(kind, Box):
+            drawn = gumbel_noise((rows, len(sharers), kind.code_dim), generator, torch.device("cpu"), torch.float64)
+            noise.update({a: drawn[:, k] for k, a in enumerate(sharers)})
+    return noise
+
+
+def same_generator(learner: MADDPGTorchLearner) -> torch.Generator:
+    """A generator that will draw what the Learner's generator draws next."""
+    return torch.Generator().set_state(learner._rng.get_state())
+
+
+def env_steps(n: int) -> dict[str, int]:
+    return {NUM_ENV_STEPS_SAMPLED_LIFETIME: n}
