@@ -27,6 +27,7 @@ from rllib_maddpg.config.checks import (
     unknown_key_message,
     use_python_scalars,
 )
+from rllib_maddpg.config.member_checks import check_members
 from rllib_maddpg.config.require import shown
 from rllib_maddpg.config.rllib_checks import check_policy_values
 from rllib_maddpg.config.setters import NamedErrors, name_settings
@@ -283,6 +284,7 @@ class MADDPGConfig(NamedErrors):
             spaces = probe_env(self.env, self.env_config, self.num_env_runners)
             resolve_agents(self, spaces)
             check_connectors(self, spaces)
+            check_members(self, spaces)
         # RLlib would warn that MADDPG "now" runs on the new API stack; it never ran on another.
         log_once(f"{self.algo_class.__name__}_on_new_api_stack")
         super().validate()
@@ -329,9 +331,13 @@ class MADDPGConfig(NamedErrors):
         for module_id, spec in specs.items():
             # Set here too, because RLlib leaves a user's own specs as they are and would build critics on the runners.
             spec.inference_only = inference_only
-            view = self.algorithm_config_overrides_per_module.get(module_id, {}).get("critic_view", self.critic_view)
-            spec.model_config = {**spec.model_config, "layout": layout, "module_id": module_id, "critic_view": view}
+            spec.model_config = {**spec.model_config, **self.added_to_model(module_id, layout)}
         return multi_spec
+
+    def added_to_model(self, module_id: str, layout: JointLayout) -> dict[str, Any]:
+        """What a module's `model_config` gets from this config."""
+        view = self.algorithm_config_overrides_per_module.get(module_id, {}).get("critic_view", self.critic_view)
+        return {"layout": layout, "module_id": module_id, "critic_view": view}
 
     @override(AlgorithmConfig)
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None):

@@ -113,7 +113,7 @@ class UpdateContext:
         return self.once(("rows", group.modules, joint), lambda: GroupRows(joint, group.modules, self._count(group, joint)))
 
     def note(self, group: NetworkGroup, **values: Tensor) -> None:
-        """Metrics of the group's modules, `[G]` each: `note(group, qf_mean=...)`; see whether it `reports` before computing them."""
+        """Metrics of the group's modules, `[G]` each: `note(group, qf_mean=...)`. Ask `reports` before computing them."""
         self._metrics.note(group.modules, values, self.metrics_stay)
 
     # ------------------------------------------------------------------------------------------ what networks see

@@ -26,8 +26,8 @@ class MADDPGTorchLearner(JointTorchLearner):
     and B rows. Modules outside `policies_to_train` stay as they are; their actions still enter all critics. One that acts by a
     rule of its own, which may have no networks at all, is asked what it does next.
 
-    To change a loss, override `td_target`, `critic_loss` or `actor_loss`, functions of such groups' tensors; to add a step to the
-    update, `stages`.
+    To change a loss, override `td_target`, `critic_loss` or `actor_loss`, functions of such groups' tensors; to add a step to
+    the update, `stages`.
     """
 
     @classmethod
