@@ -49,13 +49,15 @@ class JointBatch:
     def from_modules(cls, schema: RowSchema, modules: Mapping[str, Mapping[str, Any]]) -> JointBatch:
         """Joins columns that are split by module: `[B, n, dim]` or `[B, n]` for the n agents of each module.
 
-        What belongs to the env may stand with any module. Columns that no module has get their `fill`.
+        What belongs to the env may stand with any module. Columns that no module has get their `fill`. Rows are as precise as
+        the observations; in others than float32 there is no place for columns of whole numbers.
         """
         given = {
             name: [torch.as_tensor(modules[m][name]).flatten(1) for m in schema.layout.modules if name in modules[m]]
             for name in schema.columns
         }
-        rows = torch.from_numpy(schema.empty(len(given["obs"][0])))
+        obs = given["obs"][0]
+        rows = torch.from_numpy(schema.empty(len(obs))).to(obs.dtype)
         for name, values in schema.split(rows).items():
             parts = given[name]
             if parts:

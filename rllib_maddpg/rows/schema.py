@@ -227,7 +227,7 @@ def _sizes(obs_dim: int, action_dim: int, num_agents: int) -> dict[str, int]:
 def _places(columns: Iterable[Column], sizes: Mapping[str, int]) -> tuple[Place, ...]:
     places, start = [], 0
     for column in columns:
-        size = sizes[column.per] * column.width
+        size = sizes[column.per] * int(column.width)
         words = math.ceil(size * np.dtype(column.dtype).itemsize / 4)
         places.append(Place(column.name, start, words, size, column.dtype))
         start += words
@@ -240,4 +240,4 @@ def _rank(column: Column) -> int:
 
 
 def _kind(column: Column) -> dict[str, Any]:
-    return {"per": column.per, "width": column.width, "dtype": column.dtype}
+    return {"per": column.per, "width": int(column.width), "dtype": column.dtype}
