@@ -57,7 +57,8 @@ def _check_kind(config: AlgorithmConfig, column: Column) -> None:
 def _check_fill(config: AlgorithmConfig, column: Column) -> None:
     fill, fix = column.fill, "It is the value in rows in which nobody has written the column."
     if column.dtype == "float32":
-        ok, allowed = is_number(fill) and abs(fill) <= np.finfo(np.float32).max, "a number that float32 can hold"
+        ok = is_number(fill) and abs(fill) <= float(np.finfo(np.float32).max)
+        allowed = "a number that float32 can hold"
     else:
         limits = np.iinfo(column.dtype)
         ok = is_number(fill) and fill == int(fill) and limits.min <= fill <= limits.max

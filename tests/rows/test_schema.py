@@ -213,7 +213,7 @@ def test_rows_with_less_fit_and_rows_with_more_do_not():
     RowSchema(LAYOUT, EXTRA).check_same(description, "It")
     schema.check_same(description, "It")
     schema.check_same(None, "It")
-    with pytest.raises(ValueError, match=r"It has a column 'lives', which this run has not.*`extra_columns`"):
+    with pytest.raises(ValueError, match=r"It has a column 'maybe', which this run has not.*`extra_columns`"):
         schema.check_same(RowSchema(LAYOUT, EXTRA).description(), "It")
     other = RowSchema(LAYOUT, [Column("context", "env", width=2, at_next=True)])
     with pytest.raises(ValueError, match=r"Column 'context' of it is \{.*'width': 2.*and here \{.*'width': 3"):

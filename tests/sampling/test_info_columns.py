@@ -6,13 +6,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from context_env import Reader, landmarks_of, spread_in_context
 from ledger_env import ALL_TERMINATE, LATE_JOINER, MIXED_END, LedgerEnv
-from pettingzoo.utils import BaseParallelWrapper
 from runners import make_runner, rows_of
 from test_fast_path import ZooLedger
 
-from rllib_maddpg import MADDPGConfig, MADDPGTorchLearner
-from rllib_maddpg.envs import resolve_env
+from rllib_maddpg import MADDPGConfig
 from rllib_maddpg.rows.schema import Column
 from rllib_maddpg.sampling.fast_path import reason_for_stock_path
 
@@ -206,41 +205,6 @@ def test_a_fault_that_may_pass_is_tried_with_a_new_env(fast):
 
 
 # ------------------------------------------------------------------------------------------ training
-
-
-class InContext(BaseParallelWrapper):
-    """Says where the landmarks are, which agents observe from where they stand only."""
-
-    def _infos(self, agents):
-        places = np.concatenate([landmark.state.p_pos for landmark in self.unwrapped.world.landmarks])
-        return {agent: {"landmarks": places} for agent in agents}
-
-    def reset(self, seed=None, options=None):
-        observations, _ = super().reset(seed=seed, options=options)
-        return observations, self._infos(observations)
-
-    def step(self, actions):
-        *result, _ = super().step(actions)
-        return *result, self._infos(result[0])
-
-
-def spread_in_context(config):
-    return InContext(resolve_env("simple_spread")(config).env)
-
-
-def landmarks_of(infos):
-    return infos["agent_0"]["landmarks"]
-
-
-class Reader(MADDPGTorchLearner):
-    """Looks at what its updates learn from."""
-
-    seen = []
-
-    def _uncompiled_update(self, batch, **kwargs):
-        obs, context = (batch.stack(self.layout.modules, name) for name in ("obs", "context"))
-        self.seen.append((obs.clone(), context.clone(), batch.columns["t"].clone()))
-        return super()._uncompiled_update(batch, **kwargs)
 
 
 def config_in_context(**runners):
