@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rllib_maddpg.modules.critic_inputs import CriticInputs
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import ALIASES, RowSchema
 
@@ -115,33 +114,13 @@ class JointBatch:
         column = ALIASES.get(column, column)
         key = (modules, column)
         if key not in self._stacked:
-            self._stacked[key] = self._stack(modules, column)
+            kind, values = self.schema.columns[column], self.columns[column]
+            if kind.per == "env":
+                agents = len(self.layout.slots_of(modules[0]))
+                self._stacked[key] = values.expand(len(modules), agents, *values.shape)
+            else:
+                self._stacked[key] = self.layout.stack(values, modules, kind.per, kind.width)
         return self._stacked[key]
-
-    def _stack(self, modules: Sequence[str], name: str) -> Tensor:
-        column, values = self.schema.columns[name], self.columns[name]
-        agents = len(self.layout.slots_of(modules[0]))
-        if column.per == "env":
-            return values.expand(len(modules), agents, *values.shape)
-        span = self.layout.span(modules, column.per, column.width)
-        if span is None:
-            parts = [self.layout.split(values, m, column.per, column.width).transpose(0, 1) for m in modules]
-            return torch.stack(parts)
-        # A view does it.
-        width = () if column.per == "agents" and column.width == 1 else (-1,)
-        return values[:, span].unflatten(1, (len(modules), agents, *width)).movedim(0, 2)
-
-    @lazy
-    def inputs(self) -> CriticInputs:
-        """What critics see of the rows: (x, a_1 ... a_N)."""
-        return CriticInputs(self.joint_rows[:, : self.layout.obs_dim + self.layout.action_dim])
-
-    @lazy
-    def next_obs(self) -> Tensor:
-        """x', `[B, obs_dim of all agents]`, zeros for agents that are dead by then."""
-        widths = [slot.obs.stop - slot.obs.start for slot in self.layout.slots]
-        agents = zip(self.columns["new_obs"].split(widths, -1), self.columns["next_alive"].split(1, -1), strict=True)
-        return torch.cat([obs * alive for obs, alive in agents], -1)
 
 
 class _Shares(Mapping):

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from fuzz_settings import make_config
 
-from rllib_maddpg.rows.schema import Column
+from rllib_maddpg.envs import probe_env
+from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import Column, RowSchema
 
 
 def first_of(infos):
@@ -72,7 +74,8 @@ def test_columns_that_are_some():
     ]
     config = make_config().training(extra_columns=columns)
     config.validate()
-    schema = next(iter(config.get_multi_rl_module_spec().rl_module_specs.values())).model_config["schema"]
+    spaces = probe_env(config.env, config.env_config)
+    schema = RowSchema(JointLayout(spaces.observation_spaces, spaces.action_spaces, str), config.extra_columns)
     assert list(schema.columns)[-6:] == ["new_context", "seen", "episodes", "t", "lives", "masks"]
     # Agents a (a box of 2) and b (one of 3), which observe 2 numbers each.
     assert [schema.width(name) for name in ("seen", "lives", "masks")] == [4, 4, 5]
