@@ -235,7 +235,7 @@ class MADDPGConfig(NamedErrors):
         """Rate or schedule of a network.
 
         Args:
-            lr: As in its `NetworkSpec`: a number, or a setting such as "actor_lr", instead of which `lr` holds where it is None.
+            lr: As in its `NetworkSpec`: a number, or a setting such as "actor_lr"; where that is None, `lr` holds.
                 "actor" and "critic" stand for "actor_lr" and "critic_lr".
         """
         if not isinstance(lr, str):

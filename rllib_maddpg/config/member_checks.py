@@ -57,6 +57,6 @@ def _networks(config: AlgorithmConfig, env: EnvSpaces, module_id: str, cls: Any,
         raise
     except Exception as error:
         raise ValueError(
-            f"`rl_module_spec`: module {module_id!r} of class {cls.__name__} could not be made ({type(error).__name__}: {error}). "
-            "Fix its `setup`, `networks` or the methods that build its networks."
+            f"`rl_module_spec`: module {module_id!r} of class {cls.__name__} could not be made ({type(error).__name__}: "
+            f"{error}). Fix its `setup`, `networks` or the methods that build its networks."
         ) from error

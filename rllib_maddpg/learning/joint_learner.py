@@ -283,6 +283,7 @@ class JointTorchLearner(TorchLearner):
             return False
         for group, gradients, members in found.of_groups:
             self._optimizers_of[group].step(gradients, members)
+        ctx.has_changed(role)
         if ctx.reports:
             values = {f"{role}_loss": found.losses, **found.norms}
             for name, of_modules in values.items():
@@ -304,6 +305,7 @@ class JointTorchLearner(TorchLearner):
                 if not group.network.is_stacked:
                     pairs = ((target.unsqueeze(0), source.unsqueeze(0)) for target, source in pairs)
                 losses.polyak_update(*zip(*pairs, strict=True), tau)
+        ctx.targets_have_changed()
 
     def _sum_over_learners(self, tensors: Collection[Tensor]) -> list[Tensor]:
         if self._world == 1:
@@ -379,7 +381,7 @@ class JointTorchLearner(TorchLearner):
             if roles and totals:
                 self._update_metrics.note(ctx.trained, {self.TOTAL_LOSS_KEY: torch.stack(totals)})
 
-    def _keep_td_errors(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor, acts: Tensor) -> None:
+    def _keep_td_errors(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor, alive: Tensor) -> None:
         """Adds a group's TD errors to those of the update's rows, for whoever wants them (`collects_td_errors`)."""
         if self.collects_td_errors:
             # With rows of its own for each module, those of module d.
@@ -387,10 +389,10 @@ class JointTorchLearner(TorchLearner):
             own = (
                 slice(modules.index(group.modules[0]), None, len(modules)) if self.config.minibatch_per_module else slice(None)
             )
-            self._td_errors.add(ctx.batch, own, ((q - target).abs() * acts).sum((0, 1)), acts.sum((0, 1)))
+            self._td_errors.add(ctx.batch, own, ((q - target).abs() * alive).sum((0, 1)), alive.sum((0, 1)))
 
     def take_td_errors(self) -> np.ndarray:
-        """Mean |TD error| of the trained agents that act in each row, over all rows of the last call of `update`, float32."""
+        """Mean |TD error| of the trained modules' living agents in each row of the last call of `update`, float32."""
         return self._td_errors.take()
 
     def _log_metrics_of_updates(self, batch_size: int) -> None:

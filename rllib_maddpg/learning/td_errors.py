@@ -10,7 +10,7 @@ from rllib_maddpg.rows.joint_batch import JointBatch
 
 
 class TDErrors:
-    """Mean |TD error| of the agents that act in each row of several batches, one after the other."""
+    """Mean |TD error| of the living agents in each row of several batches, one after the other."""
 
     def __init__(self) -> None:
         self._batch: JointBatch | None = None
@@ -22,7 +22,7 @@ class TDErrors:
         Args:
             batch: All rows of the update.
             rows: Those that are meant.
-            errors: Sum of |TD error| over the modules' agents that act, `[rows]`.
+            errors: Sum of |TD error| over the modules' living agents, `[rows]`.
             agents: Number of these agents, `[rows]`.
         """
         if batch is not self._batch:
@@ -31,7 +31,7 @@ class TDErrors:
         self._sums[-1][:, rows] += torch.stack([errors, agents])
 
     def take(self) -> np.ndarray:
-        """The errors of all rows, float32; 0 where nobody acts."""
+        """The errors of all rows, float32; 0 where nobody is alive."""
         if not self._sums:
             return np.zeros(0, np.float32)
         errors, agents = torch.cat(self._sums, -1)
