@@ -68,7 +68,7 @@ def test_a_run_takes_up_columns_that_it_did_not_have(old):
     config = (
         MADDPGConfig()
         .environment("simple_speaker_listener", env_config={"max_cycles": 5})
-        .training(train_batch_size_per_learner=16, replay_buffer_config={"capacity": 60})
+        .training(train_batch_size_per_learner=16, num_env_steps_per_update=10, replay_buffer_config={"capacity": 60})
         .training(extra_columns=[Column("lives", "agents", dtype="int32", fill=7, source=lambda infos: [1, 2])])
         .rl_module(model_config={"fcnet_hiddens": [8]})
     )
