@@ -9,6 +9,7 @@ from functools import cache
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from rllib_maddpg.config.column_checks import check_columns
 from rllib_maddpg.config.kinds import (
     BOOL,
     POSITIVE,
@@ -116,6 +117,7 @@ def check_settings(config: AlgorithmConfig) -> None:
     check_own_settings(config)
     check_is_dict(config, "algorithm_config_overrides_per_module", "{'agent_0': {'tau': 0.01}}")
     check_models(config)
+    check_columns(config)
     check_replay(config)
     check_classes(config)
     check_policies(config)

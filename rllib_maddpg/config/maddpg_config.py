@@ -33,6 +33,7 @@ from rllib_maddpg.config.rllib_checks import check_policy_values
 from rllib_maddpg.config.setters import NamedErrors, name_settings
 from rllib_maddpg.envs import probe_env
 from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import Column, RowSchema
 from rllib_maddpg.sampling.connectors import check_connectors, with_agent_filters
 from rllib_maddpg.sampling.flatten_connector import flatten_where_needed
 
@@ -86,6 +87,8 @@ class MADDPGConfig(NamedErrors):
         # Replay.
         self.replay_buffer_config: dict[str, Any] = dict(DEFAULT_REPLAY_BUFFER_CONFIG)
         self.store_buffer_in_checkpoints = True
+        # Columns of joint rows beside the built-in ones.
+        self.extra_columns: list[Column] = []
         # Exploration.
         self.noise_type = "gaussian"
         self.noise_scale: float | list = 0.1
@@ -125,6 +128,7 @@ class MADDPGConfig(NamedErrors):
         actor_head: str = NotProvided,
         replay_buffer_config: dict = NotProvided,
         store_buffer_in_checkpoints: bool = NotProvided,
+        extra_columns: list[Column] = NotProvided,
         noise_type: str = NotProvided,
         noise_scale: float | list = NotProvided,
         ou_theta: float = NotProvided,
@@ -155,6 +159,8 @@ class MADDPGConfig(NamedErrors):
                 merged with the present one. "cuda" keeps the rows beside a Learner on this process's GPU. `num_shards`: actors
                 that share the rows, which then go from runners to Learners past this process; 0: it keeps them itself.
             store_buffer_in_checkpoints: Whether a resumed run goes on with the same replay rows.
+            extra_columns: Columns of joint rows beside the built-in ones, filled from infos: `Column("context", "env", width=2,
+                source=lambda infos: infos["agent_0"]["context"])`, see `rllib_maddpg.rows.schema.Column`.
             noise_type: For boxes: "gaussian", "ornstein_uhlenbeck" or "none".
             noise_scale: Factor of that noise (actions lie in [-1, 1]), float or schedule over env steps.
             ou_theta: Pull of the OU noise to zero, per env step.
@@ -319,7 +325,7 @@ class MADDPGConfig(NamedErrors):
 
     @override(AlgorithmConfig)
     def get_multi_rl_module_spec(self, *, env: Any = None, spaces: Any = None, inference_only: bool = False, **kwargs: Any):
-        """The spec of all modules, each of which gets the joint layout in its `model_config`."""
+        """The spec of all modules, each of which gets the joint layout and the schema of rows in its `model_config`."""
         multi_spec = super().get_multi_rl_module_spec(env=env, spaces=spaces, inference_only=inference_only, **kwargs)
         observed, action_spaces = (dict(space or {}) for space in (spaces or {}).get(INPUT_ENV_SINGLE_SPACES, ({}, {})))
         if not action_spaces:
@@ -328,16 +334,17 @@ class MADDPGConfig(NamedErrors):
         specs, module_of = multi_spec.rl_module_specs, partial(module_of_agent, self)
         obs_spaces = {agent: specs[module_of(agent)].observation_space for agent in action_spaces}
         layout = JointLayout(obs_spaces, action_spaces, module_of, self.actor_head, observed)
+        schema = RowSchema(layout, self.extra_columns)
         for module_id, spec in specs.items():
             # Set here too, because RLlib leaves a user's own specs as they are and would build critics on the runners.
             spec.inference_only = inference_only
-            spec.model_config = {**spec.model_config, **self.added_to_model(module_id, layout)}
+            spec.model_config = {**spec.model_config, **self.added_to_model(module_id, schema)}
         return multi_spec
 
-    def added_to_model(self, module_id: str, layout: JointLayout) -> dict[str, Any]:
+    def added_to_model(self, module_id: str, schema: RowSchema) -> dict[str, Any]:
         """What a module's `model_config` gets from this config."""
         view = self.algorithm_config_overrides_per_module.get(module_id, {}).get("critic_view", self.critic_view)
-        return {"layout": layout, "module_id": module_id, "critic_view": view}
+        return {"layout": schema.layout, "schema": schema, "module_id": module_id, "critic_view": view}
 
     @override(AlgorithmConfig)
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None):

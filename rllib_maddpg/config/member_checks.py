@@ -17,6 +17,7 @@ from rllib_maddpg.learning.stages import check_stages
 from rllib_maddpg.modules.rule_modules import has_networks
 from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec
 from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import RowSchema
 
 
 def check_members(config: AlgorithmConfig, env: EnvSpaces) -> None:
@@ -47,7 +48,8 @@ def _networks(config: AlgorithmConfig, env: EnvSpaces, module_id: str, cls: Any,
     }
     layout = JointLayout(boxes, env.action_spaces, partial(module_of_agent, config), config.actor_head, env.observation_spaces)
     agent = layout.slots_of(module_id)[0].agent
-    model_config = {**config.model_config, **(model or {}), **config.added_to_model(module_id, layout)}
+    added = config.added_to_model(module_id, RowSchema(layout, config.extra_columns))
+    model_config = {**config.model_config, **(model or {}), **added}
     try:
         module = cls(observation_space=boxes[agent], action_space=env.action_spaces[agent], model_config=model_config)
         return module.network_specs

@@ -44,6 +44,7 @@ from rllib_maddpg.modules.rule_modules import acts_by_rule, check_stateless, has
 from rllib_maddpg.replay.remote import ShardedBatch
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import RowSchema
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,9 @@ class JointTorchLearner(TorchLearner):
         super().build()
         self._configs = {m: self.config.get_config_for_module(m) for m in self.module.keys()}  # noqa: SIM118
         modules = {m: self._networks(m) for m in self._configs}
-        self.layout: JointLayout = next(iter(modules.values())).model_config["layout"]
+        model_config = next(iter(modules.values())).model_config
+        self.layout: JointLayout = model_config["layout"]
+        self.schema: RowSchema = model_config["schema"]
         check_stateless(modules.items())
         # Those that can be trained, and those that act by a rule of their own while they are not.
         self._learnable = [m for m in self.layout.modules if has_networks(modules[m])]
@@ -199,8 +202,8 @@ class JointTorchLearner(TorchLearner):
         if isinstance(batch, ShardedBatch):
             batch = JointBatch(None, batch.gather())
         if isinstance(batch, MultiAgentBatch):
-            batch = JointBatch.from_modules(self.layout, batch.policy_batches)
-        return batch.to(self._device, self.layout)
+            batch = JointBatch.from_modules(self.schema, batch.policy_batches)
+        return batch.to(self._device, self.schema)
 
     @override(Learner)
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
