@@ -328,7 +328,7 @@ class JointTorchLearner(TorchLearner):
         alone = self._why_not_stacked()
         if alone and not self._groups:
             logger.info("Modules are not computed together, which takes longer: %s.", alone)
-        self._groups = group_networks(self.layout, networks, {m: self._module_settings(m) for m in networks}, not alone)
+        self._groups = group_networks(self.schema, networks, {m: self._module_settings(m) for m in networks}, not alone)
         self._optimizers_of = {
             group: GroupOptimizer(
                 [self.get_optimizer(m, group.name) for m in group.modules],

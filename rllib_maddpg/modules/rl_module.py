@@ -19,6 +19,7 @@ from rllib_maddpg.modules.networks import MLP
 from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec, check_specs
 from rllib_maddpg.modules.views import VIEWS, View
 from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import RowSchema
 
 # Column that carries the raw head output from `forward_exploration` to the env runner's exploration.
 HEAD_OUTPUT = "actor_head_output"
@@ -31,7 +32,8 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     may still have different rewards. On env runners only the actor exists.
 
     `model_config` keys: `fcnet_hiddens`, `fcnet_activation` (actor, and critic unless `critic_fcnet_hiddens`,
-    `critic_fcnet_activation` are set). `MADDPGConfig` adds `layout` (`JointLayout`), `module_id` and `critic_view`.
+    `critic_fcnet_activation` are set). `MADDPGConfig` adds `layout` (`JointLayout`), `schema` (`RowSchema`), `module_id` and
+    `critic_view`.
 
     To bring other networks, subclass and override `build_actor` and `build_critic`; to have more of them, `networks`.
     """
@@ -45,12 +47,14 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
                 "`MADDPGConfig.get_multi_rl_module_spec()`, which knows all agents of the game."
             )
         self.layout: JointLayout = self.model_config["layout"]
+        # Modules of old checkpoints know no schema.
+        self.schema: RowSchema = self.model_config.get("schema") or RowSchema(self.layout)
         self.module_id: str = self.model_config["module_id"]
         self.codec = self.layout.codec_of(self.module_id)
         self.num_agents = len(self.layout.slots_of(self.module_id))
         self._actor_state: list[Tensor] | None = None
         self.network_specs = tuple(self.networks())
-        check_specs(self.network_specs, f"Module {self.module_id!r} of class {type(self).__name__}")
+        check_specs(self.network_specs, self.schema, f"Module {self.module_id!r} of class {type(self).__name__}")
         mine = [spec for spec in self.network_specs if spec.on_runners or not self.inference_only]
         for spec in mine:
             setattr(self, spec.name, spec.build())
@@ -88,7 +92,7 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     def input_dim(self, view: View) -> int:
         """Width of the input of a network with this view: what it shows, and the one-hot of a shared module's agent."""
         agent_id_dim = self.num_agents if self.num_agents > 1 else 0
-        return view.obs_dim(self.layout, self.module_id) + view.action_dim(self.layout, self.module_id) + agent_id_dim
+        return view.obs_dim(self.schema, self.module_id) + view.action_dim(self.schema, self.module_id) + agent_id_dim
 
     @property
     def has_plain_values(self) -> bool:
