@@ -24,6 +24,7 @@ from rllib_maddpg.config.kinds import (
     whole,
 )
 from rllib_maddpg.config.model_checks import check_models
+from rllib_maddpg.config.noise_check import NOISE_TYPE, check_noise_type
 from rllib_maddpg.config.old_settings import OLD_SETTINGS, old_key_message
 from rllib_maddpg.config.require import is_whole, near, require, same, shown
 from rllib_maddpg.config.rllib_checks import (
@@ -42,7 +43,6 @@ from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.learning.losses import CRITIC_LOSSES
 from rllib_maddpg.rows.actions import ACTOR_HEADS
 from rllib_maddpg.sampling.collecting import SAMPLE_MODES
-from rllib_maddpg.sampling.exploration import NOISE_TYPES
 
 DEFAULT_BATCH = 1024  # joint rows for each Learner (paper, appendix)
 REPLAY_BUFFER_KEYS = ("type", "capacity", "device", "num_shards")
@@ -82,7 +82,7 @@ SETTINGS: dict[str, Kind] = {
     "actor_head": one_of(*ACTOR_HEADS),
     "critic_loss": one_of(*CRITIC_LOSSES),
     "others_actions": one_of("replay", "current"),
-    "noise_type": one_of(*NOISE_TYPES),
+    "noise_type": NOISE_TYPE,
     "grad_clip_by": one_of("global_norm", "norm", "value"),
     "count_steps_by": one_of("env_steps"),  # a joint row is an env step
     "sample_mode": one_of(*SAMPLE_MODES),
@@ -123,6 +123,7 @@ def check_settings(config: AlgorithmConfig) -> None:
     check_api_stack(config)
     check_rllib_settings(config)
     check_own_settings(config)
+    check_noise_type(config)
     check_is_dict(config, "algorithm_config_overrides_per_module", "{'agent_0': {'tau': 0.01}}")
     check_models(config)
     check_replay(config)

@@ -32,6 +32,7 @@ from rllib_maddpg.envs import probe_env
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.sampling.connectors import check_connectors, with_agent_filters
 from rllib_maddpg.sampling.flatten_connector import flatten_where_needed
+from rllib_maddpg.sampling.noise import NoiseType
 
 DEFAULT_REPLAY_BUFFER_CONFIG = {"type": "JointReplayBuffer", "capacity": 1_000_000, "device": "cpu", "num_shards": 0}
 
@@ -120,7 +121,7 @@ class MADDPGConfig(NamedErrors):
         actor_head: str = NotProvided,
         replay_buffer_config: dict = NotProvided,
         store_buffer_in_checkpoints: bool = NotProvided,
-        noise_type: str = NotProvided,
+        noise_type: NoiseType = NotProvided,
         noise_scale: float | list = NotProvided,
         ou_theta: float = NotProvided,
         ou_sigma: float = NotProvided,
@@ -148,7 +149,8 @@ class MADDPGConfig(NamedErrors):
                 merged with the present one. "cuda" keeps the rows beside a Learner on this process's GPU. `num_shards`: actors
                 that share the rows, which then go from runners to Learners past this process; 0: it keeps them itself.
             store_buffer_in_checkpoints: Whether a resumed run goes on with the same replay rows.
-            noise_type: For boxes: "gaussian", "ornstein_uhlenbeck" or "none".
+            noise_type: For boxes: "gaussian", "ornstein_uhlenbeck", "none", or your class with the interface of
+                `sampling.noise.Noise` (a `functools.partial` of it where it has parameters), or its "package.module.Class".
             noise_scale: Factor of that noise (actions lie in [-1, 1]), float or schedule over env steps.
             ou_theta: Pull of the OU noise to zero, per env step.
             ou_sigma: Standard deviation of its increments.
