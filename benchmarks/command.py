@@ -18,7 +18,7 @@ import torch
 
 from benchmarks import text
 from benchmarks.growth import measure_growth
-from benchmarks.machine import hardware, versions
+from benchmarks.machine import hardware
 from benchmarks.markdown import write_markdown
 from benchmarks.options import Options
 from benchmarks.pictures import save_pictures
@@ -29,6 +29,7 @@ from benchmarks.soak import Sample, check_length, measure_soak
 from benchmarks.train import measure_train
 from benchmarks.update import measure_update
 from rllib_maddpg.results.output_paths import check_file, make_folder
+from rllib_maddpg.results.versions import versions
 from rllib_maddpg.runs.ray_start import local_ray
 
 PROGRAM = "python -m benchmarks"

@@ -52,6 +52,7 @@ def make_config(
         .training(
             train_batch_size_per_learner=batch,
             num_steps_sampled_before_learning_starts=0,
+            process_wide_speedups=True,  # as the command line has it
             replay_buffer_config={"capacity": max(batch, 1000, FRAGMENT * num_envs) if rows is None else rows},
         )
         .debugging(seed=0)

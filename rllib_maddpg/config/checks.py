@@ -77,6 +77,7 @@ SETTINGS: dict[str, Kind] = {
     "grad_clip": POSITIVE.or_none("Set None for no clipping."),
     "minibatch_per_module": BOOL.but("True: each module draws rows of its own."),
     "store_buffer_in_checkpoints": BOOL.but("True: a resumed run goes on with the same rows."),
+    "process_wide_speedups": BOOL.but("True: keep freed memory, and leave fresh memory unfilled, in the whole process."),
     "normalize_actions": Kind("True", lambda x: x is True, "The actors act in [-1, 1]; RLlib scales to the env's bounds."),
     "train_batch_size_per_learner": whole(1).but("The paper uses 1024."),
     "actor_head": one_of(*ACTOR_HEADS),

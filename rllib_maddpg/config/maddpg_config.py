@@ -93,6 +93,8 @@ class MADDPGConfig(NamedErrors):
         self.sample_mode = "pipelined"
         self.broadcast_interval = 1
         self.env_runner_fast_path = True
+        # Process.
+        self.process_wide_speedups = False
         # RLlib's own settings that MADDPG needs otherwise than RLlib's default.
         self.env_runner_cls = MADDPGEnvRunner
         self.rollout_fragment_length = "auto"
@@ -126,6 +128,7 @@ class MADDPGConfig(NamedErrors):
         ou_theta: float = NotProvided,
         ou_sigma: float = NotProvided,
         exploration_temperature: float | list = NotProvided,
+        process_wide_speedups: bool = NotProvided,
         **kwargs: Any,
     ) -> MADDPGConfig:
         """Sets what MADDPG learns from and how. All of these are plain keys for Tune, too.
@@ -155,6 +158,8 @@ class MADDPGConfig(NamedErrors):
             ou_theta: Pull of the OU noise to zero, per env step.
             ou_sigma: Standard deviation of its increments.
             exploration_temperature: Of the Gumbel noise of discrete actions and softmax heads, float or schedule.
+            process_wide_speedups: True: a process with a Learner keeps freed memory (glibc), and torch no longer fills fresh
+                memory with NaN where there is a `seed`. That holds for all else in the process; the command line does it.
             **kwargs: RLlib's own, such as `lr` (sets both rates), `gamma`, `grad_clip`, `train_batch_size_per_learner`.
 
         Raises:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import sys
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -34,6 +32,7 @@ from rllib_maddpg.config.checks import PER_MODULE_KEYS
 from rllib_maddpg.learning import losses
 from rllib_maddpg.learning.group_optimizer import GroupOptimizer
 from rllib_maddpg.learning.groups import ACTOR, CRITIC, NetworkGroup, group_networks
+from rllib_maddpg.learning.process_speedups import speed_up_process
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule, actor_state_of
 from rllib_maddpg.modules.rule_modules import acts_by_rule, check_stateless, has_networks
 from rllib_maddpg.replay.remote import ShardedBatch
@@ -73,10 +72,8 @@ class JointTorchLearner(TorchLearner):
         self._reports = True
         self._noted: dict[tuple[str, str], Tensor] = {}
         self._rows_trained = 0
-        _keep_freed_memory()
-        # RLlib makes torch deterministic where there is a seed, and torch then fills all fresh memory with NaN, lest somebody
-        # reads it unwritten. It takes a tenth of an update.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        if self.config.process_wide_speedups:
+            speed_up_process()
         seed = self.config.seed if self.config.seed is not None else int(np.random.SeedSequence().entropy % 2**62)
         # On the device, because NCCL knows no other tensors.
         seed = torch.tensor([seed], device=self._device)
@@ -368,15 +365,3 @@ class JointTorchLearner(TorchLearner):
 
 def _is_finite(x: Any) -> bool:
     return not isinstance(x, Tensor) or bool(torch.isfinite(x).all())
-
-
-def _keep_freed_memory() -> None:
-    """Has glibc keep the memory of one update for the next, instead of giving it back and getting zeroed pages again.
-
-    Only blocks over 32 MiB, and what is free beyond 1 GiB, still go back. With other C libraries it does nothing.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3  # as malloc.h numbers them
-        mallopt(mmap_threshold, 2**25)
-        mallopt(trim_threshold, 2**30)

@@ -24,7 +24,8 @@ from rllib_maddpg.plotting.plots import save_learning_curve
 from rllib_maddpg.results.folder_lock import locked
 from rllib_maddpg.results.output_paths import make_folder, why_not_written
 from rllib_maddpg.results.result_files import ResultFiles, read_progress, rows_until, write_params
-from rllib_maddpg.results.run_folder import RunFolder, find_checkpoint, run_at, versions
+from rllib_maddpg.results.run_folder import RunFolder, find_checkpoint, run_at
+from rllib_maddpg.results.versions import versions
 from rllib_maddpg.runs.closing_evaluation import ClosingEvaluation
 from rllib_maddpg.runs.ray_start import local_ray
 from rllib_maddpg.runs.stop_signals import StopSignals

@@ -16,7 +16,7 @@ from ray.tune import Tuner
 
 from rllib_maddpg.results.folder_lock import is_empty, locked, remove_if_empty
 from rllib_maddpg.results.output_paths import make_folder
-from rllib_maddpg.results.run_folder import versions
+from rllib_maddpg.results.versions import versions
 from rllib_maddpg.sweeps.schema import Sweep
 
 SWEEP_FILE, COPY_FILE = "sweep.json", "sweep.yaml"
