@@ -352,4 +352,6 @@ class MADDPGConfig(NamedErrors):
 
 
 def _class_path(value: Any) -> Any:
+    if isinstance(value, partial):
+        return repr(value)
     return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else value

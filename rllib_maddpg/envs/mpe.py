@@ -38,8 +38,8 @@ def can_step_directly(env: ParallelEnv) -> bool:
     is_known = mpe2.__version__ in _KNOWN_VERSIONS
     if not is_known and log_once(f"mpe2 {mpe2.__version__} in turns"):
         logger.warning(
-            "mpe2 %s is stepped turn by turn, which takes about twice the time: stepping all agents at once was checked against "
-            "mpe2 %s only. Install one of these to have it.",
+            "mpe2 %s is stepped turn by turn, which takes about twice the time: stepping all agents at once was checked against"
+            " mpe2 %s only. Install one of these to have it.",
             mpe2.__version__,
             " and ".join(_KNOWN_VERSIONS),
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -189,7 +188,6 @@ def _construct(make: Callable[..., Any], num_envs: int, width: int, settings: Ma
     bound = make.keywords if isinstance(make, functools.partial) else {}
     values = {name: settings[name] for name in asked if name not in bound}
     try:
-        inspect.signature(make).bind(num_envs, width, **values)
         return make(num_envs, width, **values)
     except Exception as error:
         words = ", ".join(["num_envs", "width", *values])

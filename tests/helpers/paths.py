@@ -7,4 +7,5 @@ HELPERS = Path(__file__).parent
 TESTS = HELPERS.parent
 ROOT = TESTS.parent
 EXAMPLES = ROOT / "examples"
-PYTHONPATH = os.pathsep.join([*map(str, (HELPERS, TESTS, ROOT)), os.environ.get("PYTHONPATH", "")])
+EXTENDING = EXAMPLES / "extending"
+PYTHONPATH = os.pathsep.join([*map(str, (HELPERS, TESTS, ROOT, EXTENDING)), os.environ.get("PYTHONPATH", "")])
