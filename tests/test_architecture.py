@@ -23,11 +23,6 @@ FLOORS = (
 # RLlib's pair: a config knows its algorithm, and finds it when it is asked for it.
 LAZY = ("config", "algorithm")
 NEVER = {("rows", "modules")}
-# Gone when the parts of issue 12 are merged.
-KNOWN = {
-    "rllib_maddpg.rows.joint_batch -> rllib_maddpg.modules.critic_inputs",
-    "rllib_maddpg.learning.joint_learner -> rllib_maddpg.config.checks",
-}
 
 
 def module_name(file):
@@ -89,7 +84,7 @@ def test_folders_import_downwards_only():
             # The package's own files stand above all folders.
             if there == "" or floor(there) > floor(here) or (here, there) in NEVER:
                 wrong.add(f"{module} -> {imported}")
-    assert wrong - KNOWN == set()
+    assert wrong == set()
 
 
 def files_in_a_circle():
@@ -97,10 +92,7 @@ def files_in_a_circle():
         module: {
             imported
             for imported, is_lazy in imports
-            if imported in FILES
-            and imported != PACKAGE
-            and f"{module} -> {imported}" not in KNOWN
-            and not is_lazy_pair(module, imported, is_lazy)
+            if imported in FILES and imported != PACKAGE and not is_lazy_pair(module, imported, is_lazy)
         }
         for module, imports in IMPORTS.items()
         if module != PACKAGE
@@ -121,17 +113,9 @@ def test_folders_of_one_floor_import_each_other_in_one_direction():
     graph = {}
     for module, imports in IMPORTS.items():
         for imported, is_lazy in imports:
-            is_known = f"{module} -> {imported}" in KNOWN or is_lazy_pair(module, imported, is_lazy)
-            if room(imported) not in ("", room(module)) and not is_known:
+            if room(imported) not in ("", room(module)) and not is_lazy_pair(module, imported, is_lazy):
                 graph.setdefault(room(module), set()).add(room(imported))
     try:
         tuple(TopologicalSorter(graph).static_order())
     except CycleError as error:
         pytest.fail(f"a circle of folders: {error.args[1]}")
-
-
-@pytest.mark.parametrize("arrow", sorted(KNOWN))
-def test_known_arrows_are_still_there(arrow):
-    """One that is gone is to be taken out of `KNOWN`."""
-    module, _, imported = arrow.partition(" -> ")
-    assert imported in {name for name, _ in IMPORTS[module]}

@@ -20,11 +20,14 @@ from ray.util import log_once
 from rllib_maddpg.config.agent_mapping import AgentMapping, module_of_agent, resolve_agents
 from rllib_maddpg.config.checks import (
     DEFAULT_BATCH,
+    PER_MODULE_NUMBERS,
+    PER_MODULE_WORDS,
     check_is_dict,
     check_settings,
     unknown_key_message,
     use_python_scalars,
 )
+from rllib_maddpg.config.member_checks import check_members
 from rllib_maddpg.config.require import shown
 from rllib_maddpg.config.rllib_checks import check_policy_values
 from rllib_maddpg.config.setters import NamedErrors, name_settings
@@ -76,6 +79,7 @@ class MADDPGConfig(NamedErrors):
         self.critic_loss = "mse"
         self.huber_delta = 1.0
         self.others_actions = "replay"
+        self.critic_view: Any = "all"
         self.minibatch_per_module = False
         self.gumbel_softmax_temperature = 1.0
         # Networks.
@@ -118,6 +122,7 @@ class MADDPGConfig(NamedErrors):
         critic_loss: str = NotProvided,
         huber_delta: float = NotProvided,
         others_actions: str = NotProvided,
+        critic_view: Any = NotProvided,
         minibatch_per_module: bool = NotProvided,
         gumbel_softmax_temperature: float = NotProvided,
         actor_head: str = NotProvided,
@@ -144,6 +149,8 @@ class MADDPGConfig(NamedErrors):
             critic_loss: "mse" or "huber".
             huber_delta: TD error from which the Huber loss is linear.
             others_actions: In the actor loss: "replay" (the paper) or "current" (the others' current actors).
+            critic_view: What a critic sees: "all" (every agent's observation and action), "own" (its own agent's: independent
+                DDPG), or a `View`.
             minibatch_per_module: True: each module draws rows of its own (as Algorithm 1 is written); False: all learn from
                 the same rows, which costs less.
             gumbel_softmax_temperature: Of the relaxation through which discrete actors learn.
@@ -225,10 +232,26 @@ class MADDPGConfig(NamedErrors):
         super().multi_agent(policy_mapping_fn=policy_mapping_fn, **kwargs)
         return self
 
-    def learning_rate(self, network: str) -> float | list:
-        """Rate or schedule of the "actor" or the "critic": its own, or `lr`."""
-        own = getattr(self, f"{network}_lr")
+    def learning_rate(self, lr: float | str) -> float | list:
+        """Rate or schedule of a network.
+
+        Args:
+            lr: As in its `NetworkSpec`: a number, or a setting such as "actor_lr", instead of which `lr` holds where it is None.
+                "actor" and "critic" stand for "actor_lr" and "critic_lr".
+        """
+        if not isinstance(lr, str):
+            return lr
+        own = getattr(self, lr if lr.endswith("lr") else f"{lr}_lr")
         return self.lr if own is None else own
+
+    def module_numbers(self) -> dict[str, float]:
+        """Settings that are numbers, and that a module can have for itself; no schedules among them."""
+        numbers = {key: getattr(self, key) for key in PER_MODULE_NUMBERS}
+        return {key: math.inf if value is None else float(value) for key, value in numbers.items()}
+
+    def module_words(self) -> dict[str, Any]:
+        """Settings that say what is computed, and that a module can have for itself."""
+        return {key: getattr(self, key) for key in PER_MODULE_WORDS}
 
     @property
     @override(AlgorithmConfig)
@@ -268,6 +291,7 @@ class MADDPGConfig(NamedErrors):
             spaces = probe_env(self.env, self.env_config, self.num_env_runners)
             resolve_agents(self, spaces)
             check_connectors(self, spaces)
+            check_members(self, spaces)
         # RLlib would warn that MADDPG "now" runs on the new API stack; it never ran on another.
         log_once(f"{self.algo_class.__name__}_on_new_api_stack")
         super().validate()
@@ -314,8 +338,13 @@ class MADDPGConfig(NamedErrors):
         for module_id, spec in specs.items():
             # Set here too, because RLlib leaves a user's own specs as they are and would build critics on the runners.
             spec.inference_only = inference_only
-            spec.model_config = {**spec.model_config, "layout": layout, "module_id": module_id}
+            spec.model_config = {**spec.model_config, **self.added_to_model(module_id, layout)}
         return multi_spec
+
+    def added_to_model(self, module_id: str, layout: JointLayout) -> dict[str, Any]:
+        """What a module's `model_config` gets from this config."""
+        view = self.algorithm_config_overrides_per_module.get(module_id, {}).get("critic_view", self.critic_view)
+        return {"layout": layout, "module_id": module_id, "critic_view": view}
 
     @override(AlgorithmConfig)
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None):

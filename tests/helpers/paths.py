@@ -1,4 +1,4 @@
-"""Where things lie in a checkout, and what other processes need to import the package and the tests' helpers."""
+"""Where things lie in a checkout, and what other processes need to import the package and the tests."""
 
 import os
 from pathlib import Path
@@ -8,4 +8,7 @@ TESTS = HELPERS.parent
 ROOT = TESTS.parent
 EXAMPLES = ROOT / "examples"
 EXTENDING = EXAMPLES / "extending"
-PYTHONPATH = os.pathsep.join([*map(str, (HELPERS, TESTS, ROOT, EXTENDING)), os.environ.get("PYTHONPATH", "")])
+# Actors import the classes of test modules by the modules' names.
+FOLDERS = sorted(path.parent for path in TESTS.glob("*/test_*.py"))
+PLACES = dict.fromkeys(map(str, (HELPERS, TESTS, ROOT, EXTENDING, *FOLDERS)))
+PYTHONPATH = os.pathsep.join([*PLACES, os.environ.get("PYTHONPATH", "")])
