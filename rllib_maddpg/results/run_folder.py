@@ -19,6 +19,7 @@ from rllib_maddpg.algorithm.tunable import BEFORE_ERROR
 from rllib_maddpg.results.folder_lock import LOCK_FILE, is_empty, locked, remove_if_empty
 from rllib_maddpg.results.output_paths import make_folder, why_not_written
 from rllib_maddpg.results.tune_folder import newest_in_trial
+from rllib_maddpg.results.whole_file import replace_json
 
 RUN_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
@@ -94,9 +95,7 @@ class RunFolder:
 
     def write_info(self, info: dict[str, Any]) -> None:
         """Replaces `run.json`."""
-        file = self.path / f".{RUN_FILE}"
-        file.write_text(json.dumps(info, indent=2) + "\n")
-        os.replace(file, self.path / RUN_FILE)
+        replace_json(self.path / RUN_FILE, info)
 
     # ------------------------------------------------------------------------------------------ checkpoints
 
