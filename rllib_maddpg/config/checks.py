@@ -25,6 +25,7 @@ from rllib_maddpg.config.kinds import (
     whole,
 )
 from rllib_maddpg.config.model_checks import check_models
+from rllib_maddpg.config.noise_check import NOISE_TYPE, check_noise_type
 from rllib_maddpg.config.old_settings import OLD_SETTINGS, old_key_message
 from rllib_maddpg.config.require import is_whole, near, require, same, shown
 from rllib_maddpg.config.rllib_checks import (
@@ -44,7 +45,6 @@ from rllib_maddpg.learning.losses import CRITIC_LOSSES
 from rllib_maddpg.modules.views import VIEWS, View
 from rllib_maddpg.rows.actions import ACTOR_HEADS
 from rllib_maddpg.sampling.collecting import SAMPLE_MODES
-from rllib_maddpg.sampling.exploration import NOISE_TYPES
 
 DEFAULT_BATCH = 1024  # joint rows for each Learner (paper, appendix)
 REPLAY_BUFFER_KEYS = ("type", "capacity", "device", "num_shards")
@@ -79,13 +79,14 @@ SETTINGS: dict[str, Kind] = {
     "grad_clip": POSITIVE.or_none("Set None for no clipping."),
     "minibatch_per_module": BOOL.but("True: each module draws rows of its own."),
     "store_buffer_in_checkpoints": BOOL.but("True: a resumed run goes on with the same rows."),
+    "process_wide_speedups": BOOL.but("True: keep freed memory, and leave fresh memory unfilled, in the whole process."),
     "normalize_actions": Kind("True", lambda x: x is True, "The actors act in [-1, 1]; RLlib scales to the env's bounds."),
     "train_batch_size_per_learner": whole(1).but("The paper uses 1024."),
     "actor_head": one_of(*ACTOR_HEADS),
     "critic_loss": one_of(*CRITIC_LOSSES),
     "others_actions": one_of("replay", "current"),
     "critic_view": Kind("'all', 'own' or a View", lambda x: isinstance(x, View) or (isinstance(x, str) and x in VIEWS)),
-    "noise_type": one_of(*NOISE_TYPES),
+    "noise_type": NOISE_TYPE,
     "grad_clip_by": one_of("global_norm", "norm", "value"),
     "count_steps_by": one_of("env_steps"),  # a joint row is an env step
     "sample_mode": one_of(*SAMPLE_MODES),
@@ -115,6 +116,7 @@ def check_settings(config: AlgorithmConfig) -> None:
     check_api_stack(config)
     check_rllib_settings(config)
     check_own_settings(config)
+    check_noise_type(config)
     check_is_dict(config, "algorithm_config_overrides_per_module", "{'agent_0': {'tau': 0.01}}")
     check_models(config)
     check_columns(config)

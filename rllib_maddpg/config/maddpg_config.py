@@ -36,6 +36,7 @@ from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import Column, RowSchema
 from rllib_maddpg.sampling.connectors import check_connectors, with_agent_filters
 from rllib_maddpg.sampling.flatten_connector import flatten_where_needed
+from rllib_maddpg.sampling.noise import NoiseType
 
 DEFAULT_REPLAY_BUFFER_CONFIG = {"type": "JointReplayBuffer", "capacity": 1_000_000, "device": "cpu", "num_shards": 0}
 
@@ -99,6 +100,8 @@ class MADDPGConfig(NamedErrors):
         self.sample_mode = "pipelined"
         self.broadcast_interval = 1
         self.env_runner_fast_path = True
+        # Process.
+        self.process_wide_speedups = False
         # RLlib's own settings that MADDPG needs otherwise than RLlib's default.
         self.env_runner_cls = MADDPGEnvRunner
         self.rollout_fragment_length = "auto"
@@ -129,11 +132,12 @@ class MADDPGConfig(NamedErrors):
         replay_buffer_config: dict = NotProvided,
         store_buffer_in_checkpoints: bool = NotProvided,
         extra_columns: list[Column] = NotProvided,
-        noise_type: str = NotProvided,
+        noise_type: NoiseType = NotProvided,
         noise_scale: float | list = NotProvided,
         ou_theta: float = NotProvided,
         ou_sigma: float = NotProvided,
         exploration_temperature: float | list = NotProvided,
+        process_wide_speedups: bool = NotProvided,
         **kwargs: Any,
     ) -> MADDPGConfig:
         """Sets what MADDPG learns from and how. All of these are plain keys for Tune, too.
@@ -161,11 +165,14 @@ class MADDPGConfig(NamedErrors):
             store_buffer_in_checkpoints: Whether a resumed run goes on with the same replay rows.
             extra_columns: Columns of joint rows beside the built-in ones, filled from infos: `Column("context", "env", width=2,
                 source=lambda infos: infos["agent_0"]["context"])`, see `rllib_maddpg.rows.schema.Column`.
-            noise_type: For boxes: "gaussian", "ornstein_uhlenbeck" or "none".
+            noise_type: For boxes: "gaussian", "ornstein_uhlenbeck", "none", or your class with the interface of
+                `sampling.noise.Noise` (a `functools.partial` of it where it has parameters), or its "package.module.Class".
             noise_scale: Factor of that noise (actions lie in [-1, 1]), float or schedule over env steps.
             ou_theta: Pull of the OU noise to zero, per env step.
             ou_sigma: Standard deviation of its increments.
             exploration_temperature: Of the Gumbel noise of discrete actions and softmax heads, float or schedule.
+            process_wide_speedups: True: a process with a Learner keeps freed memory (glibc), and torch no longer fills fresh
+                memory with NaN where there is a `seed`. That holds for all else in the process; the command line does it.
             **kwargs: RLlib's own, such as `lr` (sets both rates), `gamma`, `grad_clip`, `train_batch_size_per_learner`.
 
         Raises:
@@ -381,4 +388,6 @@ class MADDPGConfig(NamedErrors):
 
 
 def _class_path(value: Any) -> Any:
+    if isinstance(value, partial):
+        return repr(value)
     return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else value

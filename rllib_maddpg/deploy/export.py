@@ -28,7 +28,8 @@ from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.envs.sources import ModuleSource
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
 from rllib_maddpg.results.output_paths import check_local
-from rllib_maddpg.results.run_folder import find_checkpoint, versions
+from rllib_maddpg.results.run_folder import find_checkpoint
+from rllib_maddpg.results.versions import versions
 from rllib_maddpg.rows.layout import AgentSlot
 from rllib_maddpg.rows.observations import differs_from_rllib
 from rllib_maddpg.runs.evaluation import restored_runner

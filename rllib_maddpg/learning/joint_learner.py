@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import math
-import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -37,6 +35,7 @@ from rllib_maddpg.learning.gradients import ClippedGradients, clipped_gradients
 from rllib_maddpg.learning.group_optimizer import GroupOptimizer
 from rllib_maddpg.learning.groups import ModuleSettings, NetworkGroup, group_networks
 from rllib_maddpg.learning.metrics import UpdateMetrics
+from rllib_maddpg.learning.process_speedups import speed_up_process
 from rllib_maddpg.learning.stages import LossStage, Stage, check_stages
 from rllib_maddpg.learning.td_errors import TDErrors
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule, actor_state_of
@@ -98,10 +97,8 @@ class JointTorchLearner(TorchLearner):
         self._updates_to_report: int | None = 0  # how many come after this one; None: nobody will look
         self._rows_trained = 0
         self._td_errors = TDErrors()
-        _keep_freed_memory()
-        # RLlib makes torch deterministic where there is a seed, and torch then fills all fresh memory with NaN, lest somebody
-        # reads it unwritten. It takes a tenth of an update.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        if self.config.process_wide_speedups:
+            speed_up_process()
         seed = self.config.seed if self.config.seed is not None else int(np.random.SeedSequence().entropy % 2**62)
         # On the device, because NCCL knows no other tensors.
         seed = torch.tensor([seed], device=self._device)
@@ -476,15 +473,3 @@ class JointTorchLearner(TorchLearner):
             "extreme rewards or a learning rate that is too high, set `grad_clip`, or set `torch_skip_nan_gradients=True` "
             "to skip such updates and count them."
         )
-
-
-def _keep_freed_memory() -> None:
-    """Has glibc keep the memory of one update for the next, instead of giving it back and getting zeroed pages again.
-
-    Only blocks over 32 MiB, and what is free beyond 1 GiB, still go back. With other C libraries it does nothing.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3  # as malloc.h numbers them
-        mallopt(mmap_threshold, 2**25)
-        mallopt(trim_threshold, 2**30)

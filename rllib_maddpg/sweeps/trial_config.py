@@ -42,7 +42,9 @@ MUTABLE = (
 def shared_settings(sweep: Sweep) -> dict[str, Any]:
     """The settings that all trials have, with dotted keys."""
     resources = {key: sweep.resources[key] for key in RESOURCE_SETTINGS if key in sweep.resources}
-    return {"min_sample_timesteps_per_iteration": sweep.iteration, **sweep.settings, **resources}
+    # A process of its own has each trial.
+    defaults = {"process_wide_speedups": True, "min_sample_timesteps_per_iteration": sweep.iteration}
+    return {**defaults, **sweep.settings, **resources}
 
 
 def tune_path(key: str) -> list[str]:
