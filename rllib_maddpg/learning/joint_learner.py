@@ -30,7 +30,6 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor, nn
 
-from rllib_maddpg.config.checks import PER_MODULE_KEYS
 from rllib_maddpg.learning import losses
 from rllib_maddpg.learning.group_optimizer import GroupOptimizer
 from rllib_maddpg.learning.groups import ACTOR, CRITIC, NetworkGroup, group_networks
@@ -231,9 +230,7 @@ class JointTorchLearner(TorchLearner):
         if self._groups and all(group.is_tied() for groups in self._groups.values() for group in groups):
             return
         networks = {m: self._networks(m) for m in self._learnable}
-        # Learning rates are no matter of the losses.
-        keys = [key for key in PER_MODULE_KEYS if not key.endswith("lr")]
-        settings = {m: tuple(repr(getattr(c, key)) for key in keys) for m, c in self._configs.items()}
+        settings = {m: tuple(map(repr, (c.module_numbers() | c.module_words()).items())) for m, c in self._configs.items()}
         if self.config.minibatch_per_module:
             settings = {m: m for m in networks}  # no two modules have the same rows
         stacked = self._may_stack()
