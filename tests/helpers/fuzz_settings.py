@@ -84,6 +84,8 @@ _SENSIBLE = {
     "evaluation_sample_timeout_s": [None, 60],
     "sample_timeout_s": [None, 60],
     "evaluation_auto_duration_max_env_steps_per_sample": [100, 500],
+    "extra_columns": [(), []],
+    "process_wide_speedups": [False],  # would change the tests' process
     "torch_compile_learner": [False],  # takes seconds
     "_validate_config": [True],
     "stats_cls_lookup": [MADDPGConfig().stats_cls_lookup],
