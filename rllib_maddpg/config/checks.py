@@ -78,11 +78,12 @@ def check_keys(config: AlgorithmConfig) -> None:
 
 
 def check_own_settings(config: AlgorithmConfig) -> None:
-    """What the table says of each by itself, and that there is a rate for both networks."""
-    for key, setting in type(config).table().items():
+    """What the table says of each by itself, and that there is a rate for each network."""
+    table = type(config).table()
+    for key, setting in table.items():
         if setting.check is not None:
             check_kind(config, key, setting.check)
-    if config.actor_lr is None or config.critic_lr is None:
+    if None in (getattr(config, key) for key, s in table.items() if s.is_rate and key != "lr"):
         check_kind(config, "lr", RATE)
 
 

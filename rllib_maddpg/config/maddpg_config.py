@@ -70,8 +70,8 @@ class MADDPGConfig(DescribedConfig):
         actor_output_reg: float = NotProvided,
         critic_loss: str = NotProvided,
         huber_delta: float = NotProvided,
-        critic_view: Any = NotProvided,
         others_actions: str = NotProvided,
+        critic_view: Any = NotProvided,
         minibatch_per_module: bool = NotProvided,
         gumbel_softmax_temperature: float = NotProvided,
         actor_head: str = NotProvided,
@@ -100,9 +100,9 @@ class MADDPGConfig(DescribedConfig):
             actor_output_reg: Weight of mean(head output^2) in the actor loss.
             critic_loss: "mse" or "huber".
             huber_delta: TD error from which the Huber loss is linear.
-            critic_view: What a critic sees: "all" (every agent's observation and action) or "own" (its own agent's: independent
-                DDPG).
             others_actions: In the actor loss: "replay" (the paper) or "current" (the others' current actors).
+            critic_view: What a critic sees: "all" (every agent's observation and action), "own" (its own agent's: independent
+                DDPG), or a `View`.
             minibatch_per_module: True: each module draws rows of its own (as Algorithm 1 is written); False: all learn from the
                 same rows, which costs less.
             gumbel_softmax_temperature: Of the relaxation (straight-through) through which discrete actors learn.
@@ -182,9 +182,16 @@ class MADDPGConfig(DescribedConfig):
         super().multi_agent(policy_mapping_fn=policy_mapping_fn, **kwargs)
         return self
 
-    def learning_rate(self, network: str) -> float | list:
-        """Rate or schedule of the "actor" or the "critic": its own, or `lr`."""
-        own = getattr(self, f"{network}_lr")
+    def learning_rate(self, lr: float | str) -> float | list:
+        """Rate or schedule of a network.
+
+        Args:
+            lr: As in its `NetworkSpec`: a number, or a setting such as "actor_lr", instead of which `lr` holds where it is None.
+                "actor" and "critic" stand for "actor_lr" and "critic_lr".
+        """
+        if not isinstance(lr, str):
+            return lr
+        own = getattr(self, lr if lr.endswith("lr") else f"{lr}_lr")
         return self.lr if own is None else own
 
     @property
@@ -272,7 +279,8 @@ class MADDPGConfig(DescribedConfig):
         for module_id, spec in specs.items():
             # Set here too, because RLlib leaves a user's own specs as they are and would build critics on the runners.
             spec.inference_only = inference_only
-            spec.model_config = {**spec.model_config, "layout": layout, "module_id": module_id}
+            view = self.algorithm_config_overrides_per_module.get(module_id, {}).get("critic_view", self.critic_view)
+            spec.model_config = {**spec.model_config, "layout": layout, "module_id": module_id, "critic_view": view}
         return multi_spec
 
     @override(AlgorithmConfig)

@@ -17,6 +17,8 @@ from rllib_maddpg.modules.networks import ACTIVATIONS
 from rllib_maddpg.modules.rule_modules import has_networks
 
 # What the networks are made from; the rest of RLlib's model keys would be passed over.
+# What `MADDPGConfig` adds.
+ADDED_KEYS = ("layout", "module_id", "critic_view")
 MODEL_KEYS = ("fcnet_hiddens", "fcnet_activation", "critic_fcnet_hiddens", "critic_fcnet_activation")
 
 
@@ -34,8 +36,8 @@ def check_models(config: AlgorithmConfig) -> None:
     for spec in specs:
         model = spec.model_config or {}
         model = dataclasses.asdict(model) if dataclasses.is_dataclass(model) else dict(model)
-        # What `MADDPGConfig` adds, in specs that have been built before.
-        own = {k: v for k, v in model.items() if k not in ("layout", "module_id")}
+        # Specs may have been built before.
+        own = {k: v for k, v in model.items() if k not in ADDED_KEYS}
         _check_model_config(config, {**config.model_config, **own}, own_networks)
 
 
@@ -92,7 +94,7 @@ def _has_own_networks(cls: type | None) -> bool:
     """Whether a class makes its networks itself, from whatever `model_config` it wants."""
     from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
 
-    names = ("setup", "build_actor", "build_critic")
+    names = ("setup", "networks", "build_actor", "build_critic")
     return cls is not None and any(getattr(cls, name) is not getattr(MADDPGTorchRLModule, name) for name in names)
 
 

@@ -62,6 +62,11 @@ class Setting:
             )
 
     @property
+    def is_rate(self) -> bool:
+        """Whether it is a learning rate, or another schedule that a module can have for itself."""
+        return self.per_module and self.check is not None and self.check.schedules
+
+    @property
     def is_module_number(self) -> bool:
-        """Whether losses and updates get it as one number for each module; rates and other schedules are no such numbers."""
-        return self.per_module and not self.structural and not (self.check and self.check.schedules)
+        """Whether losses and updates get it as one number for each module."""
+        return self.per_module and not self.structural and not self.is_rate

@@ -14,8 +14,6 @@ Sources of defaults: the paper (Lowe et al. 2017, appendix), or its released cod
 
 from __future__ import annotations
 
-from typing import Any
-
 from rllib_maddpg.config.kinds import (
     BOOL,
     POSITIVE,
@@ -32,17 +30,13 @@ from rllib_maddpg.config.kinds import (
 from rllib_maddpg.config.rllib_table import OTHERS, RESOURCES
 from rllib_maddpg.config.setting import Setting
 from rllib_maddpg.learning.losses import CRITIC_LOSSES
+from rllib_maddpg.modules.views import VIEWS, View
 from rllib_maddpg.rows.actions import ACTOR_HEADS
 from rllib_maddpg.sampling.collecting import SAMPLE_MODES
 from rllib_maddpg.sampling.exploration import NOISE_TYPES
 
-VIEWS = ("all", "own")
 _ALL = "See `MADDPGConfig.training` for all settings."
 _OFF = "Set 0 to switch it off."
-
-
-def _is_view(x: Any) -> bool:
-    return x in VIEWS if isinstance(x, str) else isinstance(getattr(x, "name", None), str)
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -156,18 +150,19 @@ SETTINGS: tuple[Setting, ...] = (
         mutable=True,
     ),
     Setting(
-        "critic_view",
-        "all",
-        Kind(f"one of {list(VIEWS)}, or a view with a `name`", _is_view, words=VIEWS),
-        'What a critic sees: "all" (every agent\'s observation and action) or "own" (its own agent\'s: independent DDPG).',
-        per_module=True,
-        structural=True,
-    ),
-    Setting(
         "others_actions",
         "replay",
         one_of("replay", "current"),
         'In the actor loss: "replay" (the paper) or "current" (the others\' current actors).',
+        per_module=True,
+        structural=True,
+    ),
+    Setting(
+        "critic_view",
+        "all",
+        Kind(f"one of {list(VIEWS)}, or a View", lambda x: isinstance(x, View) or one_of(*VIEWS).accepts(x), words=(*VIEWS,)),
+        'What a critic sees: "all" (every agent\'s observation and action), "own" (its own agent\'s: independent DDPG), '
+        "or a `View`.",
         per_module=True,
         structural=True,
     ),

@@ -1,11 +1,12 @@
-"""What MADDPG needs of an RLlib Learner, whatever its losses: joint rows, groups of modules, gradients of several Learners."""
+"""What MADDPG needs of an RLlib Learner, whatever its losses: joint rows, groups of networks, gradients of several Learners."""
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import math
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,26 +32,41 @@ from ray.rllib.utils.metrics import (
 from torch import Tensor, nn
 
 from rllib_maddpg.learning import losses
+from rllib_maddpg.learning.context import UpdateContext, gumbel_noise_of
 from rllib_maddpg.learning.group_optimizer import GroupOptimizer
-from rllib_maddpg.learning.groups import ACTOR, CRITIC, NetworkGroup, group_networks
+from rllib_maddpg.learning.groups import ModuleSettings, NetworkGroup, group_networks
+from rllib_maddpg.learning.metrics import UpdateMetrics
+from rllib_maddpg.learning.stages import LossStage, Stage, check_stages
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule, actor_state_of
 from rllib_maddpg.modules.rule_modules import acts_by_rule, check_stateless, has_networks
 from rllib_maddpg.replay.remote import ShardedBatch
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.layout import JointLayout
 
-# How a metric of several Learners becomes one, where that is not its mean.
-OVER_LEARNERS = {"qf_min": {"reduce": "min"}, "qf_max": {"reduce": "max"}}
+logger = logging.getLogger(__name__)
 
 
 class JointTorchLearner(TorchLearner):
     """A Learner whose losses need the rows of all modules at once.
 
     - It takes `JointBatch`es, and as many updates in one call as `minibatch_size` makes of a batch.
-    - Modules that are alike are computed as one (`NetworkGroup`).
+    - An update is a list of `stages`, which share an `UpdateContext`.
+    - Networks that are alike are computed as one (`NetworkGroup`).
     - Several Learners add up their gradients, without DDP, so that their update is that of one Learner on all rows.
     - Metrics are taken of the last update before a report only, and leave the device in one transfer.
     """
+
+    # Whether it keeps what `take_td_errors` returns.
+    collects_td_errors = False
+
+    @classmethod
+    def stages(cls, config: Any) -> list[Stage]:
+        """The steps of an update, in order.
+
+        Args:
+            config: The algorithm's config.
+        """
+        raise NotImplementedError
 
     # ------------------------------------------------------------------------------------------ setting up
 
@@ -63,15 +79,20 @@ class JointTorchLearner(TorchLearner):
         check_stateless(modules.items())
         # Those that can be trained, and those that act by a rule of their own while they are not.
         self._learnable = [m for m in self.layout.modules if has_networks(modules[m])]
-        self._with_rules = [m for m in self.layout.modules if acts_by_rule(modules[m])]
+        self._rules = {m: modules[m] for m in self.layout.modules if acts_by_rule(modules[m])}
+        self._stages = self.stages(self.config)
+        roles = {m: {spec.role for spec in modules[m].network_specs} for m in self._learnable}
+        check_stages(self._stages, type(self).__name__, roles)
         self._env_steps = 0
-        self._trained: list[str] = list(self._learnable)
+        self._num_updates = 0
+        self._last_target_update = 0
         self._groups: dict[str, list[NetworkGroup]] = {}
         self._optimizers_of: dict[NetworkGroup, GroupOptimizer] = {}
         # Metrics of the last update, and what was trained since they were reported.
-        self._reports = True
-        self._noted: dict[tuple[str, str], Tensor] = {}
+        self._update_metrics = UpdateMetrics()
+        self._updates_to_report: int | None = 0  # how many come after this one; None: nobody will look
         self._rows_trained = 0
+        self._td_errors: list[Tensor] = []
         _keep_freed_memory()
         # RLlib makes torch deterministic where there is a seed, and torch then fills all fresh memory with NaN, lest somebody
         # reads it unwritten. It takes a tenth of an update.
@@ -107,6 +128,20 @@ class JointTorchLearner(TorchLearner):
     def _is_trained(self, module_id: str, batch: JointBatch) -> bool:
         """Whether the module is one of `policies_to_train`, and has networks."""
         return module_id in self._learnable and super().should_module_be_updated(module_id, batch)
+
+    @override(TorchLearner)
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        module = self._networks(module_id)
+        for spec in module.network_specs if has_networks(module) else ():
+            if spec.lr is not None:
+                params = list(getattr(module, spec.name).parameters())
+                self.register_optimizer(
+                    module_id=module_id,
+                    optimizer_name=spec.name,
+                    optimizer=torch.optim.Adam(params, fused=True),
+                    params=params,
+                    lr_or_lr_schedule=config.learning_rate(spec.lr),
+                )
 
     # ------------------------------------------------------------------------------------------ updates
 
@@ -148,7 +183,7 @@ class JointTorchLearner(TorchLearner):
         for start in range(0, len(rows), step):
             minibatch = rows.rows(slice(start, start + step)) if step < len(rows) else rows
             # RLlib shows the metrics of the last update only, so no other needs any.
-            self._reports = not _no_metrics_reduce and start + step >= len(rows)
+            self._updates_to_report = None if _no_metrics_reduce else math.ceil((len(rows) - start) / step) - 1
             self._update(minibatch)
             self._rows_trained += len(minibatch)
         self.after_gradient_based_update(timesteps=dict(timesteps or {}))
@@ -171,19 +206,72 @@ class JointTorchLearner(TorchLearner):
 
     @override(TorchLearner)
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        if self._reports or self._lr_schedulers:
+        if self._updates_to_report is not None or self._lr_schedulers:
             super().after_gradient_based_update(timesteps=timesteps)
         else:  # RLlib would log all learning rates, too
             for optimizer, schedule in self._optimizer_lr_schedules.items():
                 self._set_optimizer_lr(optimizer, schedule.update(self._env_steps))
 
-    # ------------------------------------------------------------------------------------------ gradients
+    @override(TorchLearner)
+    def _uncompiled_update(self, batch: JointBatch, **kwargs: Any) -> tuple[dict, dict, dict]:
+        self._tie()
+        ctx = self._begin(batch)
+        self._num_updates += 1
+        roles = []
+        for stage in self._stages:
+            if self._num_updates % stage.every:
+                continue
+            # The metrics of a stage that runs more rarely stay until it runs again.
+            ctx.metrics_stay = stage.every > 1
+            ctx.reports = ctx.metrics_stay or self._updates_to_report == 0
+            if not stage.run(self, ctx):
+                break
+            roles += [stage.role] if isinstance(stage, LossStage) else []
+        else:
+            self._note_total_losses(ctx, roles)
+        return {}, {}, {}
 
-    def _step(self, name: str, module_losses: Mapping[str, Tensor], batch: JointBatch) -> bool:
-        """Gradients, their sum over Learners, clipping, Adam. False: not finite, so nothing was changed."""
+    def _begin(self, batch: JointBatch) -> UpdateContext:
+        # Asked once, so that all stages of this update are about the same modules.
+        trained = [m for m in self.layout.modules if self._is_trained(m, batch)]
+        return UpdateContext(
+            batch,
+            self._minibatches(batch),
+            trained,
+            self._groups,
+            {m: module for m, module in self._rules.items() if m not in trained},
+            lambda joint: gumbel_noise_of(joint, self._rank, self._world, self._rng),
+            self._update_metrics,
+            distributed=self._world > 1,
+        )
+
+    def _minibatches(self, batch: JointBatch) -> dict[str, JointBatch]:
+        """Per module the joint rows it learns from.
+
+        With `minibatch_per_module` the batch holds a draw of its own for each of the M modules, interleaved: module d learns
+        from the rows d, d + M, d + 2M ... So a shard of the rows is a shard of each module's draw.
+        """
+        modules = self.layout.modules
+        if not self.config.minibatch_per_module:
+            return dict.fromkeys(modules, batch)
+        return {module_id: batch.rows(slice(d, None, len(modules))) for d, module_id in enumerate(modules)}
+
+    # ------------------------------------------------------------------------------------------ what stages do
+
+    def descend(self, role: str, module_losses: Mapping[str, Tensor], ctx: UpdateContext) -> bool:
+        """Gradients of the networks of a role, their sum over Learners, clipping, Adam.
+
+        Args:
+            role: That of the networks which learn.
+            module_losses: Of each trained module a scalar, by its id.
+            ctx: This update.
+
+        Returns:
+            False: not finite, so nothing was changed.
+        """
         if not module_losses:
             return True
-        groups = self._trained_groups(name)
+        groups = [group for group in ctx.groups(role) if group in self._optimizers_of]
         stacked = [p for group in groups for p in group.network.parameters]
         gradients = torch.autograd.grad(sum(module_losses.values()), stacked, allow_unused=True, materialize_grads=True)
         # Fused Adam reads them in the order of memory, whatever their strides.
@@ -192,21 +280,37 @@ class JointTorchLearner(TorchLearner):
         *gradients, totals = self._sum_over_learners([*gradients, torch.stack(list(module_losses.values())).detach()])
         steps, norms, gradients = [], {}, iter(gradients)
         for group in groups:
-            network, config = group.network, self._configs[group.modules[0]]
+            network, settings = group.network, group.settings
             own = [g if network.is_stacked else g.unsqueeze(0) for _, g in zip(network.parameters, gradients, strict=False)]
-            norm = losses.clip_gradients(own, config.grad_clip, config.grad_clip_by)
+            norm = losses.clip_gradients(own, settings.grad_clip.flatten(), settings.grad_clip_by)
             members = [k for k, module_id in enumerate(group.modules) if module_id in module_losses]
-            norms.update({group.modules[k]: norm[k] for k in members})
-            steps.append((self._optimizers_of[group], own, members))
-        norm = torch.stack([norms[m] for m in module_losses])
+            norms.update({(group.modules[k], group.name): norm[k] for k in members})
+            steps.append((group, own, members, norm))
         # NaN and infinity make the sum so, too; float64, so that nothing else does.
-        if not math.isfinite(torch.cat([norm, totals]).sum(dtype=torch.float64)):
-            self._on_not_finite(name, dict(zip(module_losses, totals, strict=True)), norms, batch)
+        if not math.isfinite(torch.cat([torch.stack(list(norms.values())), totals]).sum(dtype=torch.float64)):
+            self._on_not_finite(role, dict(zip(module_losses, totals, strict=True)), norms, ctx.batch)
             return False
-        for optimizer, own, members in steps:
-            optimizer.step(own, members)
-        self._note(module_losses, **{f"{name}_loss": totals, f"{name}_gradients_norm": norm})
+        for group, own, members, norm in steps:
+            self._optimizers_of[group].step(own, members)
+            ctx.note(group, **{f"{group.name}_gradients_norm": norm})
+        if ctx.reports:
+            self._update_metrics.note(module_losses, {f"{role}_loss": totals}, ctx.metrics_stay)
         return True
+
+    @torch.no_grad()
+    def update_targets(self, ctx: UpdateContext) -> None:
+        """theta' <- tau theta + (1 - tau) theta' of the trained modules, every `target_network_update_freq` env steps."""
+        freq, now = self.config.target_network_update_freq, self._env_steps
+        if now - self._last_target_update < freq:
+            return
+        self._last_target_update = now
+        for group in ctx.learning_groups():
+            if group.target is not None:
+                tau = group.settings.tau.flatten() * ctx.learns(group)
+                pairs = zip(group.target.parameters, group.network.parameters, strict=True)
+                if not group.network.is_stacked:
+                    pairs = ((target.unsqueeze(0), source.unsqueeze(0)) for target, source in pairs)
+                losses.polyak_update(*zip(*pairs, strict=True), tau)
 
     def _sum_over_learners(self, tensors: Collection[Tensor]) -> list[Tensor]:
         if self._world == 1:
@@ -221,33 +325,35 @@ class JointTorchLearner(TorchLearner):
     def _networks(self, module_id: str) -> MADDPGTorchRLModule | RLModule:
         return self.module[module_id].unwrapped()
 
-    def _trained_groups(self, name: str) -> list[NetworkGroup]:
-        """The groups of actors, or of critics, in which somebody learns."""
-        return [group for group in self._groups[name] if not set(self._trained).isdisjoint(group.modules)]
-
     def _tie(self) -> None:
         """Makes the groups, or rebuilds them where somebody has changed a module's networks."""
         if self._groups and all(group.is_tied() for groups in self._groups.values() for group in groups):
             return
         networks = {m: self._networks(m) for m in self._learnable}
-        settings = {m: tuple(map(repr, (c.module_numbers() | c.module_words()).items())) for m, c in self._configs.items()}
-        if self.config.minibatch_per_module:
-            settings = {m: m for m in networks}  # no two modules have the same rows
-        stacked = self._may_stack()
-        self._groups = {name: group_networks(name, self.layout, networks, settings, stacked) for name in (CRITIC, ACTOR)}
+        alone = self._why_not_stacked()
+        if alone and not self._groups:
+            logger.info("Modules are not computed together, which takes longer: %s.", alone)
+        self._groups = group_networks(self.layout, networks, {m: self._module_settings(m) for m in networks}, not alone)
         self._optimizers_of = {
             group: GroupOptimizer(
-                [self.get_optimizer(m, name) for m in group.modules],
-                [list(getattr(self._networks(m), name).parameters()) for m in group.modules],
+                [self.get_optimizer(m, group.name) for m in group.modules],
+                [list(getattr(self._networks(m), group.name).parameters()) for m in group.modules],
                 group.network.parameters if group.network.is_stacked else None,
             )
-            for name, groups in self._groups.items()
+            for groups in self._groups.values()
             for group in groups
+            if group.is_trainable
         }
 
-    def _may_stack(self) -> bool:
-        """Whether the losses depend on modules by their groups only; else each module must learn by its own parameters."""
-        return True
+    def _module_settings(self, module_id: str) -> ModuleSettings:
+        config = self._configs[module_id]
+        # With rows of their own no two modules can be computed as one.
+        apart = module_id if self.config.minibatch_per_module else None
+        return ModuleSettings(config.module_numbers(), config.module_words(), apart)
+
+    def _why_not_stacked(self) -> str:
+        """Why each module must learn by its own parameters; empty: the losses depend on modules by their groups only."""
+        return ""
 
     @torch.no_grad()
     def get_actor_weights(self) -> tuple[int, np.ndarray]:
@@ -272,20 +378,32 @@ class JointTorchLearner(TorchLearner):
 
     # ------------------------------------------------------------------------------------------ metrics and state
 
-    def _note(self, modules: Iterable[str], **values: Tensor) -> None:
-        """Keeps one number for each of the modules, `[G]`, for the metrics of this update."""
-        if self._reports:
-            for name, value in values.items():
-                self._noted.update({(m, name): v for m, v in zip(modules, value.detach().unbind(), strict=False)})
+    def _note_total_losses(self, ctx: UpdateContext, roles: list[str]) -> None:
+        """RLlib's total loss: the sum over the stages that ran."""
+        if self._updates_to_report == 0:
+            noted = self._update_metrics.noted
+            totals = [sum(noted[m, f"{role}_loss"] for role in roles) for m in ctx.trained]
+            if roles and totals:
+                self._update_metrics.note(ctx.trained, {self.TOTAL_LOSS_KEY: torch.stack(totals)})
+
+    def _keep_td_errors(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor, acts: Tensor) -> None:
+        """Adds a group's TD errors to those of the update's rows, for whoever wants them (`collects_td_errors`)."""
+        if not self.collects_td_errors:
+            return
+        sums = ctx.once("td_errors", lambda: torch.zeros(2, len(ctx.batch), dtype=q.dtype, device=q.device))
+        # With rows of its own for each module, those of module d.
+        modules = self.layout.modules
+        own = slice(modules.index(group.modules[0]), None, len(modules)) if self.config.minibatch_per_module else slice(None)
+        sums[:, own] += torch.stack([((q - target).abs() * acts).sum((0, 1)), acts.sum((0, 1))])
+
+    def take_td_errors(self) -> np.ndarray:
+        """Mean |TD error| of the trained agents that act in each row, over all rows of the last call of `update`, float32."""
+        return torch.cat(self._td_errors).float().cpu().numpy() if self._td_errors else np.zeros(0, np.float32)
 
     def _log_metrics_of_updates(self, batch_size: int) -> None:
         """Gives RLlib the metrics of the last update, and the counts of all since the last report."""
         log, rows = self.metrics.log_value, self._rows_trained
-        if self._noted:
-            # One transfer from the device for all metrics.
-            values = torch.stack([v.float() for v in self._noted.values()]).tolist()
-            for key, value in zip(self._noted, values, strict=True):
-                log(key, value, **OVER_LEARNERS.get(key[1], {"reduce": "mean", "window": 1}))
+        self._update_metrics.report(self.metrics)
         for module_id in self.layout.modules:
             log((module_id, WEIGHTS_SEQ_NO), self._weights_seq_no, window=1)
             log((module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), batch_size, reduce="mean")
@@ -294,7 +412,6 @@ class JointTorchLearner(TorchLearner):
                 log((key, NUM_MODULE_STEPS_TRAINED_LIFETIME), rows, reduce="lifetime_sum", with_throughput=True)
         log((ALL_MODULES, NUM_ENV_STEPS_TRAINED), rows, reduce="sum", with_throughput=True)
         log((ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), rows, reduce="lifetime_sum", with_throughput=True)
-        self._noted.clear()
         self._rows_trained = 0
 
     @override(Learner)
@@ -308,6 +425,8 @@ class JointTorchLearner(TorchLearner):
         state = super().get_state(components, not_components=not_components, **kwargs)
         state["gumbel_rng"] = self._rng.get_state().numpy()
         state["env_steps"] = self._env_steps
+        state["num_updates"] = self._num_updates
+        state["last_target_update"] = self._last_target_update
         return state
 
     @override(Learner)
@@ -322,11 +441,14 @@ class JointTorchLearner(TorchLearner):
         for optimizer in self._named_optimizers.values():
             for own in optimizer.state.values():
                 own.update({name: value.clone() for name, value in own.items() if isinstance(value, Tensor)})
-        self._groups = {}  # to be rebuilt with that state
+        for group_optimizer in self._optimizers_of.values():
+            group_optimizer.tie()
         self._weights_seq_no = max(before + 1, self._weights_seq_no)
         if "gumbel_rng" in state:
             self._rng.set_state(torch.from_numpy(state["gumbel_rng"].copy()))
         self._env_steps = state.get("env_steps", self._env_steps)
+        self._num_updates = state.get("num_updates", self._num_updates)
+        self._last_target_update = state.get("last_target_update", self._last_target_update)
         if COMPONENT_OPTIMIZER in state:
             self._set_learning_rates()
 
@@ -341,21 +463,28 @@ class JointTorchLearner(TorchLearner):
             self._set_optimizer_lr(optimizer, lr if self._env_steps else schedule.get_current_value())
 
     def _on_not_finite(
-        self, name: str, module_losses: Mapping[str, Tensor], norms: Mapping[str, Tensor], batch: JointBatch
+        self,
+        role: str,
+        module_losses: Mapping[str, Tensor],
+        norms: Mapping[tuple[str, str], Tensor],
+        batch: JointBatch,
     ) -> None:
         """Raises, or counts the skipped update where `torch_skip_nan_gradients` is set."""
-        self._noted.clear()
+        self._update_metrics.clear()
         if self.config.torch_skip_nan_gradients:
             # All Learners skip alike; one counts.
             for module_id in module_losses if self._rank == 0 else ():
                 self.metrics.log_value((module_id, "num_updates_skipped_lifetime"), 1, reduce="lifetime_sum")
             return
         bad = [f"column {c!r} of module {m!r}" for m, own in batch.modules.items() for c in own if not _is_finite(own[c])]
-        bad += [f"the {name} loss of module {m!r}" for m, loss in module_losses.items() if not _is_finite(loss)]
-        bad += [f"the {name} gradient of module {m!r}" for m, norm in norms.items() if not _is_finite(norm)]
-        done = "No actor and no target was changed; the critics made their step"
-        if name == "critic":
-            done = "This update was not made; the weights are those before it"
+        bad += [f"the {role} loss of module {m!r}" for m, loss in module_losses.items() if not _is_finite(loss)]
+        bad += [f"the {name} gradient of module {m!r}" for (m, name), norm in norms.items() if not _is_finite(norm)]
+        before = [stage.role for stage in self._stages if isinstance(stage, LossStage)]
+        before = before[: before.index(role)]
+        done = "This update was not made; the weights are those before it"
+        if before:
+            made = " and ".join(f"{name}s" for name in before)
+            done = f"No {role} and no target was changed; the {made} made their step"
         raise ValueError(
             f"NaN or infinity in {bad[0]} (in all: {', '.join(bad)}). {done}. Look for "
             "extreme rewards or a learning rate that is too high, set `grad_clip`, or set `torch_skip_nan_gradients=True` "

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rllib_maddpg.modules.critic_inputs import CriticInputs
 from rllib_maddpg.rows.layout import JointLayout
 
 # Every column of a joint row in order, with what it holds per agent: an observation, an action code, or one number. The first
@@ -119,26 +118,5 @@ class JointBatch:
         """The column of G modules of n agents each: `[G, n, B, dim]`, or `[G, n, B]` where there is one number per agent."""
         key = (modules, column)
         if key not in self._stacked:
-            what = COLUMNS[column]
-            span = self.layout.span(modules, what)
-            if span is None:
-                parts = [self.layout.split(self.columns[column], m, what).transpose(0, 1) for m in modules]
-                self._stacked[key] = torch.stack(parts)
-            else:  # a view does it
-                agents = len(self.layout.slots_of(modules[0]))
-                width = () if what == "agents" else (-1,)
-                part = self.columns[column][:, span].unflatten(1, (len(modules), agents, *width))
-                self._stacked[key] = part.movedim(0, 2)
+            self._stacked[key] = self.layout.stack(self.columns[column], modules, COLUMNS[column])
         return self._stacked[key]
-
-    @lazy
-    def inputs(self) -> CriticInputs:
-        """What critics see of the rows: (x, a_1 ... a_N)."""
-        return CriticInputs(self.joint_rows[:, : self.layout.obs_dim + self.layout.action_dim])
-
-    @lazy
-    def next_obs(self) -> Tensor:
-        """x', `[B, obs_dim of all agents]`, zeros for agents that are dead by then."""
-        widths = [slot.obs.stop - slot.obs.start for slot in self.layout.slots]
-        agents = zip(self.columns["new_obs"].split(widths, -1), self.columns["next_alive"].split(1, -1), strict=True)
-        return torch.cat([obs * alive for obs, alive in agents], -1)

@@ -8,6 +8,8 @@ from itertools import groupby
 
 import gymnasium as gym
 import numpy as np
+import torch
+from torch import Tensor
 
 from rllib_maddpg.rows.actions import ActionCodec, make_codec
 from rllib_maddpg.rows.observations import Flattener, differs_from_rllib, flatteners, is_flat_box
@@ -179,6 +181,15 @@ class JointLayout:
         if what == "agents":
             return slice(self.index(start.agent), self.index(stop.agent) + 1)
         return slice(getattr(start, what).start, getattr(stop, what).stop)
+
+    def stack(self, joint: Tensor, modules: Sequence[str], what: str) -> Tensor:
+        """The share of G modules of n agents each in a joint column: `[G, n, B, dim]`, or `[G, n, B]` for `what="agents"`."""
+        span = self.span(modules, what)
+        if span is None:
+            return torch.stack([self.split(joint, m, what).transpose(0, 1) for m in modules])
+        # A view does it.
+        width = () if what == "agents" else (-1,)
+        return joint[:, span].unflatten(1, (len(modules), len(self.slots_of(modules[0])), *width)).movedim(0, 2)
 
     def description(self) -> dict:
         """Plain data that two equal layouts share: agents, modules, spaces. Kept in checkpoints."""

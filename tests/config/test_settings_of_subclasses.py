@@ -5,11 +5,12 @@ import re
 from dataclasses import replace
 
 import pytest
+from paths import ROOT
 from ray.rllib.algorithms.algorithm_config import NotProvided
 
 from rllib_maddpg import MADDPGConfig
 from rllib_maddpg.config.config_file import read_config, write_config
-from rllib_maddpg.config.kinds import BOOL, between, one_of, whole
+from rllib_maddpg.config.kinds import BOOL, RATE, between, one_of, whole
 from rllib_maddpg.config.markdown import settings_table
 from rllib_maddpg.config.setting import Setting
 from rllib_maddpg.config.text_settings import apply_settings, parse_settings, with_booleans
@@ -37,6 +38,16 @@ def test_defaults():
     assert (config.tau, config.bonus, config.bonus_kind, config.bonus_size) == (0.005, 0.5, "count", None)
     assert MADDPGConfig().tau == 0.01 and not hasattr(MADDPGConfig(), "bonus")
     my_config().validate()
+
+
+def test_the_documented_example():
+    page = (ROOT / "docs" / "pipeline.md").read_text()
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "SETTINGS" in b]
+    scope = {"__name__": "documented"}
+    exec(block, scope)
+    config = scope["config"]
+    config.validate()
+    assert (config.bonus, config.bonus_kind, config.tau) == (1.0, "count", 0.005)
 
 
 @pytest.mark.parametrize("way", ["training", "dict", "attribute", "command line"])
@@ -79,6 +90,18 @@ def test_methods():
         MyConfig().training(bonus_sise=3)
     with pytest.raises(ValueError, match="`bonus` is no setting of MADDPG"):
         MADDPGConfig().training(bonus=3)
+
+
+def test_rates():
+    class Modelled(MADDPGConfig):
+        SETTINGS = (*MADDPGConfig.SETTINGS, Setting("model_lr", None, RATE.or_none(), "The model's rate.", per_module=True))
+
+    config = Modelled().environment("simple_adversary").training(lr=None, actor_lr=0.1, critic_lr=0.1)
+    assert "model_lr" not in config.module_numbers() and config.learning_rate("model_lr") is None
+    with pytest.raises(ValueError, match="`lr`=None is not allowed: it must be a rate"):
+        config.validate()
+    config.training(model_lr=[[0, 0.1], [100, 0.0]]).validate()
+    assert config.learning_rate("model_lr") == [[0, 0.1], [100, 0.0]]
 
 
 def test_overrides_of_modules():
