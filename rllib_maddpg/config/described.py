@@ -7,7 +7,7 @@ import inspect
 import math
 from typing import Any
 
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_maddpg.config.require import shown
 from rllib_maddpg.config.rllib_checks import defaults_of
@@ -35,14 +35,14 @@ class DescribedConfig(NamedErrors):
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class)
         for setting in self.table().values():
-            if setting.default is not NotProvided:
+            if setting.has_default:
                 setattr(self, setting.key, copy.deepcopy(setting.default))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Settings that were not there when a config was pickled get their defaults."""
         vars(self).update(state)
         for setting in self.table().values():
-            if setting.default is not NotProvided and not hasattr(self, setting.key):
+            if setting.has_default and not hasattr(self, setting.key):
                 vars(self)[setting.key] = copy.deepcopy(setting.default)
 
     @classmethod
@@ -97,7 +97,7 @@ def _check_table(cls: type[DescribedConfig]) -> None:
             continue
         if key.startswith("evaluation_"):
             raise ValueError(f"{what} begins as RLlib's settings of `.evaluation()` do. Rename the setting.")
-        if setting.default is NotProvided:
+        if not setting.has_default:
             raise ValueError(f"{what} needs a default: RLlib has no setting of this name.")
         if setting.method not in _OWN_METHODS:
             raise ValueError(f"{what} has the method {shown(setting.method)}. Settings are added to {list(_OWN_METHODS)}.")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.config.setting import Setting
@@ -24,7 +24,7 @@ def settings_table(cls: type[MADDPGConfig] = MADDPGConfig) -> str:
 
 def _row(setting: Setting) -> str:
     of = "" if setting.method == "training" else f" (of `.{setting.method}(...)`)"
-    default = getattr(AlgorithmConfig(), setting.key) if setting.default is NotProvided else setting.default
+    default = setting.default if setting.has_default else getattr(AlgorithmConfig(), setting.key)
     marks = ["module"] * setting.per_module + ["PBT"] * setting.mutable
     meaning = setting.doc.replace("|", "\\|")
     return f"| `{setting.key}`{of} | `{_shown(default)}` | {', '.join(marks)} | {meaning} |"

@@ -51,7 +51,7 @@ class Setting:
             raise ValueError(f"{what}: a key must be a Python name, since it becomes an attribute of the config.")
         if self.check is not None and not isinstance(self.check, Kind):
             raise ValueError(f"{what}: check={shown(self.check)} must be a `Kind` (`rllib_maddpg.config.kinds`), or None.")
-        if self.default is NotProvided:
+        if not self.has_default:
             return
         if self.check is not None and not self.check.accepts(self.default):
             raise ValueError(f"{what}: default={shown(self.default)} must pass its own check: {self.check.allowed}.")
@@ -60,6 +60,12 @@ class Setting:
                 f"{what}: default={shown(self.default)} must be a number where modules can have their own. Set `structural` "
                 "for anything else: modules that differ in it are then computed apart."
             )
+
+    @property
+    def has_default(self) -> bool:
+        """Whether it has a default beside RLlib's."""
+        # By its type: a class of a user's script travels with its table to other processes, where `NotProvided` is a copy.
+        return not isinstance(self.default, type(NotProvided))
 
     @property
     def is_rate(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from paths import ROOT
+from ray import cloudpickle
 from ray.rllib.algorithms.algorithm_config import NotProvided
 
 from rllib_maddpg import MADDPGConfig
@@ -140,6 +141,19 @@ def test_what_derives_from_it(tmp_path):
     assert type(again) is MyConfig and (again.bonus, again.bonus_size, again.tau) == (0.5, 4, 0.005)
     with pytest.raises(ValueError, match="`bonus` is no setting of MADDPG"):
         read_config(tmp_path / "config.yaml")
+
+
+def test_classes_of_a_script_in_other_processes():
+    """Ray sends classes of `__main__` with copies of all that is in them, also of `NotProvided`."""
+
+    class Sent(MyConfig):
+        SETTINGS = pickle.loads(cloudpickle.dumps(MyConfig.SETTINGS))
+
+    assert Sent.SETTINGS[0].default is not NotProvided
+    config = Sent().environment("simple_adversary").training(bonus=2)
+    config.validate()
+    assert config.seed is None and vars(Sent()).keys() == vars(MyConfig()).keys()
+    assert settings_table(Sent) == settings_table(MyConfig)
 
 
 def test_configs_from_before_a_setting():
