@@ -36,6 +36,7 @@ from rllib_maddpg.replay import JointReplayBuffer
 from rllib_maddpg.replay.sharded import SHARD_RESOURCES, ShardedReplayBuffer
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import RowSchema
 from rllib_maddpg.sampling.collecting import Collected, RolloutCollector
 from rllib_maddpg.sampling.env_runner import EPISODE_NUMBERS
 
@@ -59,7 +60,8 @@ class MADDPG(SavedAlgorithm, JointAlgorithm, TunableAlgorithm):
         super()._set_up_metrics()
         specs = self._module_specs()
         warn_of_trained_rules(self.config, {m: spec.module_class for m, spec in specs.items()})
-        self.layout: JointLayout = next(iter(specs.values())).model_config["layout"]
+        self.schema: RowSchema = next(iter(specs.values())).model_config["schema"]
+        self.layout: JointLayout = self.schema.layout
         self.replay_buffer = self._make_replay_buffer()
         self.collector = RolloutCollector(self.env_runner_group, self.config)
         if self.config.num_env_runners and self.env_runner is not None:
@@ -88,8 +90,8 @@ class MADDPG(SavedAlgorithm, JointAlgorithm, TunableAlgorithm):
     def _make_replay_buffer(self) -> JointReplayBuffer | ShardedReplayBuffer:
         config, seed = self.config.replay_buffer_config, self.config.seed
         if config["num_shards"]:
-            return ShardedReplayBuffer(self.layout, config["capacity"], seed, config["num_shards"])
-        return JointReplayBuffer(self.layout, config["capacity"], seed, config["device"])
+            return ShardedReplayBuffer(self.schema, config["capacity"], seed, config["num_shards"])
+        return JointReplayBuffer(self.schema, config["capacity"], seed, config["device"])
 
     def _module_specs(self) -> dict[str, Any]:
         spaces = self.env_runner_group.get_spaces() if self.env_runner_group else None

@@ -21,7 +21,7 @@ from ray.rllib.core import (
 from ray.rllib.utils.annotations import override
 
 from rllib_maddpg.algorithm.checkpoint_files import CLASS_FILE, HAS_HASHES, METADATA_FILE, CheckpointFiles, damaged
-from rllib_maddpg.algorithm.checkpoints import LAYOUT, check_layout, forget_unused, read_config
+from rllib_maddpg.algorithm.checkpoints import LAYOUT, SCHEMA, check_layout, check_schema, forget_unused, read_config
 from rllib_maddpg.algorithm.state_checks import COUNTS, REPLAY_BUFFER, check_states
 from rllib_maddpg.sampling.env_runner import EPISODE_NUMBERS
 
@@ -89,7 +89,8 @@ class SavedAlgorithm(Algorithm):
 
     @override(Algorithm)
     def get_metadata(self) -> dict[str, Any]:
-        return {**super().get_metadata(), LAYOUT: self.layout.description(), HAS_HASHES: True}
+        rows = {LAYOUT: self.layout.description(), SCHEMA: self.schema.description()}
+        return {**super().get_metadata(), **rows, HAS_HASHES: True}
 
     # ------------------------------------------------------------------------------------------ saving
 
@@ -150,7 +151,10 @@ class SavedAlgorithm(Algorithm):
         if is_right is None:
             is_right = whole is not None and whole.check((component,))
         if not component:
-            check_layout(files.read_metadata(), self.layout, files.path)
+            metadata = files.read_metadata()
+            check_layout(metadata, self.layout, files.path)
+            if self.config.store_buffer_in_checkpoints and files.is_dir(REPLAY_BUFFER):
+                check_schema(metadata, self.schema, files.path)
         with files.on_this_machine() as local:
             # Rows of the right layout fit.
             check_states(self, local, component, skipped=(REPLAY_BUFFER,) if is_right else ())

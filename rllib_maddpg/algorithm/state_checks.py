@@ -116,7 +116,7 @@ def _expected(algo: Any) -> _Expected:
         expected[f"{RL_MODULE}/{module}"] = RLModule.STATE_FILE_NAME, True, check
     for name, component in algo.get_checkpointable_components():
         if name == REPLAY_BUFFER:
-            expected[name] = component.STATE_FILE_NAME, False, lambda state: check_buffer_state(state, algo.layout)
+            expected[name] = component.STATE_FILE_NAME, False, lambda state: check_buffer_state(state, algo.schema)
         elif name != COMPONENT_LEARNER_GROUP:
             # Evaluation takes its connectors' states from training, and may be new.
             needed = name in (COMPONENT_ENV_RUNNER, *CONNECTORS)

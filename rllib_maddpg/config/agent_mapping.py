@@ -23,6 +23,7 @@ from rllib_maddpg.modules.rule_modules import check_not_trained
 from rllib_maddpg.replay.buffer import check_memory
 from rllib_maddpg.rows.actions import make_codec
 from rllib_maddpg.rows.layout import check_shared_modules
+from rllib_maddpg.rows.schema import bytes_per_row
 
 
 class AgentMapping:
@@ -102,10 +103,10 @@ def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
         _check_spec_spaces(config.policies[module], module, agent, env)
     check_module_overrides(config, used)
     widths = [gym.spaces.flatdim(space) for space in env.observation_spaces.values()]
-    bytes_per_row = 4 * (2 * sum(widths) + sum(codes) + 4 * len(env.agents))
+    row = bytes_per_row(sum(widths), sum(codes), len(env.agents), config.extra_columns)
     buffer = config.replay_buffer_config
     # Where shards will lie is not known yet; each looks at its own machine when it is made.
-    check_memory(math.ceil(buffer["capacity"] / max(1, buffer["num_shards"])), bytes_per_row, buffer["device"])
+    check_memory(math.ceil(buffer["capacity"] / max(1, buffer["num_shards"])), row, buffer["device"])
 
 
 def _check_spec_spaces(spec: PolicySpec | tuple, module: str, agent: Any, env: EnvSpaces) -> None:

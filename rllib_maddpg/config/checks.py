@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from rllib_maddpg.config.column_checks import check_columns
 from rllib_maddpg.config.kinds import RATE, python_scalars
 from rllib_maddpg.config.model_checks import check_models
 from rllib_maddpg.config.old_settings import OLD_SETTINGS, old_key_message
@@ -48,6 +49,7 @@ def check_settings(config: AlgorithmConfig) -> None:
     check_rllib_settings(config)
     check_own_settings(config)
     check_models(config)
+    check_columns(config)
     check_replay(config)
     check_classes(config)
     check_policies(config)

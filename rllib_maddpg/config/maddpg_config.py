@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,12 +20,14 @@ from ray.util import log_once
 from rllib_maddpg.config.agent_mapping import AgentMapping, module_of_agent, resolve_agents
 from rllib_maddpg.config.checks import check_settings, unknown_key_message, use_python_scalars
 from rllib_maddpg.config.described import DescribedConfig
+from rllib_maddpg.config.member_checks import check_members
 from rllib_maddpg.config.require import shown
 from rllib_maddpg.config.rllib_checks import check_kind, check_policy_values
 from rllib_maddpg.config.setters import name_settings
 from rllib_maddpg.config.table import SETTINGS
 from rllib_maddpg.envs import probe_env
 from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import Column, RowSchema
 from rllib_maddpg.sampling.connectors import check_connectors, with_agent_filters
 from rllib_maddpg.sampling.flatten_connector import flatten_where_needed
 
@@ -77,7 +79,7 @@ class MADDPGConfig(DescribedConfig):
         actor_head: str = NotProvided,
         replay_buffer_config: dict = NotProvided,
         store_buffer_in_checkpoints: bool = NotProvided,
-        extra_columns: Sequence = NotProvided,
+        extra_columns: list[Column] = NotProvided,
         noise_type: str = NotProvided,
         noise_scale: float | list = NotProvided,
         ou_theta: float = NotProvided,
@@ -112,7 +114,8 @@ class MADDPGConfig(DescribedConfig):
                 rows, which then go from runners to Learners past this process; 0: it keeps them itself.
             store_buffer_in_checkpoints: Whether a resumed run goes on with the same replay rows; only the filled part is
                 written.
-            extra_columns: Columns (`rllib_maddpg.rows.schema.Column`) that joint rows have beside MADDPG's own.
+            extra_columns: Columns of joint rows beside the built-in ones, filled from infos: `Column("context", "env", width=2,
+                source=lambda infos: infos["agent_0"]["context"])`, see `rllib_maddpg.rows.schema.Column`.
             noise_type: For boxes: "gaussian", "ornstein_uhlenbeck" or "none".
             noise_scale: Factor of that noise (actions lie in [-1, 1]), float or schedule over env steps.
             ou_theta: Pull of the OU noise to zero, per env step.
@@ -186,7 +189,7 @@ class MADDPGConfig(DescribedConfig):
         """Rate or schedule of a network.
 
         Args:
-            lr: As in its `NetworkSpec`: a number, or a setting such as "actor_lr", instead of which `lr` holds where it is None.
+            lr: As in its `NetworkSpec`: a number, or a setting such as "actor_lr"; where that is None, `lr` holds.
                 "actor" and "critic" stand for "actor_lr" and "critic_lr".
         """
         if not isinstance(lr, str):
@@ -233,6 +236,7 @@ class MADDPGConfig(DescribedConfig):
             spaces = probe_env(self.env, self.env_config, self.num_env_runners)
             resolve_agents(self, spaces)
             check_connectors(self, spaces)
+            check_members(self, spaces)
         # RLlib would warn that MADDPG "now" runs on the new API stack; it never ran on another.
         log_once(f"{self.algo_class.__name__}_on_new_api_stack")
         super().validate()
@@ -267,7 +271,7 @@ class MADDPGConfig(DescribedConfig):
 
     @override(AlgorithmConfig)
     def get_multi_rl_module_spec(self, *, env: Any = None, spaces: Any = None, inference_only: bool = False, **kwargs: Any):
-        """The spec of all modules, each of which gets the joint layout in its `model_config`."""
+        """The spec of all modules, each of which gets the joint layout and the schema of rows in its `model_config`."""
         multi_spec = super().get_multi_rl_module_spec(env=env, spaces=spaces, inference_only=inference_only, **kwargs)
         observed, action_spaces = (dict(space or {}) for space in (spaces or {}).get(INPUT_ENV_SINGLE_SPACES, ({}, {})))
         if not action_spaces:
@@ -276,12 +280,17 @@ class MADDPGConfig(DescribedConfig):
         specs, module_of = multi_spec.rl_module_specs, partial(module_of_agent, self)
         obs_spaces = {agent: specs[module_of(agent)].observation_space for agent in action_spaces}
         layout = JointLayout(obs_spaces, action_spaces, module_of, self.actor_head, observed)
+        schema = RowSchema(layout, self.extra_columns)
         for module_id, spec in specs.items():
             # Set here too, because RLlib leaves a user's own specs as they are and would build critics on the runners.
             spec.inference_only = inference_only
-            view = self.algorithm_config_overrides_per_module.get(module_id, {}).get("critic_view", self.critic_view)
-            spec.model_config = {**spec.model_config, "layout": layout, "module_id": module_id, "critic_view": view}
+            spec.model_config = {**spec.model_config, **self.added_to_model(module_id, schema)}
         return multi_spec
+
+    def added_to_model(self, module_id: str, schema: RowSchema) -> dict[str, Any]:
+        """What a module's `model_config` gets from this config."""
+        view = self.algorithm_config_overrides_per_module.get(module_id, {}).get("critic_view", self.critic_view)
+        return {"layout": schema.layout, "schema": schema, "module_id": module_id, "critic_view": view}
 
     @override(AlgorithmConfig)
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None):

@@ -31,7 +31,7 @@ def check_models(config: AlgorithmConfig) -> None:
         _check_class(config, spec.module_class)
         if spec.module_class is None or has_networks(spec.module_class):
             specs.append(spec)  # other classes know what they want
-            own_networks |= _has_own_networks(spec.module_class)
+            own_networks |= has_own_networks(spec.module_class)
     _check_model_config(config, config.model_config, own_networks)
     for spec in specs:
         model = spec.model_config or {}
@@ -83,14 +83,18 @@ def _specs(config: AlgorithmConfig) -> dict[str, RLModuleSpec]:
     return spec if isinstance(spec, dict) else {"": spec}
 
 
+def given_specs(config: AlgorithmConfig, modules: Collection[str]) -> dict[str, RLModuleSpec | None]:
+    """Module id -> the spec that the user gives it, if any."""
+    specs = _specs(config)
+    return {m: specs.get(m, specs.get("")) for m in modules}
+
+
 def module_classes(config: AlgorithmConfig, modules: Collection[str]) -> dict[str, type | None]:
     """Module id -> the class that the user gives it; None: MADDPG's own."""
-    specs = _specs(config)
-    given = {m: specs.get(m, specs.get("")) for m in modules}
-    return {m: spec.module_class if spec else None for m, spec in given.items()}
+    return {m: spec.module_class if spec else None for m, spec in given_specs(config, modules).items()}
 
 
-def _has_own_networks(cls: type | None) -> bool:
+def has_own_networks(cls: type | None) -> bool:
     """Whether a class makes its networks itself, from whatever `model_config` it wants."""
     from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
 

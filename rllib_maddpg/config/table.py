@@ -32,6 +32,7 @@ from rllib_maddpg.config.setting import Setting
 from rllib_maddpg.learning.losses import CRITIC_LOSSES
 from rllib_maddpg.modules.views import VIEWS, View
 from rllib_maddpg.rows.actions import ACTOR_HEADS
+from rllib_maddpg.rows.schema import Column
 from rllib_maddpg.sampling.collecting import SAMPLE_MODES
 from rllib_maddpg.sampling.exploration import NOISE_TYPES
 
@@ -207,9 +208,14 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "extra_columns",
-        (),
-        Kind("a list of columns", lambda x: isinstance(x, (list, tuple)), "See docs/extending.md."),
-        "Columns (`rllib_maddpg.rows.schema.Column`) that joint rows have beside MADDPG's own.",
+        [],
+        Kind(
+            "a list of `rllib_maddpg.rows.schema.Column`s",
+            lambda x: isinstance(x, (list, tuple)) and all(isinstance(column, Column) for column in x),
+            "Set [] for none.",
+        ),
+        'Columns of joint rows beside the built-in ones, filled from infos: `Column("context", "env", width=2, '
+        'source=lambda infos: infos["agent_0"]["context"])`, see `rllib_maddpg.rows.schema.Column`.',
     ),
     # Exploration.
     Setting(

@@ -5,7 +5,7 @@ Shapes: B rows; G modules of n agents each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,10 @@ from rllib_maddpg.learning.groups import NetworkGroup, actors_of, of_role, train
 from rllib_maddpg.learning.metrics import UpdateMetrics
 from rllib_maddpg.modules.critic_inputs import CriticInputs
 from rllib_maddpg.modules.rule_modules import rule_codes
+from rllib_maddpg.modules.specs import ACTOR
 from rllib_maddpg.rows.joint_batch import JointBatch
+
+NAMES = {"acts": "alive", "next_acts": "next_alive"}
 
 
 class GroupRows:
@@ -28,15 +31,25 @@ class GroupRows:
 
     Attributes:
         joint: The rows of all agents.
-        count: Number of rows in which an agent of the module acts, over all Learners and at least 1, `[G]`.
     """
 
-    def __init__(self, joint: JointBatch, modules: tuple[str, ...], count: Tensor):
-        self.joint, self.count = joint, count
-        self._modules = modules
+    def __init__(self, joint: JointBatch, modules: tuple[str, ...], distributed: bool):
+        self.joint = joint
+        self._modules, self._distributed = modules, distributed
+        self._counts: dict[str, Tensor] = {}
 
     def __getitem__(self, column: str) -> Tensor:
-        return self.joint.stack(self._modules, {"acts": "alive"}.get(column, column))
+        return self.joint.stack(self._modules, NAMES.get(column, column))
+
+    def count(self, column: str) -> Tensor:
+        """Sum of a column of zeros and ones over rows, agents and Learners, at least 1, `[G]`."""
+        column = NAMES.get(column, column)
+        if column not in self._counts:
+            count = self[column].sum((1, 2))
+            if self._distributed:
+                dist.all_reduce(count)
+            self._counts[column] = count.clamp(min=1.0)
+        return self._counts[column]
 
 
 class UpdateContext:
@@ -76,13 +89,25 @@ class UpdateContext:
         self._rows_of, self._groups, self._rules = rows_of, groups, rules
         self._draw_noise, self._metrics, self._distributed = draw_noise, metrics, distributed
         self._layout = batch.layout
-        self._made: dict[Hashable, Any] = {}
+        self._made: dict[tuple, Any] = {}
 
-    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What `make()` returns, which is called in an update once for a key."""
+    def once(self, key: tuple, make: Callable[[], Any]) -> Any:
+        """What `make()` returns, which is called in an update once for a key, a tuple that begins with its kind."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
+
+    def has_changed(self, role: str) -> None:
+        """Networks of a role have learned: what was computed with them is old."""
+        if role == ACTOR:
+            self._forget("policy", "current_actions", "current")
+
+    def targets_have_changed(self) -> None:
+        """As `has_changed`, for all targets."""
+        self._forget("next_actions", "next")
+
+    def _forget(self, *kinds: str) -> None:
+        self._made = {key: made for key, made in self._made.items() if key[0] not in kinds}
 
     def __getitem__(self, module_id: str) -> JointBatch:
         """The joint rows that a module learns from: the same for all, unless `minibatch_per_module`."""
@@ -110,10 +135,10 @@ class UpdateContext:
     def rows(self, group: NetworkGroup) -> GroupRows:
         """The rows from which a group learns."""
         joint = self._joint(group)
-        return self.once(("rows", group.modules, joint), lambda: GroupRows(joint, group.modules, self._count(group, joint)))
+        return self.once(("rows", group.modules, joint), lambda: GroupRows(joint, group.modules, self._distributed))
 
     def note(self, group: NetworkGroup, **values: Tensor) -> None:
-        """Metrics of the group's modules, `[G]` each: `note(group, qf_mean=...)`; see whether it `reports` before computing them."""
+        """Metrics of the group's modules, `[G]` each: `note(group, qf_mean=...)`. Ask `reports` before computing them."""
         self._metrics.note(group.modules, values, self.metrics_stay)
 
     # ------------------------------------------------------------------------------------------ what networks see
@@ -142,12 +167,6 @@ class UpdateContext:
     def _joint(self, group: NetworkGroup) -> JointBatch:
         return self._rows_of[group.modules[0]]
 
-    def _count(self, group: NetworkGroup, joint: JointBatch) -> Tensor:
-        count = joint.stack(group.modules, "alive").sum((1, 2))
-        if self._distributed:
-            dist.all_reduce(count)
-        return count.clamp(min=1.0)
-
     # ------------------------------------------------------------------------------------------ actions
 
     def policy(self, group: NetworkGroup, joint: JointBatch | None = None) -> tuple[Tensor, Tensor]:
@@ -164,7 +183,7 @@ class UpdateContext:
         output = group.network(joint.stack(group.modules, "obs"))
         gumbel = None
         if group.codec.categorical:
-            noise = self.once("noise", self._all_noise)[joint]
+            noise = self.once(("noise",), self._all_noise)[joint]
             gumbel = torch.stack([noise[m].transpose(0, 1) for m in group.modules])
         return output, group.codec.sample(output, gumbel, group.settings.gumbel_softmax_temperature.unsqueeze(-1))
 
@@ -173,13 +192,13 @@ class UpdateContext:
         return {joint: self._draw_noise(joint) for joint in dict.fromkeys(self._rows_of.values())}
 
     def _next_obs(self, joint: JointBatch) -> Tensor:
-        """x', `[B, obs_dim of all agents]`, zeros for agents that are out of the game by then."""
+        """x', `[B, obs_dim of all agents]`, zeros for agents that do not act there."""
 
         def masked() -> Tensor:
             widths = [slot.obs.stop - slot.obs.start for slot in self._layout.slots]
-            alive = joint.columns["next_alive"].split(1, -1)
-            agents = zip(joint.columns["new_obs"].split(widths, -1), alive, strict=True)
-            return torch.cat([obs * in_game for obs, in_game in agents], -1)
+            acts = joint.columns[NAMES["next_acts"]].split(1, -1)
+            agents = zip(joint.columns["new_obs"].split(widths, -1), acts, strict=True)
+            return torch.cat([obs * does for obs, does in agents], -1)
 
         return self.once(("next_obs", joint), masked)
 
@@ -191,9 +210,9 @@ class UpdateContext:
             actions = {}
             for group in actors_of(self._groups):
                 output = (group.target or group.network)(joint.stack(group.modules, "new_obs"))
-                code = group.codec.greedy(output) * joint.stack(group.modules, "next_alive").unsqueeze(-1)
+                code = group.codec.greedy(output) * joint.stack(group.modules, NAMES["next_acts"]).unsqueeze(-1)
                 actions.update(zip(group.modules, code, strict=True))
-            return self._joined(actions | self._rule_actions(joint, "new_obs", "next_alive"))
+            return self._joined(actions | self._rule_actions(joint, "new_obs", NAMES["next_acts"]))
 
         return self.once(("next_actions", joint), act)
 
@@ -206,9 +225,9 @@ class UpdateContext:
             for group in actors_of(self._groups):
                 with torch.enable_grad():
                     _, code = self.policy(group, joint)
-                code = code.detach() * joint.stack(group.modules, "alive").unsqueeze(-1)
+                code = code.detach() * joint.stack(group.modules, NAMES["acts"]).unsqueeze(-1)
                 actions.update(zip(group.modules, code, strict=True))
-            return self._joined(actions | self._rule_actions(joint, "obs", "alive"))
+            return self._joined(actions | self._rule_actions(joint, "obs", NAMES["acts"]))
 
         return self.once(("current_actions", joint), act)
 

@@ -16,8 +16,8 @@ class GroupOptimizer:
 
     Each network keeps an optimizer of its own, which checkpoints and learning-rate schedules know. Adam's moments of all of
     them lie side by side like the parameters of a `StackedMLP`, and those of each optimizer are views: G steps are one call,
-    torch's own where their rates and clocks are equal. Optimizers that are no plain Adam, or differ in anything but their rates,
-    step one by one.
+    torch's own where their rates and clocks are equal. Optimizers that are no plain Adam, or differ in anything but their
+    rates, step one by one.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class GroupOptimizer:
             self.tie()
 
     def tie(self) -> None:
-        """Takes over the optimizers' states, such as one that was loaded, and makes them views of what lies side by side here."""
+        """Takes over the optimizers' states, such as loaded ones, and makes them views of what lies side by side here."""
         if self._stacked is None:
             return
         for i, params in enumerate(zip(*self._params, strict=True)):

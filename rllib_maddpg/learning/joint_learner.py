@@ -33,15 +33,18 @@ from torch import Tensor, nn
 
 from rllib_maddpg.learning import losses
 from rllib_maddpg.learning.context import UpdateContext, gumbel_noise_of
+from rllib_maddpg.learning.gradients import ClippedGradients, clipped_gradients
 from rllib_maddpg.learning.group_optimizer import GroupOptimizer
 from rllib_maddpg.learning.groups import ModuleSettings, NetworkGroup, group_networks
 from rllib_maddpg.learning.metrics import UpdateMetrics
 from rllib_maddpg.learning.stages import LossStage, Stage, check_stages
+from rllib_maddpg.learning.td_errors import TDErrors
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule, actor_state_of
 from rllib_maddpg.modules.rule_modules import acts_by_rule, check_stateless, has_networks
 from rllib_maddpg.replay.remote import ShardedBatch
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import RowSchema
 
 logger = logging.getLogger(__name__)
 
@@ -75,13 +78,15 @@ class JointTorchLearner(TorchLearner):
         super().build()
         self._configs = {m: self.config.get_config_for_module(m) for m in self.module.keys()}  # noqa: SIM118
         modules = {m: self._networks(m) for m in self._configs}
-        self.layout: JointLayout = next(iter(modules.values())).model_config["layout"]
+        model_config = next(iter(modules.values())).model_config
+        self.layout: JointLayout = model_config["layout"]
+        self.schema: RowSchema = model_config["schema"]
         check_stateless(modules.items())
         # Those that can be trained, and those that act by a rule of their own while they are not.
         self._learnable = [m for m in self.layout.modules if has_networks(modules[m])]
         self._rules = {m: modules[m] for m in self.layout.modules if acts_by_rule(modules[m])}
         self._stages = self.stages(self.config)
-        roles = {m: {spec.role for spec in modules[m].network_specs} for m in self._learnable}
+        roles = {m: {spec.role for spec in modules[m].network_specs if spec.lr is not None} for m in self._learnable}
         check_stages(self._stages, type(self).__name__, roles)
         self._env_steps = 0
         self._num_updates = 0
@@ -92,7 +97,7 @@ class JointTorchLearner(TorchLearner):
         self._update_metrics = UpdateMetrics()
         self._updates_to_report: int | None = 0  # how many come after this one; None: nobody will look
         self._rows_trained = 0
-        self._td_errors: list[Tensor] = []
+        self._td_errors = TDErrors()
         _keep_freed_memory()
         # RLlib makes torch deterministic where there is a seed, and torch then fills all fresh memory with NaN, lest somebody
         # reads it unwritten. It takes a tenth of an update.
@@ -173,6 +178,7 @@ class JointTorchLearner(TorchLearner):
         Raises:
             ValueError: For NaN or infinity in rows, losses or gradients.
         """
+        self._td_errors.clear()
         data = training_data or TrainingData(batch=batch, batch_refs=batch_refs)
         data.validate()
         data.solve_refs()
@@ -196,8 +202,8 @@ class JointTorchLearner(TorchLearner):
         if isinstance(batch, ShardedBatch):
             batch = JointBatch(None, batch.gather())
         if isinstance(batch, MultiAgentBatch):
-            batch = JointBatch.from_modules(self.layout, batch.policy_batches)
-        return batch.to(self._device, self.layout)
+            batch = JointBatch.from_modules(self.schema, batch.policy_batches)
+        return batch.to(self._device, self.schema)
 
     @override(Learner)
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
@@ -271,30 +277,18 @@ class JointTorchLearner(TorchLearner):
         """
         if not module_losses:
             return True
-        groups = [group for group in ctx.groups(role) if group in self._optimizers_of]
-        stacked = [p for group in groups for p in group.network.parameters]
-        gradients = torch.autograd.grad(sum(module_losses.values()), stacked, allow_unused=True, materialize_grads=True)
-        # Fused Adam reads them in the order of memory, whatever their strides.
-        gradients = [gradient.contiguous() for gradient in gradients]
-        # The losses go along: they are logged, and all Learners must agree on whether they are finite.
-        *gradients, totals = self._sum_over_learners([*gradients, torch.stack(list(module_losses.values())).detach()])
-        steps, norms, gradients = [], {}, iter(gradients)
-        for group in groups:
-            network, settings = group.network, group.settings
-            own = [g if network.is_stacked else g.unsqueeze(0) for _, g in zip(network.parameters, gradients, strict=False)]
-            norm = losses.clip_gradients(own, settings.grad_clip.flatten(), settings.grad_clip_by)
-            members = [k for k, module_id in enumerate(group.modules) if module_id in module_losses]
-            norms.update({(group.modules[k], group.name): norm[k] for k in members})
-            steps.append((group, own, members, norm))
-        # NaN and infinity make the sum so, too; float64, so that nothing else does.
-        if not math.isfinite(torch.cat([torch.stack(list(norms.values())), totals]).sum(dtype=torch.float64)):
-            self._on_not_finite(role, dict(zip(module_losses, totals, strict=True)), norms, ctx.batch)
+        found = clipped_gradients(ctx.groups(role), module_losses, self._sum_over_learners)
+        if not found.are_finite():
+            self._on_not_finite(role, found, ctx.batch)
             return False
-        for group, own, members, norm in steps:
-            self._optimizers_of[group].step(own, members)
-            ctx.note(group, **{f"{group.name}_gradients_norm": norm})
+        for group, gradients, members in found.of_groups:
+            self._optimizers_of[group].step(gradients, members)
+        ctx.has_changed(role)
         if ctx.reports:
-            self._update_metrics.note(module_losses, {f"{role}_loss": totals}, ctx.metrics_stay)
+            values = {f"{role}_loss": found.losses, **found.norms}
+            for name, of_modules in values.items():
+                modules, numbers = zip(*of_modules.items(), strict=True)
+                self._update_metrics.note(modules, {name: torch.stack(numbers)}, ctx.metrics_stay)
         return True
 
     @torch.no_grad()
@@ -311,6 +305,7 @@ class JointTorchLearner(TorchLearner):
                 if not group.network.is_stacked:
                     pairs = ((target.unsqueeze(0), source.unsqueeze(0)) for target, source in pairs)
                 losses.polyak_update(*zip(*pairs, strict=True), tau)
+        ctx.targets_have_changed()
 
     def _sum_over_learners(self, tensors: Collection[Tensor]) -> list[Tensor]:
         if self._world == 1:
@@ -386,19 +381,19 @@ class JointTorchLearner(TorchLearner):
             if roles and totals:
                 self._update_metrics.note(ctx.trained, {self.TOTAL_LOSS_KEY: torch.stack(totals)})
 
-    def _keep_td_errors(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor, acts: Tensor) -> None:
+    def _keep_td_errors(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor, alive: Tensor) -> None:
         """Adds a group's TD errors to those of the update's rows, for whoever wants them (`collects_td_errors`)."""
-        if not self.collects_td_errors:
-            return
-        sums = ctx.once("td_errors", lambda: torch.zeros(2, len(ctx.batch), dtype=q.dtype, device=q.device))
-        # With rows of its own for each module, those of module d.
-        modules = self.layout.modules
-        own = slice(modules.index(group.modules[0]), None, len(modules)) if self.config.minibatch_per_module else slice(None)
-        sums[:, own] += torch.stack([((q - target).abs() * acts).sum((0, 1)), acts.sum((0, 1))])
+        if self.collects_td_errors:
+            # With rows of its own for each module, those of module d.
+            modules = self.layout.modules
+            own = (
+                slice(modules.index(group.modules[0]), None, len(modules)) if self.config.minibatch_per_module else slice(None)
+            )
+            self._td_errors.add(ctx.batch, own, ((q - target).abs() * alive).sum((0, 1)), alive.sum((0, 1)))
 
     def take_td_errors(self) -> np.ndarray:
-        """Mean |TD error| of the trained agents that act in each row, over all rows of the last call of `update`, float32."""
-        return torch.cat(self._td_errors).float().cpu().numpy() if self._td_errors else np.zeros(0, np.float32)
+        """Mean |TD error| of the trained modules' living agents in each row of the last call of `update`, float32."""
+        return self._td_errors.take()
 
     def _log_metrics_of_updates(self, batch_size: int) -> None:
         """Gives RLlib the metrics of the last update, and the counts of all since the last report."""
@@ -462,38 +457,25 @@ class JointTorchLearner(TorchLearner):
             # Before the first update RLlib has a schedule's value in single precision: a resumed run must not differ.
             self._set_optimizer_lr(optimizer, lr if self._env_steps else schedule.get_current_value())
 
-    def _on_not_finite(
-        self,
-        role: str,
-        module_losses: Mapping[str, Tensor],
-        norms: Mapping[tuple[str, str], Tensor],
-        batch: JointBatch,
-    ) -> None:
+    def _on_not_finite(self, role: str, found: ClippedGradients, batch: JointBatch) -> None:
         """Raises, or counts the skipped update where `torch_skip_nan_gradients` is set."""
         self._update_metrics.clear()
         if self.config.torch_skip_nan_gradients:
             # All Learners skip alike; one counts.
-            for module_id in module_losses if self._rank == 0 else ():
+            for module_id in found.losses if self._rank == 0 else ():
                 self.metrics.log_value((module_id, "num_updates_skipped_lifetime"), 1, reduce="lifetime_sum")
             return
-        bad = [f"column {c!r} of module {m!r}" for m, own in batch.modules.items() for c in own if not _is_finite(own[c])]
-        bad += [f"the {role} loss of module {m!r}" for m, loss in module_losses.items() if not _is_finite(loss)]
-        bad += [f"the {name} gradient of module {m!r}" for (m, name), norm in norms.items() if not _is_finite(norm)]
+        bad = found.what_is_not_finite(role, batch)
         before = [stage.role for stage in self._stages if isinstance(stage, LossStage)]
         before = before[: before.index(role)]
         done = "This update was not made; the weights are those before it"
         if before:
-            made = " and ".join(f"{name}s" for name in before)
-            done = f"No {role} and no target was changed; the {made} made their step"
+            done = f"No {role} and no target was changed; the {' and '.join(f'{name}s' for name in before)} made their step"
         raise ValueError(
             f"NaN or infinity in {bad[0]} (in all: {', '.join(bad)}). {done}. Look for "
             "extreme rewards or a learning rate that is too high, set `grad_clip`, or set `torch_skip_nan_gradients=True` "
             "to skip such updates and count them."
         )
-
-
-def _is_finite(x: Any) -> bool:
-    return not isinstance(x, Tensor) or bool(torch.isfinite(x).all())
 
 
 def _keep_freed_memory() -> None:

@@ -26,8 +26,8 @@ class MADDPGTorchLearner(JointTorchLearner):
     and B rows. Modules outside `policies_to_train` stay as they are; their actions still enter all critics. One that acts by a
     rule of its own, which may have no networks at all, is asked what it does next.
 
-    To change a loss, override `td_target`, `critic_loss` or `actor_loss`, functions of such groups' tensors; to add a step to the
-    update, `stages`.
+    To change a loss, override `td_target`, `critic_loss` or `actor_loss`, functions of such groups' tensors; to add a step to
+    the update, `stages`.
     """
 
     @classmethod
@@ -62,7 +62,7 @@ class MADDPGTorchLearner(JointTorchLearner):
         """
         huber = settings.critic_loss == "huber"
         error = losses.huber_error(q, target, settings.huber_delta) if huber else losses.squared_error(q, target)
-        return losses.critic_loss(error, rows["acts"], rows.count)
+        return losses.critic_loss(error, rows["alive"], rows.count("alive"))
 
     def actor_loss(self, q: Tensor, output: Tensor, rows: GroupRows, settings: GroupSettings) -> Tensor:
         """The loss of each module's actor, `[G]` (paper, equation 5).
@@ -72,7 +72,7 @@ class MADDPGTorchLearner(JointTorchLearner):
             output: Head output of the actors, `[G, n, B, dim]`.
             rows, settings: As in `td_target`.
         """
-        return losses.actor_loss(q, output, rows["acts"], rows.count, settings.actor_output_reg)
+        return losses.actor_loss(q, output, rows["acts"], rows.count("acts"), settings.actor_output_reg)
 
     # ------------------------------------------------------------------------------------------ the stages
 
@@ -131,12 +131,12 @@ class MADDPGTorchLearner(JointTorchLearner):
 
     @torch.no_grad()
     def _note_critics(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor) -> None:
-        acts = ctx.rows(group)["acts"]
-        self._keep_td_errors(ctx, group, q, target, acts)
+        alive = ctx.rows(group)["alive"]
+        self._keep_td_errors(ctx, group, q, target, alive)
         if ctx.reports:
-            acting = acts.sum((1, 2)).clamp(min=1.0)
-            mean, td_error = (q * acts).sum((1, 2)) / acting, ((q - target).abs() * acts).sum((1, 2)) / acting
-            q = torch.where(acts > 0, q, mean[:, None, None]).flatten(1)
+            living = alive.sum((1, 2)).clamp(min=1.0)
+            mean, td_error = (q * alive).sum((1, 2)) / living, ((q - target).abs() * alive).sum((1, 2)) / living
+            q = torch.where(alive > 0, q, mean[:, None, None]).flatten(1)
             ctx.note(group, qf_mean=mean, qf_min=q.amin(1), qf_max=q.amax(1), td_error_mean=td_error)
 
     @torch.no_grad()

@@ -1,7 +1,8 @@
 """The paper's equations as functions of tensors (Lowe et al. 2017, equations 5 and 6, Algorithm 1). No Ray here.
 
-Shapes: B rows, n agents of each of G modules. `acts` is 1.0 where the agent took part in the row. Sums over a whole batch
-are divided by `count`, the number of agent rows of the module that count, so that shards of a batch add up to its loss.
+Shapes: B rows, n agents of each of G modules. `alive` is 1.0 where the agent is in the game, `acts` where it chose its action.
+Sums over a whole batch are divided by `count`, the number of agent rows of the module that count, so that shards of a batch add
+up to its loss.
 Numbers that a module may have for itself, such as gamma, are tensors `[G, 1, 1]`.
 """
 
@@ -31,15 +32,15 @@ def huber_error(q: Tensor, target: Tensor, delta: Tensor) -> Tensor:
     return torch.where(error <= delta, 0.5 * error.square(), delta * (error - 0.5 * delta))
 
 
-def critic_loss(error: Tensor, acts: Tensor, count: Tensor) -> Tensor:
-    """Mean error of the agents that act, `[G]` (equation 6).
+def critic_loss(error: Tensor, alive: Tensor, count: Tensor) -> Tensor:
+    """Mean error of the agents in the game, `[G]` (equation 6).
 
     Args:
         error: `squared_error` or `huber_error`, `[G, n, B]`.
-        acts: `[G, n, B]`.
+        alive: `[G, n, B]`.
         count: `[G]`.
     """
-    return (acts * error).sum((-2, -1)) / count
+    return (alive * error).sum((-2, -1)) / count
 
 
 def actor_loss(q: Tensor, output: Tensor, acts: Tensor, count: Tensor, output_reg: Tensor) -> Tensor:

@@ -79,6 +79,6 @@ def check_stages(stages: Any, learner: str, roles: Mapping[str, Collection[str]]
         for module, known in roles.items():
             if stage.role not in known:
                 raise ValueError(
-                    f"`stages()` of {learner} has a stage for networks of the role {stage.role!r}, but module {module!r} has only "
-                    f"networks of {sorted(known)}. Declare one in `networks()` of its RLModule, or correct the role."
+                    f"`stages()` of {learner} has a stage for networks of the role {stage.role!r}, but module {module!r} has "
+                    f"only networks of {sorted(known)}. Declare one in `networks()` of its RLModule, or correct the role."
                 )

@@ -17,10 +17,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from rllib_maddpg.replay.buffer import JointReplayBuffer, Stored
 from rllib_maddpg.replay.remote import RemoteRollout, ShardedBatch
 from rllib_maddpg.replay.resharding import SHARDS, dealt
-from rllib_maddpg.replay.state_check import check_buffer_state
+from rllib_maddpg.replay.state_check import SCHEMA, check_buffer_state
 from rllib_maddpg.rows.joint_batch import JointBatch
-from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.rollout import JointRollout
+from rllib_maddpg.rows.schema import RowSchema
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +32,10 @@ _PATIENCE = 60
 class ReplayShard:
     """One shard: a `JointReplayBuffer` in an actor."""
 
-    def __init__(self, layout: JointLayout, capacity: int, seed: np.random.SeedSequence | None):
+    def __init__(self, schema: RowSchema, capacity: int, seed: np.random.SeedSequence | None):
         # Rebuilt after its machine was lost, it must not draw as it did at first.
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
-        self.buffer = JointReplayBuffer(layout, capacity, None if restarted else seed)
+        self.buffer = JointReplayBuffer(schema, capacity, None if restarted else seed)
 
     def store(self, *rollouts: JointRollout) -> tuple[list[Stored], int]:
         """What became of the rollouts, and the number of rows in this shard."""
@@ -71,10 +71,10 @@ class ShardedReplayBuffer(Checkpointable):
       is left, training ends with an error.
     """
 
-    def __init__(self, layout: JointLayout, capacity: int, seed: int | None = None, num_shards: int = 1):
+    def __init__(self, schema: RowSchema, capacity: int, seed: int | None = None, num_shards: int = 1):
         """
         Args:
-            layout: Order of agents in a row.
+            schema: The columns of a row.
             capacity: Rows (env steps) to keep in all shards together.
             seed: Of all draws.
             num_shards: K.
@@ -82,7 +82,7 @@ class ShardedReplayBuffer(Checkpointable):
         Raises:
             ValueError: If a machine cannot hold its share of the rows.
         """
-        self.layout, self.capacity, self.num_shards = layout, int(capacity), num_shards
+        self.schema, self.capacity, self.num_shards = schema, int(capacity), num_shards
         self.num_rows_added = 0
         *seeds, own = np.random.SeedSequence(seed).spawn(num_shards + 1)
         self._rng = np.random.default_rng(own)
@@ -91,7 +91,7 @@ class ShardedReplayBuffer(Checkpointable):
         group = get_current_placement_group()
         make = ray.remote(num_cpus=SHARD_RESOURCES["CPU"], max_restarts=-1)(ReplayShard)
         self._shards = [
-            make.options(**_place(group, num_shards, k)).remote(layout, self._capacities[k], seeds[k])
+            make.options(**_place(group, num_shards, k)).remote(schema, self._capacities[k], seeds[k])
             for k in range(num_shards)
         ]
         self._sizes = [0] * num_shards
@@ -160,7 +160,7 @@ class ShardedReplayBuffer(Checkpointable):
 
     def sample(self, num_rows: int) -> JointBatch:
         """Draws rows as `JointReplayBuffer.sample` does, and fetches them."""
-        return JointBatch(self.layout, self.draw(1, 1, num_rows)[0].gather())
+        return JointBatch(self.schema, self.draw(1, 1, num_rows)[0].gather())
 
     def stop(self) -> None:
         """Ends the shards' actors."""
@@ -256,7 +256,8 @@ class ShardedReplayBuffer(Checkpointable):
             "capacity": self.capacity,
             "num_rows_added": self.num_rows_added,
             "rng": self._rng.bit_generator.state,
-            "layout": self.layout.description(),
+            "layout": self.schema.layout.description(),
+            SCHEMA: self.schema.description(),
         }
 
     @override(Checkpointable)
@@ -266,7 +267,7 @@ class ShardedReplayBuffer(Checkpointable):
         Raises:
             ValueError: If it does not fit, with nothing changed.
         """
-        check_buffer_state(state, self.layout)
+        check_buffer_state(state, self.schema)
         same = len(state.get(SHARDS, ())) == self.num_shards and all(state[SHARDS])
         states = state[SHARDS] if same else dealt(state, self.num_shards)
         for k, own in enumerate(states):
@@ -288,7 +289,7 @@ class ShardedReplayBuffer(Checkpointable):
 
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
-        return (), {"layout": self.layout, "capacity": self.capacity, "num_shards": self.num_shards}
+        return (), {"schema": self.schema, "capacity": self.capacity, "num_shards": self.num_shards}
 
     @override(Checkpointable)
     def get_checkpointable_components(self) -> list:
