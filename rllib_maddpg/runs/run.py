@@ -148,12 +148,8 @@ def build_config(options: TrainOptions) -> MADDPGConfig:
         config.env_runners(num_env_runners=options.num_env_runners)
     if options.num_envs is not None:
         config.env_runners(num_envs_per_env_runner=options.num_envs)
-    try:
-        apply_settings(config, options.settings)
-        config.validate()
-    except (TypeError, AttributeError) as error:
-        # RLlib does not check the types of all of its settings.
-        raise ValueError(f"A setting has a value of the wrong type ({error}): {options.settings}.") from error
+    apply_settings(config, options.settings)
+    config.validate()
     return config
 
 

@@ -31,15 +31,9 @@ def greedy(layout: JointLayout, outputs: np.ndarray) -> np.ndarray:
 
 
 def exploration_settings(config: AlgorithmConfig) -> dict[str, Any]:
-    """What `JointExploration` takes from the config."""
-    return {
-        "noise_type": config.noise_type,
-        "noise_scale": config.noise_scale,
-        "ou_theta": config.ou_theta,
-        "ou_sigma": config.ou_sigma,
-        "temperature": config.exploration_temperature,
-        "random_steps": config.num_steps_sampled_before_learning_starts,
-    }
+    """What `JointExploration` takes from the config, beside layout and number of envs, by the names that checkpoints have."""
+    names = {"exploration_temperature": "temperature", "num_steps_sampled_before_learning_starts": "random_steps"}
+    return {names.get(key, key): value for key, value in config.part("exploration").items()}
 
 
 def unseeded(env: int, episode: Hashable) -> np.random.Generator:

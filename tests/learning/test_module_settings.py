@@ -140,5 +140,5 @@ def test_a_view_is_that_of_a_module():
 
 @pytest.mark.parametrize("view", ["al", 3, None, ["all"]])
 def test_views_are_checked(view):
-    with pytest.raises(ValueError, match=r"^`critic_view`=.* is not allowed: it must be 'all', 'own' or a View\."):
+    with pytest.raises(ValueError, match=r"^`critic_view`=.* is not allowed: it must be one of \['all', 'own'\], or a View\."):
         MADDPGConfig().environment("simple_spread").training(critic_view=view).validate()
