@@ -150,7 +150,7 @@ def _measure(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
         check_length(options)
     report: dict[str, Any] = {
         "schema": SCHEMA,
-        "command": f"rllib-maddpg {shlex.join(argv)}",
+        "command": f"{PROGRAM} {shlex.join(argv[1:])}",
         "date": f"{datetime.now():%Y-%m-%d}",
         "options": asdict(options),
         "hardware": hardware(),
