@@ -316,8 +316,8 @@ class MADDPGConfig(DescribedConfig):
 
     @override(AlgorithmConfig)
     def serialize(self) -> dict[str, Any]:
-        """RLlib's, with class paths also where it leaves classes, so that JSON takes all of it."""
-        return tree.map_structure(_class_path, super().serialize())
+        """RLlib's, with class paths also where it leaves classes, and columns as text, so that JSON takes all of it."""
+        return tree.map_structure(_plain, super().serialize())
 
     @override(AlgorithmConfig)
     def get_rollout_fragment_length(self, worker_index: int = 0) -> int:
@@ -328,7 +328,7 @@ class MADDPGConfig(DescribedConfig):
         return max(1, math.ceil(self.num_env_steps_per_update / num_envs))
 
 
-def _class_path(value: Any) -> Any:
-    if isinstance(value, partial):
+def _plain(value: Any) -> Any:
+    if isinstance(value, (Column, partial)):
         return repr(value)
     return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else value
