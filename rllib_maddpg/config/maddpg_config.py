@@ -20,20 +20,19 @@ from ray.util import log_once
 from rllib_maddpg.config.agent_mapping import AgentMapping, module_of_agent, resolve_agents
 from rllib_maddpg.config.checks import (
     DEFAULT_BATCH,
-    check_is_dict,
     check_settings,
     unknown_key_message,
     use_python_scalars,
 )
+from rllib_maddpg.config.replay_checks import replay_settings
 from rllib_maddpg.config.require import shown
 from rllib_maddpg.config.rllib_checks import check_policy_values
 from rllib_maddpg.config.setters import NamedErrors, name_settings
 from rllib_maddpg.envs import probe_env
+from rllib_maddpg.replay.choice import DEFAULTS as DEFAULT_REPLAY_BUFFER_CONFIG
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.sampling.connectors import check_connectors, with_agent_filters
 from rllib_maddpg.sampling.flatten_connector import flatten_where_needed
-
-DEFAULT_REPLAY_BUFFER_CONFIG = {"type": "JointReplayBuffer", "capacity": 1_000_000, "device": "cpu", "num_shards": 0}
 
 
 @name_settings
@@ -147,6 +146,8 @@ class MADDPGConfig(NamedErrors):
             replay_buffer_config: `{"type": "JointReplayBuffer", "capacity": rows, "device": "cpu" or "cuda", "num_shards": 0}`;
                 merged with the present one. "cuda" keeps the rows beside a Learner on this process's GPU. `num_shards`: actors
                 that share the rows, which then go from runners to Learners past this process; 0: it keeps them itself.
+                "type" may also be "ShardedReplayBuffer", or the user's subclass of `JointReplay` or its path, which gets the
+                other keys as arguments.
             store_buffer_in_checkpoints: Whether a resumed run goes on with the same replay rows.
             noise_type: For boxes: "gaussian", "ornstein_uhlenbeck" or "none".
             noise_scale: Factor of that noise (actions lie in [-1, 1]), float or schedule over env steps.
@@ -252,8 +253,7 @@ class MADDPGConfig(NamedErrors):
         if self._validate_config is False:  # other values that count as False are refused below
             return
         use_python_scalars(self)
-        check_is_dict(self, "replay_buffer_config", "{'capacity': 1000000}")
-        self.replay_buffer_config = {**DEFAULT_REPLAY_BUFFER_CONFIG, **self.replay_buffer_config}
+        self.replay_buffer_config = replay_settings(self)
         check_settings(self)
         if self.train_batch_size is not None:
             self.train_batch_size_per_learner = self.train_batch_size // (self.num_learners or 1)

@@ -36,7 +36,6 @@ from rllib_maddpg.learning.group_optimizer import GroupOptimizer
 from rllib_maddpg.learning.groups import ACTOR, CRITIC, NetworkGroup, group_networks
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule, actor_state_of
 from rllib_maddpg.modules.rule_modules import acts_by_rule, check_stateless, has_networks
-from rllib_maddpg.replay.remote import ShardedBatch
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.layout import JointLayout
 
@@ -51,7 +50,12 @@ class JointTorchLearner(TorchLearner):
     - Modules that are alike are computed as one (`NetworkGroup`).
     - Several Learners add up their gradients, without DDP, so that their update is that of one Learner on all rows.
     - Metrics are taken of the last update before a report only, and leave the device in one transfer.
+
+    Attributes:
+        collects_td_errors: Whether to keep TD errors for `take_td_errors`.
     """
+
+    collects_td_errors = False
 
     # ------------------------------------------------------------------------------------------ setting up
 
@@ -114,7 +118,7 @@ class JointTorchLearner(TorchLearner):
     @override(Learner)
     def update(
         self,
-        batch: JointBatch | ShardedBatch | MultiAgentBatch | None = None,
+        batch: JointBatch | MultiAgentBatch | Any = None,
         *,
         batch_refs: list | None = None,
         training_data: TrainingData | None = None,
@@ -126,7 +130,8 @@ class JointTorchLearner(TorchLearner):
         """One update of all modules, or one after the other on parts of the batch.
 
         Args:
-            batch: Joint rows, or where to fetch them; or per module their columns `[B, n, dim]`, `[B, n]`.
+            batch: Joint rows, or what stands for them (see `JointReplay.draw`); or per module their columns `[B, n, dim]`,
+                `[B, n]`.
             batch_refs: A Ray reference to one such batch instead.
             training_data: Either of these, as `LearnerGroup.update` wraps it.
             timesteps: `{"num_env_steps_sampled_lifetime": env steps}`, for schedules and target updates.
@@ -145,11 +150,14 @@ class JointTorchLearner(TorchLearner):
         self.before_gradient_based_update(timesteps=dict(timesteps or {}))
         self._weights_seq_no += 1
         rows = self._to_device(data.batch)
+        self._td_errors: list[Tensor] = []  # for each update and row the sum of |TD error|, and of how many agents
         step = minibatch_size or len(rows)
         for start in range(0, len(rows), step):
             minibatch = rows.rows(slice(start, start + step)) if step < len(rows) else rows
             # RLlib shows the metrics of the last update only, so no other needs any.
             self._reports = not _no_metrics_reduce and start + step >= len(rows)
+            if self.collects_td_errors:
+                self._td_errors.append(torch.zeros(2, len(minibatch), device=self._device))
             self._update(minibatch)
             self._rows_trained += len(minibatch)
         self.after_gradient_based_update(timesteps=dict(timesteps or {}))
@@ -158,9 +166,14 @@ class JointTorchLearner(TorchLearner):
         self._log_metrics_of_updates(step)
         return self.metrics.reduce()
 
-    def _to_device(self, batch: JointBatch | ShardedBatch | MultiAgentBatch) -> JointBatch:
-        if isinstance(batch, ShardedBatch):
-            batch = JointBatch(None, batch.gather())
+    def take_td_errors(self) -> np.ndarray:
+        """The mean |TD error| of the agents that act in each row of the last call of `update`, `[rows]`, float32; 0 where
+        none acts that is trained. Needs `collects_td_errors`."""
+        total, count = torch.cat(self._td_errors, -1)
+        self._td_errors = []
+        return (total / count.clamp(min=1.0)).cpu().numpy()
+
+    def _to_device(self, batch: JointBatch | MultiAgentBatch | Any) -> JointBatch:
         if isinstance(batch, MultiAgentBatch):
             batch = JointBatch.from_modules(self.layout, batch.policy_batches)
         return batch.to(self._device, self.layout)

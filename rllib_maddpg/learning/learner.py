@@ -261,6 +261,11 @@ class MADDPGTorchLearner(JointTorchLearner):
 
     @torch.no_grad()
     def _note_critics(self, group: NetworkGroup, q: Tensor, target: Tensor, alive: Tensor) -> None:
+        if self.collects_td_errors:
+            # The rows of this group, as `_minibatches` deals them out.
+            step = len(self.layout.modules) if self.config.minibatch_per_module else 1
+            own = self._td_errors[-1][:, self.layout.modules.index(group.modules[0]) % step :: step]
+            own += torch.stack([((q - target).abs() * alive).sum((0, 1)), alive.sum((0, 1))])
         if self._reports:
             living = alive.sum((1, 2)).clamp(min=1.0)
             mean, td_error = (q * alive).sum((1, 2)) / living, ((q - target).abs() * alive).sum((1, 2)) / living

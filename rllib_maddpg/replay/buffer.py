@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
 
+from rllib_maddpg.replay.protocol import JointReplay, Stored
 from rllib_maddpg.replay.resharding import merged
 from rllib_maddpg.replay.state_check import check_buffer_state
 from rllib_maddpg.rows.joint_batch import COLUMNS, JointBatch, column_width, split_columns
@@ -22,25 +22,11 @@ from rllib_maddpg.rows.rollout import JointRollout
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Stored:
-    """What became of a rollout.
-
-    Attributes:
-        rows: That are in the buffer now.
-        error: Why none are, for the algorithm to raise when it has stored the others.
-        lost: Whether they were lost on the way, with the machine that had them.
-    """
-
-    rows: int = 0
-    error: str = ""
-    lost: bool = False
-
-
-class JointReplayBuffer(Checkpointable):
+class JointReplayBuffer(JointReplay):
     """Ring of joint transitions, sampled uniformly with replacement.
 
     Rows are never taken apart: one index draws the observations, actions and rewards of all agents at one env step.
+    A subclass that draws otherwise overrides `choose`; one that has to know where rows lie reads `next_place` in `add`.
     """
 
     def __init__(self, layout: JointLayout, capacity: int = 1_000_000, seed: Any = None, device: str = "cpu"):
@@ -54,8 +40,7 @@ class JointReplayBuffer(Checkpointable):
         Raises:
             ValueError: If the device cannot hold `capacity` rows.
         """
-        self.layout = layout
-        self.capacity = int(capacity)
+        super().__init__(layout, capacity, seed)
         self._rng = np.random.default_rng(seed)
         self._next = 0
         self._size = 0
@@ -74,10 +59,16 @@ class JointReplayBuffer(Checkpointable):
         return self._size
 
     @property
+    def next_place(self) -> int:
+        """Where in the ring the next row will lie; the ones after it follow, from 0 again after `capacity - 1`."""
+        return self._next
+
+    @property
     def bytes_per_row(self) -> int:
         """Bytes of one joint row."""
         return 4 * sum(column_width(self.layout, name) for name in COLUMNS)
 
+    @override(JointReplay)
     def store(self, rollouts: Sequence[JointRollout]) -> list[Stored]:
         """Adds those whose values are all finite; for each what became of it."""
         return [self._store(rollout) for rollout in rollouts]
@@ -106,17 +97,36 @@ class JointReplayBuffer(Checkpointable):
         self._size = min(self.capacity, self._size + rows)
         self.num_rows_added += rows
 
+    @override(JointReplay)
+    def draw(self, learners: int, updates: int, rows: int, shuffled: bool = False) -> list[JointBatch]:
+        """Rows drawn uniformly with replacement, on the buffer's device; arguments as in `JointReplay.draw`."""
+        batch = self.sample(updates * rows * learners)
+        # Each update's rows side by side: all Learners together make the updates that one would make on the whole batch.
+        return batch.shards(learners, rows) if learners > 1 else [batch]
+
+    @override(JointReplay)
+    def latest(self, rows: int) -> JointBatch:
+        count = min(rows, self._size)
+        return self.rows_at((self._next - count + np.arange(count)) % self.capacity)
+
     def sample(self, num_rows: int) -> JointBatch:
-        """Draws rows uniformly with replacement, as tensors on the buffer's device.
+        """The rows that `choose` draws, as tensors on the buffer's device; errors as there."""
+        return self.rows_at(self.choose(num_rows))
+
+    def choose(self, num_rows: int) -> np.ndarray:
+        """Draws places in the ring uniformly with replacement, `[num_rows]`.
 
         Raises:
             ValueError: If the buffer is empty.
         """
         if not self._size:
             raise ValueError("The replay buffer is empty: sample from the environment before you train.")
-        # Drawn on the CPU, so that every device gives the same rows.
-        at = torch.from_numpy(self._rng.integers(0, self._size, num_rows)).to(self.device)
-        return JointBatch(self.layout, self._rows.index_select(0, at))
+        return self._rng.integers(0, self._size, num_rows)
+
+    def rows_at(self, places: np.ndarray) -> JointBatch:
+        """The rows at these places of the ring, on the buffer's device."""
+        # Places are drawn on the CPU, so that every device gives the same rows.
+        return JointBatch(self.layout, self._rows.index_select(0, torch.from_numpy(places).to(self.device)))
 
     @override(Checkpointable)
     def get_state(
@@ -144,7 +154,7 @@ class JointReplayBuffer(Checkpointable):
         Raises:
             ValueError: If it does not fit, with nothing changed.
         """
-        check_buffer_state(state, self.layout)
+        self.check_state(state)
         state = merged(state)
         rows = len(state["columns"]["rewards"]) if state["columns"] else 0
         # Oldest row first, unless nothing changed: then every row keeps its place, so that sampling goes on alike.
@@ -160,13 +170,13 @@ class JointReplayBuffer(Checkpointable):
         if state["rng"] is not None:
             self._rng.bit_generator.state = state["rng"]
 
+    @override(JointReplay)
+    def check_state(self, state: dict[str, Any]) -> None:
+        check_buffer_state(state, self.layout)
+
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
         return (), {"layout": self.layout, "capacity": self.capacity, "device": str(self.device)}
-
-    @override(Checkpointable)
-    def get_checkpointable_components(self) -> list:
-        return []
 
 
 def check_memory(capacity: int, bytes_per_row: int, device: str = "cpu") -> None:
