@@ -1,0 +1,146 @@
+"""Replay buffers as users write them."""
+
+from __future__ import annotations
+
+import numpy as np
+import ray
+import torch
+
+from rllib_maddpg.replay import JointReplay, JointReplayBuffer, Stored
+from rllib_maddpg.rows.joint_batch import JointBatch
+from rllib_maddpg.rows.rollout import JointRollout
+
+
+class PrioritizedReplay(JointReplayBuffer):
+    """Draws rows in proportion to the TD errors seen when they were drawn last; new ones as often as the best."""
+
+    wants_feedback = True
+
+    def __init__(self, layout, capacity, seed=None, alpha=1.0):
+        super().__init__(layout, capacity, seed)
+        self.alpha = alpha
+        self.priorities = np.zeros(self.capacity)
+        self.drawn = []  # for each Learner the places of its rows in the last draw
+        self.errors = []  # of each feedback
+
+    @classmethod
+    def check(cls, settings):
+        alpha = settings.get("alpha", 1.0)
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha={alpha} does not lie in [0, 1].")
+
+    def add(self, rollout):
+        places = (self.next_place + np.arange(len(rollout))) % self.capacity
+        super().add(rollout)
+        self.priorities[places] = self.priorities.max() or 1.0
+
+    def choose(self, num_rows):
+        if not len(self):
+            raise ValueError("The replay buffer is empty.")
+        shares = self.priorities[: len(self)] ** self.alpha
+        return self._rng.choice(len(self), num_rows, p=shares / shares.sum())
+
+    def draw(self, learners, updates, rows, shuffled=False):
+        self.drawn = [self.choose(updates * rows) for _ in range(learners)]
+        return [self.rows_at(places) for places in self.drawn]
+
+    def feedback(self, errors):
+        self.errors.append(errors)
+        for places, own in zip(self.drawn, errors, strict=True):
+            self.priorities[places] = own + 1e-3
+
+    def get_state(self, *args, **kwargs):
+        return {**super().get_state(*args, **kwargs), "priorities": self.priorities.copy()}
+
+    def set_state(self, state):
+        super().set_state(state)
+        self.priorities = state["priorities"].copy()
+
+
+class PlainReplay(JointReplay):
+    """The protocol and nothing else: a list of rows, which are drawn from the front to the end, again and again."""
+
+    def __init__(self, layout, capacity, seed):
+        super().__init__(layout, capacity, seed)
+        self.rows, self.turn, self.stopped = [], 0, 0
+        self.width = JointRollout.empty(layout, 0).rows.shape[1]
+
+    def __len__(self):
+        return len(self.rows)
+
+    def store(self, rollouts):
+        stored = []
+        for rollout in rollouts:
+            try:
+                rollout.check_finite(self.layout)
+            except ValueError as error:
+                stored.append(Stored(error=str(error)))
+                continue
+            self.rows = [*self.rows, *rollout.rows.copy()][-self.capacity :]
+            stored.append(Stored(len(rollout)))
+        return stored
+
+    def draw(self, learners, updates, rows, shuffled=False):
+        if not self.rows:
+            raise ValueError("The replay buffer is empty.")
+        return [self._next(updates * rows) for _ in range(learners)]
+
+    def _next(self, rows):
+        at = (self.turn + np.arange(rows)) % len(self.rows)
+        self.turn += rows
+        return self._batch([self.rows[i] for i in at])
+
+    def latest(self, rows):
+        return self._batch(self.rows[max(0, len(self.rows) - rows) :])
+
+    def _batch(self, rows):
+        return JointBatch(self.layout, torch.from_numpy(np.float32(rows).reshape(-1, self.width)))
+
+    def get_state(self, components=None, *, not_components=None, **kwargs):
+        return {"rows": self.rows, "turn": self.turn}
+
+    def set_state(self, state):
+        self.rows, self.turn = list(state["rows"]), state["turn"]
+
+    def stop(self):
+        self.stopped += 1
+
+
+class FetchingReplay(PlainReplay):
+    """Its rollouts stay with the runners until it fetches them."""
+
+    fetches_rollouts = True
+
+    def store(self, rollouts):
+        return super().store(ray.get([rollout.rows for rollout in rollouts]))
+
+    @classmethod
+    def resources(cls, settings):
+        return [{"CPU": 0.5}]
+
+
+class ShortDraws(PlainReplay):
+    """Draws one update's rows, however many are asked for."""
+
+    def draw(self, learners, updates, rows, shuffled=False):
+        return super().draw(learners, 1, rows)
+
+
+class LacksLatest(JointReplay):
+    """Lacks a part of the protocol."""
+
+    def __len__(self):
+        return 0
+
+    store = draw = get_state = set_state = None
+
+
+class NoSeed(PlainReplay):
+    """Its `__init__` does not take what it is given."""
+
+    def __init__(self, layout, capacity):
+        super().__init__(layout, capacity, None)
+
+
+class Other:
+    """No replay buffer."""
