@@ -16,6 +16,7 @@ from rllib_maddpg.envs import probe_env
 from rllib_maddpg.replay import JointReplayBuffer
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.rollout import JointRollout
+from rllib_maddpg.rows.schema import RowSchema
 
 _FRAGMENT_ROWS = 100
 
@@ -42,15 +43,15 @@ def resident_bytes(scenario: str, rows: int) -> tuple[int, int]:
 
 def _fill_and_measure(scenario: str, rows: int) -> tuple[int, int]:
     spaces = probe_env(scenario, {"continuous_actions": True})
-    layout = JointLayout(spaces.observation_spaces, spaces.action_spaces, str)
-    rollout = JointRollout.empty(layout, _FRAGMENT_ROWS)
+    schema = RowSchema(JointLayout(spaces.observation_spaces, spaces.action_spaces, str))
+    rollout = JointRollout.empty(schema, _FRAGMENT_ROWS)
     for column in rollout.columns.values():
         column[:] = np.random.default_rng(0).random(column.shape)
     # A small buffer first: what the first use of the code takes is none of the rows' memory.
-    JointReplayBuffer(layout, _FRAGMENT_ROWS).add(rollout)
+    JointReplayBuffer(schema, _FRAGMENT_ROWS).add(rollout)
     gc.collect()
     before = psutil.Process().memory_info().rss
-    buffer = JointReplayBuffer(layout, rows)
+    buffer = JointReplayBuffer(schema, rows)
     while buffer.num_rows_added < rows:
         buffer.add(rollout)
     gc.collect()

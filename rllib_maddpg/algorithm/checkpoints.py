@@ -14,9 +14,11 @@ from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.config.rllib_checks import is_old, means_default
 from rllib_maddpg.config.rllib_settings import REFUSED
 from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import RowSchema
 
-# Key of the metadata.
+# Keys of the metadata.
 LAYOUT = "layout"
+SCHEMA = "schema"  # of the rows in the replay buffer
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +100,23 @@ def check_layout(metadata: dict[str, Any], layout: JointLayout, path: Any, same_
         layout.check_same(saved, what)
     except (AttributeError, KeyError, TypeError) as error:
         raise damaged(path, f"{METADATA_FILE}: {LAYOUT}: {type(error).__name__}: {error}") from error
+
+
+def check_schema(metadata: dict[str, Any], schema: RowSchema, path: Any) -> None:
+    """Refuses a checkpoint whose replay rows have no place here.
+
+    Args:
+        metadata: As `CheckpointFiles.read_metadata` gives it.
+        schema: That of the rows as they are now.
+        path: The checkpoint, for the message.
+
+    Raises:
+        ValueError: Naming the version or a column.
+    """
+    try:
+        schema.check_same(metadata.get(SCHEMA), f"Checkpoint {path}")
+    except (AttributeError, KeyError, TypeError) as error:
+        raise damaged(path, f"{METADATA_FILE}: {SCHEMA}: {type(error).__name__}: {error}") from error
 
 
 def _with_agents_of(layout: JointLayout, saved: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from rllib_maddpg.algorithm.tunable import TunableAlgorithm
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.modules.rule_modules import warn_of_trained_rules
 from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import RowSchema
 from rllib_maddpg.sampling.collecting import Collected, RolloutCollector
 from rllib_maddpg.sampling.env_runner import EPISODE_NUMBERS
 
@@ -55,7 +56,8 @@ class MADDPG(SavedAlgorithm, ReplayAlgorithm, JointAlgorithm, TunableAlgorithm):
         super()._set_up_metrics()
         specs = self._module_specs()
         warn_of_trained_rules(self.config, {m: spec.module_class for m, spec in specs.items()})
-        self.layout: JointLayout = next(iter(specs.values())).model_config["layout"]
+        self.schema: RowSchema = next(iter(specs.values())).model_config["schema"]
+        self.layout: JointLayout = self.schema.layout
         self._make_replay_buffer()
         self.collector = RolloutCollector(self.env_runner_group, self.config)
         if self.config.num_env_runners and self.env_runner is not None:

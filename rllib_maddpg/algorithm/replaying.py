@@ -14,7 +14,7 @@ from rllib_maddpg.algorithm.timers import Timers
 from rllib_maddpg.config.replay_checks import replay_resources
 from rllib_maddpg.replay.choice import make_replay
 from rllib_maddpg.replay.protocol import JointReplay
-from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import RowSchema
 from rllib_maddpg.sampling.collecting import Collected
 
 
@@ -23,11 +23,11 @@ class ReplayAlgorithm(Algorithm):
 
     Attributes:
         replay_buffer: Made by `_make_replay_buffer`.
-        layout, _durations, _env_steps, _episode_numbers: Set by the subclass.
+        schema, _durations, _env_steps, _episode_numbers: Set by the subclass.
     """
 
     replay_buffer: JointReplay
-    layout: JointLayout
+    schema: RowSchema
     _durations: Timers
     _env_steps: int
     _episode_numbers: dict[int, list[int]]
@@ -37,7 +37,7 @@ class ReplayAlgorithm(Algorithm):
         """None: ours needs to know the env runners' spaces, and is made later."""
 
     def _make_replay_buffer(self) -> None:
-        self.replay_buffer = make_replay(self.layout, self.config.seed, self.config.replay_buffer_config)
+        self.replay_buffer = make_replay(self.schema, self.config.seed, self.config.replay_buffer_config)
         if self.replay_buffer.wants_feedback:
             self.learner_group.foreach_learner(lambda learner: setattr(learner, "collects_td_errors", True))
 

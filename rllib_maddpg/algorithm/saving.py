@@ -21,7 +21,7 @@ from ray.rllib.core import (
 from ray.rllib.utils.annotations import override
 
 from rllib_maddpg.algorithm.checkpoint_files import CLASS_FILE, HAS_HASHES, METADATA_FILE, CheckpointFiles, damaged
-from rllib_maddpg.algorithm.checkpoints import LAYOUT, check_layout, forget_unused, read_config
+from rllib_maddpg.algorithm.checkpoints import LAYOUT, SCHEMA, check_layout, check_schema, forget_unused, read_config
 from rllib_maddpg.algorithm.state_checks import COUNTS, REPLAY_BUFFER, check_replay_type, check_states
 from rllib_maddpg.sampling.env_runner import EPISODE_NUMBERS
 
@@ -89,8 +89,9 @@ class SavedAlgorithm(Algorithm):
 
     @override(Algorithm)
     def get_metadata(self) -> dict[str, Any]:
-        replay = type(self.replay_buffer).__qualname__
-        return {**super().get_metadata(), LAYOUT: self.layout.description(), REPLAY_BUFFER: replay, HAS_HASHES: True}
+        rows = {LAYOUT: self.layout.description(), SCHEMA: self.schema.description()}
+        replay = {REPLAY_BUFFER: type(self.replay_buffer).__qualname__}
+        return {**super().get_metadata(), **rows, **replay, HAS_HASHES: True}
 
     # ------------------------------------------------------------------------------------------ saving
 
@@ -151,7 +152,10 @@ class SavedAlgorithm(Algorithm):
         if is_right is None:
             is_right = whole is not None and whole.check((component,))
         if not component:
-            check_layout(files.read_metadata(), self.layout, files.path)
+            metadata = files.read_metadata()
+            check_layout(metadata, self.layout, files.path)
+            if self.config.store_buffer_in_checkpoints and files.is_dir(REPLAY_BUFFER):
+                check_schema(metadata, self.schema, files.path)
         if whole is not None and component in ("", REPLAY_BUFFER) and self.config.store_buffer_in_checkpoints:
             check_replay_type(whole, self.replay_buffer)
         with files.on_this_machine() as local:

@@ -22,6 +22,7 @@ from rllib_maddpg.envs import EnvSpaces
 from rllib_maddpg.modules.rule_modules import check_not_trained
 from rllib_maddpg.rows.actions import make_codec
 from rllib_maddpg.rows.layout import check_shared_modules
+from rllib_maddpg.rows.schema import bytes_per_row
 
 
 class AgentMapping:
@@ -101,8 +102,7 @@ def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
         _check_spec_spaces(config.policies[module], module, agent, env)
     check_module_overrides(config, used)
     widths = [gym.spaces.flatdim(space) for space in env.observation_spaces.values()]
-    bytes_per_row = 4 * (2 * sum(widths) + sum(codes) + 4 * len(env.agents))
-    check_replay_memory(config, bytes_per_row)
+    check_replay_memory(config, bytes_per_row(sum(widths), sum(codes), len(env.agents), config.extra_columns))
 
 
 def _check_spec_spaces(spec: PolicySpec | tuple, module: str, agent: Any, env: EnvSpaces) -> None:

@@ -7,6 +7,7 @@ from functools import cache
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from rllib_maddpg.config.column_checks import check_columns
 from rllib_maddpg.config.kinds import (
     BOOL,
     POSITIVE,
@@ -39,6 +40,7 @@ from rllib_maddpg.config.rllib_checks import (
 from rllib_maddpg.config.rllib_settings import MAX_SEED, PASSED
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.learning.losses import CRITIC_LOSSES
+from rllib_maddpg.modules.views import VIEWS, View
 from rllib_maddpg.rows.actions import ACTOR_HEADS
 from rllib_maddpg.sampling.collecting import SAMPLE_MODES
 from rllib_maddpg.sampling.exploration import NOISE_TYPES
@@ -80,6 +82,7 @@ SETTINGS: dict[str, Kind] = {
     "actor_head": one_of(*ACTOR_HEADS),
     "critic_loss": one_of(*CRITIC_LOSSES),
     "others_actions": one_of("replay", "current"),
+    "critic_view": Kind("'all', 'own' or a View", lambda x: isinstance(x, View) or (isinstance(x, str) and x in VIEWS)),
     "noise_type": one_of(*NOISE_TYPES),
     "grad_clip_by": one_of("global_norm", "norm", "value"),
     "count_steps_by": one_of("env_steps"),  # a joint row is an env step
@@ -89,21 +92,10 @@ SETTINGS: dict[str, Kind] = {
 _MAY_HAVE_SCALARS = {*SETTINGS, *PASSED, "lr", "train_batch_size", "replay_buffer_config", "_model_config"}
 _MAY_HAVE_SCALARS |= {"algorithm_config_overrides_per_module"}
 _MAY_HAVE_SCALARS -= {"env_config", "learner_config_dict"}
-# What the Learner asks of each module's own settings.
-PER_MODULE_KEYS = (
-    "lr",
-    "actor_lr",
-    "critic_lr",
-    "gamma",
-    "tau",
-    "grad_clip",
-    "grad_clip_by",
-    "actor_output_reg",
-    "critic_loss",
-    "huber_delta",
-    "others_actions",
-    "gumbel_softmax_temperature",
-)
+# What a module can have for itself.
+PER_MODULE_NUMBERS = ("gamma", "tau", "grad_clip", "actor_output_reg", "huber_delta", "gumbel_softmax_temperature")
+PER_MODULE_WORDS = ("grad_clip_by", "critic_loss", "others_actions", "critic_view")
+PER_MODULE_KEYS = ("lr", "actor_lr", "critic_lr", *PER_MODULE_NUMBERS, *PER_MODULE_WORDS)
 
 
 def use_python_scalars(config: AlgorithmConfig) -> None:
@@ -123,6 +115,7 @@ def check_settings(config: AlgorithmConfig) -> None:
     check_own_settings(config)
     check_is_dict(config, "algorithm_config_overrides_per_module", "{'agent_0': {'tau': 0.01}}")
     check_models(config)
+    check_columns(config)
     check_batch_size(config)
     check_replay(config)
     check_classes(config)

@@ -20,10 +20,13 @@ from ray.util import log_once
 from rllib_maddpg.config.agent_mapping import AgentMapping, module_of_agent, resolve_agents
 from rllib_maddpg.config.checks import (
     DEFAULT_BATCH,
+    PER_MODULE_NUMBERS,
+    PER_MODULE_WORDS,
     check_settings,
     unknown_key_message,
     use_python_scalars,
 )
+from rllib_maddpg.config.member_checks import check_members
 from rllib_maddpg.config.replay_checks import replay_settings
 from rllib_maddpg.config.require import shown
 from rllib_maddpg.config.rllib_checks import check_policy_values
@@ -31,6 +34,7 @@ from rllib_maddpg.config.setters import NamedErrors, name_settings
 from rllib_maddpg.envs import probe_env
 from rllib_maddpg.replay.choice import DEFAULTS as DEFAULT_REPLAY_BUFFER_CONFIG
 from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import Column, RowSchema
 from rllib_maddpg.sampling.connectors import check_connectors, with_agent_filters
 from rllib_maddpg.sampling.flatten_connector import flatten_where_needed
 
@@ -74,6 +78,7 @@ class MADDPGConfig(NamedErrors):
         self.critic_loss = "mse"
         self.huber_delta = 1.0
         self.others_actions = "replay"
+        self.critic_view: Any = "all"
         self.minibatch_per_module = False
         self.gumbel_softmax_temperature = 1.0
         # Networks.
@@ -81,6 +86,8 @@ class MADDPGConfig(NamedErrors):
         # Replay.
         self.replay_buffer_config: dict[str, Any] = dict(DEFAULT_REPLAY_BUFFER_CONFIG)
         self.store_buffer_in_checkpoints = True
+        # Columns of joint rows beside the built-in ones.
+        self.extra_columns: list[Column] = []
         # Exploration.
         self.noise_type = "gaussian"
         self.noise_scale: float | list = 0.1
@@ -114,11 +121,13 @@ class MADDPGConfig(NamedErrors):
         critic_loss: str = NotProvided,
         huber_delta: float = NotProvided,
         others_actions: str = NotProvided,
+        critic_view: Any = NotProvided,
         minibatch_per_module: bool = NotProvided,
         gumbel_softmax_temperature: float = NotProvided,
         actor_head: str = NotProvided,
         replay_buffer_config: dict = NotProvided,
         store_buffer_in_checkpoints: bool = NotProvided,
+        extra_columns: list[Column] = NotProvided,
         noise_type: str = NotProvided,
         noise_scale: float | list = NotProvided,
         ou_theta: float = NotProvided,
@@ -139,6 +148,8 @@ class MADDPGConfig(NamedErrors):
             critic_loss: "mse" or "huber".
             huber_delta: TD error from which the Huber loss is linear.
             others_actions: In the actor loss: "replay" (the paper) or "current" (the others' current actors).
+            critic_view: What a critic sees: "all" (every agent's observation and action), "own" (its own agent's: independent
+                DDPG), or a `View`.
             minibatch_per_module: True: each module draws rows of its own (as Algorithm 1 is written); False: all learn from
                 the same rows, which costs less.
             gumbel_softmax_temperature: Of the relaxation through which discrete actors learn.
@@ -149,6 +160,8 @@ class MADDPGConfig(NamedErrors):
                 "type" may also be "ShardedReplayBuffer", or the user's subclass of `JointReplay` or its path, which gets the
                 other keys as arguments.
             store_buffer_in_checkpoints: Whether a resumed run goes on with the same replay rows.
+            extra_columns: Columns of joint rows beside the built-in ones, filled from infos: `Column("context", "env", width=2,
+                source=lambda infos: infos["agent_0"]["context"])`, see `rllib_maddpg.rows.schema.Column`.
             noise_type: For boxes: "gaussian", "ornstein_uhlenbeck" or "none".
             noise_scale: Factor of that noise (actions lie in [-1, 1]), float or schedule over env steps.
             ou_theta: Pull of the OU noise to zero, per env step.
@@ -219,10 +232,26 @@ class MADDPGConfig(NamedErrors):
         super().multi_agent(policy_mapping_fn=policy_mapping_fn, **kwargs)
         return self
 
-    def learning_rate(self, network: str) -> float | list:
-        """Rate or schedule of the "actor" or the "critic": its own, or `lr`."""
-        own = getattr(self, f"{network}_lr")
+    def learning_rate(self, lr: float | str) -> float | list:
+        """Rate or schedule of a network.
+
+        Args:
+            lr: As in its `NetworkSpec`: a number, or a setting such as "actor_lr"; where that is None, `lr` holds.
+                "actor" and "critic" stand for "actor_lr" and "critic_lr".
+        """
+        if not isinstance(lr, str):
+            return lr
+        own = getattr(self, lr if lr.endswith("lr") else f"{lr}_lr")
         return self.lr if own is None else own
+
+    def module_numbers(self) -> dict[str, float]:
+        """Settings that are numbers, and that a module can have for itself; no schedules among them."""
+        numbers = {key: getattr(self, key) for key in PER_MODULE_NUMBERS}
+        return {key: math.inf if value is None else float(value) for key, value in numbers.items()}
+
+    def module_words(self) -> dict[str, Any]:
+        """Settings that say what is computed, and that a module can have for itself."""
+        return {key: getattr(self, key) for key in PER_MODULE_WORDS}
 
     @property
     @override(AlgorithmConfig)
@@ -261,6 +290,7 @@ class MADDPGConfig(NamedErrors):
             spaces = probe_env(self.env, self.env_config, self.num_env_runners)
             resolve_agents(self, spaces)
             check_connectors(self, spaces)
+            check_members(self, spaces)
         # RLlib would warn that MADDPG "now" runs on the new API stack; it never ran on another.
         log_once(f"{self.algo_class.__name__}_on_new_api_stack")
         super().validate()
@@ -295,7 +325,7 @@ class MADDPGConfig(NamedErrors):
 
     @override(AlgorithmConfig)
     def get_multi_rl_module_spec(self, *, env: Any = None, spaces: Any = None, inference_only: bool = False, **kwargs: Any):
-        """The spec of all modules, each of which gets the joint layout in its `model_config`."""
+        """The spec of all modules, each of which gets the joint layout and the schema of rows in its `model_config`."""
         multi_spec = super().get_multi_rl_module_spec(env=env, spaces=spaces, inference_only=inference_only, **kwargs)
         observed, action_spaces = (dict(space or {}) for space in (spaces or {}).get(INPUT_ENV_SINGLE_SPACES, ({}, {})))
         if not action_spaces:
@@ -304,11 +334,17 @@ class MADDPGConfig(NamedErrors):
         specs, module_of = multi_spec.rl_module_specs, partial(module_of_agent, self)
         obs_spaces = {agent: specs[module_of(agent)].observation_space for agent in action_spaces}
         layout = JointLayout(obs_spaces, action_spaces, module_of, self.actor_head, observed)
+        schema = RowSchema(layout, self.extra_columns)
         for module_id, spec in specs.items():
             # Set here too, because RLlib leaves a user's own specs as they are and would build critics on the runners.
             spec.inference_only = inference_only
-            spec.model_config = {**spec.model_config, "layout": layout, "module_id": module_id}
+            spec.model_config = {**spec.model_config, **self.added_to_model(module_id, schema)}
         return multi_spec
+
+    def added_to_model(self, module_id: str, schema: RowSchema) -> dict[str, Any]:
+        """What a module's `model_config` gets from this config."""
+        view = self.algorithm_config_overrides_per_module.get(module_id, {}).get("critic_view", self.critic_view)
+        return {"layout": schema.layout, "schema": schema, "module_id": module_id, "critic_view": view}
 
     @override(AlgorithmConfig)
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None):

@@ -17,6 +17,8 @@ from rllib_maddpg.modules.networks import ACTIVATIONS
 from rllib_maddpg.modules.rule_modules import has_networks
 
 # What the networks are made from; the rest of RLlib's model keys would be passed over.
+# What `MADDPGConfig` adds.
+ADDED_KEYS = ("layout", "module_id", "critic_view")
 MODEL_KEYS = ("fcnet_hiddens", "fcnet_activation", "critic_fcnet_hiddens", "critic_fcnet_activation")
 
 
@@ -29,13 +31,13 @@ def check_models(config: AlgorithmConfig) -> None:
         _check_class(config, spec.module_class)
         if spec.module_class is None or has_networks(spec.module_class):
             specs.append(spec)  # other classes know what they want
-            own_networks |= _has_own_networks(spec.module_class)
+            own_networks |= has_own_networks(spec.module_class)
     _check_model_config(config, config.model_config, own_networks)
     for spec in specs:
         model = spec.model_config or {}
         model = dataclasses.asdict(model) if dataclasses.is_dataclass(model) else dict(model)
-        # What `MADDPGConfig` adds, in specs that have been built before.
-        own = {k: v for k, v in model.items() if k not in ("layout", "module_id")}
+        # Specs may have been built before.
+        own = {k: v for k, v in model.items() if k not in ADDED_KEYS}
         _check_model_config(config, {**config.model_config, **own}, own_networks)
 
 
@@ -81,18 +83,22 @@ def _specs(config: AlgorithmConfig) -> dict[str, RLModuleSpec]:
     return spec if isinstance(spec, dict) else {"": spec}
 
 
+def given_specs(config: AlgorithmConfig, modules: Collection[str]) -> dict[str, RLModuleSpec | None]:
+    """Module id -> the spec that the user gives it, if any."""
+    specs = _specs(config)
+    return {m: specs.get(m, specs.get("")) for m in modules}
+
+
 def module_classes(config: AlgorithmConfig, modules: Collection[str]) -> dict[str, type | None]:
     """Module id -> the class that the user gives it; None: MADDPG's own."""
-    specs = _specs(config)
-    given = {m: specs.get(m, specs.get("")) for m in modules}
-    return {m: spec.module_class if spec else None for m, spec in given.items()}
+    return {m: spec.module_class if spec else None for m, spec in given_specs(config, modules).items()}
 
 
-def _has_own_networks(cls: type | None) -> bool:
+def has_own_networks(cls: type | None) -> bool:
     """Whether a class makes its networks itself, from whatever `model_config` it wants."""
     from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
 
-    names = ("setup", "build_actor", "build_critic")
+    names = ("setup", "networks", "build_actor", "build_critic")
     return cls is not None and any(getattr(cls, name) is not getattr(MADDPGTorchRLModule, name) for name in names)
 
 

@@ -1,7 +1,7 @@
 """Episodes whose seeds follow from their numbers, so that an evaluation can be repeated episode by episode."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import gymnasium as gym
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
@@ -36,3 +36,9 @@ class SeededEpisodes(gym.Wrapper):
         if self.first_observations is None:
             self.first_observations = copy.deepcopy(result[0])
         return result
+
+
+def episode_number(envs: Sequence[SeededEpisodes], env: int) -> int:
+    """Number of the episode that one of several envs is playing, unlike those of all others that these envs have played."""
+    # It is kept as int32, which so many episodes of a run would fill that the first ones are long forgotten.
+    return (envs[env].episode * len(envs) + env) % 2**31

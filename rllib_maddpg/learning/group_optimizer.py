@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
 
 class GroupOptimizer:
     """Steps the optimizers of G networks of one shape.
 
     Each network keeps an optimizer of its own, which checkpoints and learning-rate schedules know. Adam's moments of all of
-    them lie side by side like the parameters of a `StackedMLP`, and those of each optimizer are views: G steps are one call.
-    Optimizers that are no plain Adam, or differ in their settings, step one by one.
+    them lie side by side like the parameters of a `StackedMLP`, and those of each optimizer are views: G steps are one call,
+    torch's own where their rates and clocks are equal. Optimizers that are no plain Adam, or differ in anything but their
+    rates, step one by one.
     """
 
     def __init__(
@@ -31,18 +34,28 @@ class GroupOptimizer:
         """
         self._optimizers = list(optimizers)
         self._params = [list(own) for own in parameters]
-        self._stacked, self._is_even = None, True
         plain = all(_is_plain_adam(o, own) for o, own in zip(self._optimizers, self._params, strict=True))
-        if stacked is not None and plain:
-            self._stacked = list(stacked)
-            self._moments = [self._tied(name) for name in ("exp_avg", "exp_avg_sq")]
-            # One clock for each parameter of each network, as Adam has it.
-            steps = torch.stack([torch.stack([self._state(k, p)["step"] for p in own]) for k, own in enumerate(self._params)])
-            for k, own in enumerate(self._params):
-                for p, step in zip(own, steps[k], strict=True):
-                    self._state(k, p)["step"] = step
-            self._steps = steps
-            self._is_even = bool((steps == steps[:1]).all())
+        self._stacked = list(stacked) if stacked is not None and plain else None
+        if self._stacked is not None:
+            # For each parameter Adam's moments of all networks, and one clock of each.
+            self._moments = [[torch.zeros_like(p, requires_grad=False) for p in self._stacked] for _ in MOMENTS]
+            self._steps = torch.zeros(len(self._stacked), len(self._optimizers), device=self._stacked[0].device)
+            self.tie()
+
+    def tie(self) -> None:
+        """Takes over the optimizers' states, such as loaded ones, and makes them views of what lies side by side here."""
+        if self._stacked is None:
+            return
+        for i, params in enumerate(zip(*self._params, strict=True)):
+            for k, p in enumerate(params):
+                state = self._optimizers[k].state[p]
+                for name, place in zip(MOMENTS, (moments[i][k] for moments in self._moments), strict=True):
+                    place.copy_(state[name]) if name in state else place.zero_()
+                    state[name] = place
+                clock = self._steps[i, k]
+                clock.copy_(state["step"]) if "step" in state else clock.zero_()
+                state["step"] = clock
+        self._is_even = bool((self._steps == self._steps[:, :1]).all())
 
     def step(self, gradients: Sequence[Tensor], members: Collection[int]) -> None:
         """Steps some of the networks.
@@ -51,10 +64,15 @@ class GroupOptimizer:
             gradients: Of each parameter, `[G, ...]`, contiguous.
             members: Numbers of the networks to step.
         """
-        if self._stacked is not None and len(members) == len(self._optimizers) and self._is_even and self._agree():
-            self._step_all(gradients)
+        everybody = len(members) == len(self._optimizers)
+        if self._stacked is not None and everybody and self._are_alike():
+            rates = [o.param_groups[0]["lr"] for o in self._optimizers]
+            if self._is_even and all(rate == rates[0] for rate in rates):
+                self._step_all(gradients, rates[0])
+            else:
+                self._step_each_at_its_rate(gradients, rates)
             return
-        self._is_even = self._is_even and len(members) == len(self._optimizers)
+        self._is_even = self._stacked is not None and self._is_even and everybody
         self._hand_out(gradients)
         for k in members:
             self._optimizers[k].step()
@@ -65,48 +83,45 @@ class GroupOptimizer:
                 param.grad = own
 
     @torch.no_grad()
-    def _step_all(self, gradients: Sequence[Tensor]) -> None:
+    def _step_all(self, gradients: Sequence[Tensor], lr: float) -> None:
         options = self._optimizers[0].param_groups[0]
         adam(
             self._stacked,
             list(gradients),
             *self._moments,
             [],
-            list(self._steps[0]),
+            list(self._steps[:, 0]),
             fused=True,
             amsgrad=False,
             beta1=options["betas"][0],
             beta2=options["betas"][1],
-            lr=options["lr"],
+            lr=lr,
             weight_decay=0.0,
             eps=options["eps"],
             maximize=False,
         )
-        self._steps[1:] = self._steps[0]
+        self._steps[:, 1:] = self._steps[:, :1]
 
-    def _agree(self) -> bool:
-        first, *others = [
-            (o.param_groups[0]["lr"], o.param_groups[0]["betas"], o.param_groups[0]["eps"]) for o in self._optimizers
-        ]
+    @torch.no_grad()
+    def _step_each_at_its_rate(self, gradients: Sequence[Tensor], rates: Sequence[float]) -> None:
+        """Adam (Kingma and Ba 2015, Algorithm 1) of all networks, each with its own rate and clock."""
+        options = self._optimizers[0].param_groups[0]
+        (beta1, beta2), eps = options["betas"], options["eps"]
+        self._steps += 1
+        lr = torch.tensor(rates, dtype=torch.float64, device=self._steps.device)
+        steps = self._steps.double()
+        step_sizes, roots = lr / (1 - beta1**steps), (1 - beta2**steps).sqrt()
+        for i, (p, gradient, mean, square) in enumerate(zip(self._stacked, gradients, *self._moments, strict=True)):
+            shape = -1, *[1] * (p.dim() - 1)
+            mean.lerp_(gradient, 1 - beta1)
+            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            size, root = (x[i].to(p.dtype).view(shape) for x in (step_sizes, roots))
+            p.sub_(size * mean / (square.sqrt() / root + eps))
+
+    def _are_alike(self) -> bool:
+        """Whether the optimizers differ in their rates only."""
+        first, *others = [(o.param_groups[0]["betas"], o.param_groups[0]["eps"]) for o in self._optimizers]
         return all(other == first for other in others)
-
-    def _tied(self, name: str) -> list[Tensor]:
-        """One moment of each parameter, `[G, ...]`, of which those of the optimizers become views."""
-        moments = []
-        for params in zip(*self._params, strict=True):
-            stacked = torch.stack([self._state(k, p)[name] for k, p in enumerate(params)])
-            for k, p in enumerate(params):
-                self._state(k, p)[name] = stacked[k]
-            moments.append(stacked)
-        return moments
-
-    def _state(self, k: int, param: Tensor) -> dict:
-        """The optimizer's state of a parameter; as Adam itself makes it in its first step."""
-        state = self._optimizers[k].state[param]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=param.device)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(param), torch.zeros_like(param)
-        return state
 
 
 def _is_plain_adam(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> bool:

@@ -1,71 +1,139 @@
-"""Actors, or critics, of modules that are alike, computed as one. No Ray here."""
+"""Networks of modules that are alike, computed as one. No Ray here."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from rllib_maddpg.modules.critics import SingleCritic, StackedCritics
+from rllib_maddpg.learning.group_settings import GroupSettings
+from rllib_maddpg.modules.critics import SingleCritic, StackedCritics, StackedOwnCritics
+from rllib_maddpg.modules.specs import ACTOR, NetworkSpec
 from rllib_maddpg.modules.stacking import SingleNetwork, StackedMLP, is_plain_mlp, shape_of
 from rllib_maddpg.rows.layout import JointLayout
 
-ACTOR, CRITIC = "actor", "critic"
+
+@dataclass
+class ModuleSettings:
+    """The settings of one module: `numbers` may differ within a group, `words` may not."""
+
+    numbers: Mapping[str, float]
+    words: Mapping[str, Any]
+    # Any other reason not to be computed with other modules.
+    apart: Hashable = field(default=None)
 
 
 class NetworkGroup:
-    """The actors, or the critics, of G modules of n agents each, with equal networks and settings.
+    """Networks of one name of G modules of n agents each, with equal shapes.
 
     Attributes:
-        name: "actor" or "critic".
+        name, role, view: As in their `NetworkSpec`s.
         modules: Ids of the modules, in layout order.
-        codec: Action codec of their agents; in a group of critics that of the first one only.
-        network, target: All of them; see `stacking` for actors, `critics` for critics.
+        codec: Action codec of their agents; in a group of networks with a view that of the first module only.
+        network: All of them as one; see `stacking` for networks without a view, `critics` for those with one.
+        target: The same of their targets; None if they have none.
+        settings: Of the modules.
+        is_trainable: Whether they have optimizers.
     """
 
-    def __init__(self, name: str, layout: JointLayout, networks: Mapping[str, Any], stacked: bool):
-        self.name, self.modules = name, tuple(networks)
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        layout: JointLayout,
+        modules: Mapping[str, Any],
+        settings: Mapping[str, ModuleSettings],
+        stacked: bool,
+    ):
+        self.name, self.role, self.view = spec.name, spec.role, spec.view
+        self.is_trainable = spec.lr is not None
+        self.modules = tuple(modules)
         self.codec = layout.codec_of(self.modules[0])
-        self._modules = list(networks.values())
-        self._own, self._targets = self._networks()
-        self.network, self.target = (self._joined(layout, nets, stacked) for nets in (self._own, self._targets))
+        self._attributes, self._modules = spec.attributes, list(modules.values())
+        self._joined_from = self._networks()
+        joined = [self._joined(layout, networks, stacked) for networks in self._joined_from]
+        self.network, self.target = joined if spec.has_target else (*joined, None)
+        own = [settings[m] for m in self.modules]
+        self.settings = GroupSettings([s.numbers for s in own], own[0].words, self.network.parameters[0])
 
-    def _networks(self) -> tuple[list, list]:
+    def __len__(self) -> int:
+        """G."""
+        return len(self.modules)
+
+    def _networks(self) -> list[list]:
         # Each update asks, and torch's own way to a submodule is slow.
-        own, target = self.name, f"target_{self.name}"
-        return [m._modules[own] for m in self._modules], [m._modules[target] for m in self._modules]
+        return [[module._modules[name] for module in self._modules] for name in self._attributes]
 
     def _joined(self, layout: JointLayout, networks: list, stacked: bool) -> Any:
-        if self.name == ACTOR:
+        if self.view is None:
             return StackedMLP(networks) if stacked else SingleNetwork(networks[0])
-        if stacked:
-            return StackedCritics(layout, self.modules, networks)
-        return SingleCritic(layout, self._modules[0], networks[0])
+        if not stacked:
+            return SingleCritic(layout, self._modules[0], networks[0], self.view)
+        if self.view.is_shared:
+            return StackedCritics(layout, self.modules, networks, self.view)
+        return StackedOwnCritics(networks)
 
     def is_tied(self) -> bool:
         """Whether the modules' networks still are those of this group."""
-        own, targets = self._networks()
-        same = all(a is b for a, b in zip([*own, *targets], [*self._own, *self._targets], strict=True))
-        return same and self.network.is_tied() and self.target.is_tied()
+        pairs = zip(self._networks(), self._joined_from, strict=True)
+        same = all(a is b for now, before in pairs for a, b in zip(now, before, strict=True))
+        return same and self.network.is_tied() and (self.target is None or self.target.is_tied())
 
 
 def group_networks(
-    name: str, layout: JointLayout, networks: Mapping[str, Any], settings: Mapping[str, Hashable], stacked: bool = True
-) -> list[NetworkGroup]:
-    """Puts the actors, or the critics, of all modules into as few groups as can be.
+    layout: JointLayout, modules: Mapping[str, Any], settings: Mapping[str, ModuleSettings], stacked: bool = True
+) -> dict[str, list[NetworkGroup]]:
+    """Puts the networks of all modules into as few groups as can be.
 
     Args:
-        name: "actor" or "critic".
         layout: Its modules and agents.
-        networks: Module id -> `MADDPGTorchRLModule`, in layout order.
-        settings: Module id -> what must be equal for two modules to be computed as one.
+        modules: Module id -> `MADDPGTorchRLModule`, in layout order.
+        settings: Of each module.
         stacked: False: each module by itself, with its own parameters.
+
+    Returns:
+        By the networks' names.
     """
-    alike: dict[Hashable, dict[str, Any]] = {}
-    for module_id, module in networks.items():
-        key: Hashable = module_id
-        if stacked and is_plain_mlp(getattr(module, name)) and (name == ACTOR or module.has_plain_critic):
-            # Critics only ask where an agent's action lies and how wide it is, not what it means.
-            action = module.codec.key() if name == ACTOR else module.codec.dim
-            key = (module.num_agents, shape_of(getattr(module, name)), action, settings[module_id])
-        alike.setdefault(key, {})[module_id] = module
-    return [NetworkGroup(name, layout, members, stacked=isinstance(key, tuple)) for key, members in alike.items()]
+    alike: dict[str, dict[Hashable, dict[str, Any]]] = {}
+    specs: dict[tuple[str, Hashable], NetworkSpec] = {}
+    for module_id, module in modules.items():
+        for spec in module.network_specs:
+            key = _key(spec, module, settings[module_id]) if stacked else None
+            key = module_id if key is None else key
+            specs.setdefault((spec.name, key), spec)
+            alike.setdefault(spec.name, {}).setdefault(key, {})[module_id] = module
+    return {
+        name: [
+            NetworkGroup(specs[name, key], layout, members, settings, stacked=isinstance(key, tuple))
+            for key, members in by_key.items()
+        ]
+        for name, by_key in alike.items()
+    }
+
+
+def _key(spec: NetworkSpec, module: Any, settings: ModuleSettings) -> tuple | None:
+    """Equal for networks that can be computed as one; None if it is for itself."""
+    network = getattr(module, spec.name)
+    if not is_plain_mlp(network) or (spec.view is not None and not module.has_plain_values):
+        return None
+    # Critics only ask where an agent's action lies and how wide it is, not what it means.
+    action = module.codec.key() if spec.view is None else module.codec.dim
+    words = tuple((key, repr(value)) for key, value in settings.words.items())
+    # What else a spec says must be the same, too; how a network was built and how fast it learns does not matter.
+    kind = spec.role, spec.view, spec.has_target, spec.lr is None
+    return kind, module.num_agents, shape_of(network), action, words, settings.apart
+
+
+def actors_of(groups: Mapping[str, list[NetworkGroup]]) -> list[NetworkGroup]:
+    """The groups of the networks that choose actions."""
+    return of_role(groups, ACTOR)
+
+
+def of_role(groups: Mapping[str, list[NetworkGroup]], role: str) -> list[NetworkGroup]:
+    """All groups of networks of a role."""
+    return [group for by_name in groups.values() for group in by_name if group.role == role]
+
+
+def trained(groups: Iterable[NetworkGroup], modules: Iterable[str]) -> list[NetworkGroup]:
+    """Those in which one of the modules is."""
+    wanted = set(modules)
+    return [group for group in groups if not wanted.isdisjoint(group.modules)]

@@ -1,11 +1,12 @@
-"""What MADDPG needs of an RLlib Learner, whatever its losses: joint rows, groups of modules, gradients of several Learners."""
+"""What MADDPG needs of an RLlib Learner, whatever its losses: joint rows, groups of networks, gradients of several Learners."""
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import math
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,32 +31,44 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor, nn
 
-from rllib_maddpg.config.checks import PER_MODULE_KEYS
 from rllib_maddpg.learning import losses
+from rllib_maddpg.learning.context import UpdateContext, gumbel_noise_of
+from rllib_maddpg.learning.gradients import ClippedGradients, clipped_gradients
 from rllib_maddpg.learning.group_optimizer import GroupOptimizer
-from rllib_maddpg.learning.groups import ACTOR, CRITIC, NetworkGroup, group_networks
+from rllib_maddpg.learning.groups import ModuleSettings, NetworkGroup, group_networks
+from rllib_maddpg.learning.metrics import UpdateMetrics
+from rllib_maddpg.learning.stages import LossStage, Stage, check_stages
+from rllib_maddpg.learning.td_errors import TDErrors
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule, actor_state_of
 from rllib_maddpg.modules.rule_modules import acts_by_rule, check_stateless, has_networks
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import RowSchema
 
-# How a metric of several Learners becomes one, where that is not its mean.
-OVER_LEARNERS = {"qf_min": {"reduce": "min"}, "qf_max": {"reduce": "max"}}
+logger = logging.getLogger(__name__)
 
 
 class JointTorchLearner(TorchLearner):
     """A Learner whose losses need the rows of all modules at once.
 
     - It takes `JointBatch`es, and as many updates in one call as `minibatch_size` makes of a batch.
-    - Modules that are alike are computed as one (`NetworkGroup`).
+    - An update is a list of `stages`, which share an `UpdateContext`.
+    - Networks that are alike are computed as one (`NetworkGroup`).
     - Several Learners add up their gradients, without DDP, so that their update is that of one Learner on all rows.
     - Metrics are taken of the last update before a report only, and leave the device in one transfer.
-
-    Attributes:
-        collects_td_errors: Whether to keep TD errors for `take_td_errors`.
     """
 
+    # Whether it keeps what `take_td_errors` returns.
     collects_td_errors = False
+
+    @classmethod
+    def stages(cls, config: Any) -> list[Stage]:
+        """The steps of an update, in order.
+
+        Args:
+            config: The algorithm's config.
+        """
+        raise NotImplementedError
 
     # ------------------------------------------------------------------------------------------ setting up
 
@@ -64,19 +77,26 @@ class JointTorchLearner(TorchLearner):
         super().build()
         self._configs = {m: self.config.get_config_for_module(m) for m in self.module.keys()}  # noqa: SIM118
         modules = {m: self._networks(m) for m in self._configs}
-        self.layout: JointLayout = next(iter(modules.values())).model_config["layout"]
+        model_config = next(iter(modules.values())).model_config
+        self.layout: JointLayout = model_config["layout"]
+        self.schema: RowSchema = model_config["schema"]
         check_stateless(modules.items())
         # Those that can be trained, and those that act by a rule of their own while they are not.
         self._learnable = [m for m in self.layout.modules if has_networks(modules[m])]
-        self._with_rules = [m for m in self.layout.modules if acts_by_rule(modules[m])]
+        self._rules = {m: modules[m] for m in self.layout.modules if acts_by_rule(modules[m])}
+        self._stages = self.stages(self.config)
+        roles = {m: {spec.role for spec in modules[m].network_specs if spec.lr is not None} for m in self._learnable}
+        check_stages(self._stages, type(self).__name__, roles)
         self._env_steps = 0
-        self._trained: list[str] = list(self._learnable)
+        self._num_updates = 0
+        self._last_target_update = 0
         self._groups: dict[str, list[NetworkGroup]] = {}
         self._optimizers_of: dict[NetworkGroup, GroupOptimizer] = {}
         # Metrics of the last update, and what was trained since they were reported.
-        self._reports = True
-        self._noted: dict[tuple[str, str], Tensor] = {}
+        self._update_metrics = UpdateMetrics()
+        self._updates_to_report: int | None = 0  # how many come after this one; None: nobody will look
         self._rows_trained = 0
+        self._td_errors = TDErrors()
         _keep_freed_memory()
         # RLlib makes torch deterministic where there is a seed, and torch then fills all fresh memory with NaN, lest somebody
         # reads it unwritten. It takes a tenth of an update.
@@ -113,6 +133,20 @@ class JointTorchLearner(TorchLearner):
         """Whether the module is one of `policies_to_train`, and has networks."""
         return module_id in self._learnable and super().should_module_be_updated(module_id, batch)
 
+    @override(TorchLearner)
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        module = self._networks(module_id)
+        for spec in module.network_specs if has_networks(module) else ():
+            if spec.lr is not None:
+                params = list(getattr(module, spec.name).parameters())
+                self.register_optimizer(
+                    module_id=module_id,
+                    optimizer_name=spec.name,
+                    optimizer=torch.optim.Adam(params, fused=True),
+                    params=params,
+                    lr_or_lr_schedule=config.learning_rate(spec.lr),
+                )
+
     # ------------------------------------------------------------------------------------------ updates
 
     @override(Learner)
@@ -130,8 +164,7 @@ class JointTorchLearner(TorchLearner):
         """One update of all modules, or one after the other on parts of the batch.
 
         Args:
-            batch: Joint rows, or what stands for them (see `JointReplay.draw`); or per module their columns `[B, n, dim]`,
-                `[B, n]`.
+            batch: Joint rows, or what stands for them (`JointReplay.draw`); or per module columns `[B, n, dim]`, `[B, n]`.
             batch_refs: A Ray reference to one such batch instead.
             training_data: Either of these, as `LearnerGroup.update` wraps it.
             timesteps: `{"num_env_steps_sampled_lifetime": env steps}`, for schedules and target updates.
@@ -144,20 +177,18 @@ class JointTorchLearner(TorchLearner):
         Raises:
             ValueError: For NaN or infinity in rows, losses or gradients.
         """
+        self._td_errors.clear()
         data = training_data or TrainingData(batch=batch, batch_refs=batch_refs)
         data.validate()
         data.solve_refs()
         self.before_gradient_based_update(timesteps=dict(timesteps or {}))
         self._weights_seq_no += 1
         rows = self._to_device(data.batch)
-        self._td_errors: list[Tensor] = []  # for each update and row the sum of |TD error|, and of how many agents
         step = minibatch_size or len(rows)
         for start in range(0, len(rows), step):
             minibatch = rows.rows(slice(start, start + step)) if step < len(rows) else rows
             # RLlib shows the metrics of the last update only, so no other needs any.
-            self._reports = not _no_metrics_reduce and start + step >= len(rows)
-            if self.collects_td_errors:
-                self._td_errors.append(torch.zeros(2, len(minibatch), device=self._device))
+            self._updates_to_report = None if _no_metrics_reduce else math.ceil((len(rows) - start) / step) - 1
             self._update(minibatch)
             self._rows_trained += len(minibatch)
         self.after_gradient_based_update(timesteps=dict(timesteps or {}))
@@ -166,17 +197,10 @@ class JointTorchLearner(TorchLearner):
         self._log_metrics_of_updates(step)
         return self.metrics.reduce()
 
-    def take_td_errors(self) -> np.ndarray:
-        """The mean |TD error| of the agents that act in each row of the last call of `update`, `[rows]`, float32; 0 where
-        none acts that is trained. Needs `collects_td_errors`."""
-        total, count = torch.cat(self._td_errors, -1)
-        self._td_errors = []
-        return (total / count.clamp(min=1.0)).cpu().numpy()
-
     def _to_device(self, batch: JointBatch | MultiAgentBatch | Any) -> JointBatch:
         if isinstance(batch, MultiAgentBatch):
-            batch = JointBatch.from_modules(self.layout, batch.policy_batches)
-        return batch.to(self._device, self.layout)
+            batch = JointBatch.from_modules(self.schema, batch.policy_batches)
+        return batch.to(self._device, self.schema)
 
     @override(Learner)
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
@@ -185,42 +209,100 @@ class JointTorchLearner(TorchLearner):
 
     @override(TorchLearner)
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        if self._reports or self._lr_schedulers:
+        if self._updates_to_report is not None or self._lr_schedulers:
             super().after_gradient_based_update(timesteps=timesteps)
         else:  # RLlib would log all learning rates, too
             for optimizer, schedule in self._optimizer_lr_schedules.items():
                 self._set_optimizer_lr(optimizer, schedule.update(self._env_steps))
 
-    # ------------------------------------------------------------------------------------------ gradients
+    @override(TorchLearner)
+    def _uncompiled_update(self, batch: JointBatch, **kwargs: Any) -> tuple[dict, dict, dict]:
+        self._tie()
+        ctx = self._begin(batch)
+        self._num_updates += 1
+        roles = []
+        for stage in self._stages:
+            if self._num_updates % stage.every:
+                continue
+            # The metrics of a stage that runs more rarely stay until it runs again.
+            ctx.metrics_stay = stage.every > 1
+            ctx.reports = ctx.metrics_stay or self._updates_to_report == 0
+            if not stage.run(self, ctx):
+                break
+            roles += [stage.role] if isinstance(stage, LossStage) else []
+        else:
+            self._note_total_losses(ctx, roles)
+        return {}, {}, {}
 
-    def _step(self, name: str, module_losses: Mapping[str, Tensor], batch: JointBatch) -> bool:
-        """Gradients, their sum over Learners, clipping, Adam. False: not finite, so nothing was changed."""
+    def _begin(self, batch: JointBatch) -> UpdateContext:
+        # Asked once, so that all stages of this update are about the same modules.
+        trained = [m for m in self.layout.modules if self._is_trained(m, batch)]
+        return UpdateContext(
+            batch,
+            self._minibatches(batch),
+            trained,
+            self._groups,
+            {m: module for m, module in self._rules.items() if m not in trained},
+            lambda joint: gumbel_noise_of(joint, self._rank, self._world, self._rng),
+            self._update_metrics,
+            distributed=self._world > 1,
+        )
+
+    def _minibatches(self, batch: JointBatch) -> dict[str, JointBatch]:
+        """Per module the joint rows it learns from.
+
+        With `minibatch_per_module` the batch holds a draw of its own for each of the M modules, interleaved: module d learns
+        from the rows d, d + M, d + 2M ... So a shard of the rows is a shard of each module's draw.
+        """
+        modules = self.layout.modules
+        if not self.config.minibatch_per_module:
+            return dict.fromkeys(modules, batch)
+        return {module_id: batch.rows(slice(d, None, len(modules))) for d, module_id in enumerate(modules)}
+
+    # ------------------------------------------------------------------------------------------ what stages do
+
+    def descend(self, role: str, module_losses: Mapping[str, Tensor], ctx: UpdateContext) -> bool:
+        """Gradients of the networks of a role, their sum over Learners, clipping, Adam.
+
+        Args:
+            role: That of the networks which learn.
+            module_losses: Of each trained module a scalar, by its id.
+            ctx: This update.
+
+        Returns:
+            False: not finite, so nothing was changed.
+        """
         if not module_losses:
             return True
-        groups = self._trained_groups(name)
-        stacked = [p for group in groups for p in group.network.parameters]
-        gradients = torch.autograd.grad(sum(module_losses.values()), stacked, allow_unused=True, materialize_grads=True)
-        # Fused Adam reads them in the order of memory, whatever their strides.
-        gradients = [gradient.contiguous() for gradient in gradients]
-        # The losses go along: they are logged, and all Learners must agree on whether they are finite.
-        *gradients, totals = self._sum_over_learners([*gradients, torch.stack(list(module_losses.values())).detach()])
-        steps, norms, gradients = [], {}, iter(gradients)
-        for group in groups:
-            network, config = group.network, self._configs[group.modules[0]]
-            own = [g if network.is_stacked else g.unsqueeze(0) for _, g in zip(network.parameters, gradients, strict=False)]
-            norm = losses.clip_gradients(own, config.grad_clip, config.grad_clip_by)
-            members = [k for k, module_id in enumerate(group.modules) if module_id in module_losses]
-            norms.update({group.modules[k]: norm[k] for k in members})
-            steps.append((self._optimizers_of[group], own, members))
-        norm = torch.stack([norms[m] for m in module_losses])
-        # NaN and infinity make the sum so, too; float64, so that nothing else does.
-        if not math.isfinite(torch.cat([norm, totals]).sum(dtype=torch.float64)):
-            self._on_not_finite(name, dict(zip(module_losses, totals, strict=True)), norms, batch)
+        found = clipped_gradients(ctx.groups(role), module_losses, self._sum_over_learners)
+        if not found.are_finite():
+            self._on_not_finite(role, found, ctx.batch)
             return False
-        for optimizer, own, members in steps:
-            optimizer.step(own, members)
-        self._note(module_losses, **{f"{name}_loss": totals, f"{name}_gradients_norm": norm})
+        for group, gradients, members in found.of_groups:
+            self._optimizers_of[group].step(gradients, members)
+        ctx.has_changed(role)
+        if ctx.reports:
+            values = {f"{role}_loss": found.losses, **found.norms}
+            for name, of_modules in values.items():
+                modules, numbers = zip(*of_modules.items(), strict=True)
+                self._update_metrics.note(modules, {name: torch.stack(numbers)}, ctx.metrics_stay)
         return True
+
+    @torch.no_grad()
+    def update_targets(self, ctx: UpdateContext) -> None:
+        """theta' <- tau theta + (1 - tau) theta' of the trained modules, every `target_network_update_freq` env steps."""
+        freq, now = self.config.target_network_update_freq, self._env_steps
+        if now - self._last_target_update < freq:
+            return
+        self._last_target_update = now
+        for group in ctx.learning_groups():
+            if group.target is not None:
+                tau = group.settings.tau.flatten() * ctx.learns(group)
+                pairs = zip(group.target.parameters, group.network.parameters, strict=True)
+                if not group.network.is_stacked:
+                    pairs = ((target.unsqueeze(0), source.unsqueeze(0)) for target, source in pairs)
+                losses.polyak_update(*zip(*pairs, strict=True), tau)
+        ctx.targets_have_changed()
 
     def _sum_over_learners(self, tensors: Collection[Tensor]) -> list[Tensor]:
         if self._world == 1:
@@ -235,35 +317,35 @@ class JointTorchLearner(TorchLearner):
     def _networks(self, module_id: str) -> MADDPGTorchRLModule | RLModule:
         return self.module[module_id].unwrapped()
 
-    def _trained_groups(self, name: str) -> list[NetworkGroup]:
-        """The groups of actors, or of critics, in which somebody learns."""
-        return [group for group in self._groups[name] if not set(self._trained).isdisjoint(group.modules)]
-
     def _tie(self) -> None:
         """Makes the groups, or rebuilds them where somebody has changed a module's networks."""
         if self._groups and all(group.is_tied() for groups in self._groups.values() for group in groups):
             return
         networks = {m: self._networks(m) for m in self._learnable}
-        # Learning rates are no matter of the losses.
-        keys = [key for key in PER_MODULE_KEYS if not key.endswith("lr")]
-        settings = {m: tuple(repr(getattr(c, key)) for key in keys) for m, c in self._configs.items()}
-        if self.config.minibatch_per_module:
-            settings = {m: m for m in networks}  # no two modules have the same rows
-        stacked = self._may_stack()
-        self._groups = {name: group_networks(name, self.layout, networks, settings, stacked) for name in (CRITIC, ACTOR)}
+        alone = self._why_not_stacked()
+        if alone and not self._groups:
+            logger.info("Modules are not computed together, which takes longer: %s.", alone)
+        self._groups = group_networks(self.layout, networks, {m: self._module_settings(m) for m in networks}, not alone)
         self._optimizers_of = {
             group: GroupOptimizer(
-                [self.get_optimizer(m, name) for m in group.modules],
-                [list(getattr(self._networks(m), name).parameters()) for m in group.modules],
+                [self.get_optimizer(m, group.name) for m in group.modules],
+                [list(getattr(self._networks(m), group.name).parameters()) for m in group.modules],
                 group.network.parameters if group.network.is_stacked else None,
             )
-            for name, groups in self._groups.items()
+            for groups in self._groups.values()
             for group in groups
+            if group.is_trainable
         }
 
-    def _may_stack(self) -> bool:
-        """Whether the losses depend on modules by their groups only; else each module must learn by its own parameters."""
-        return True
+    def _module_settings(self, module_id: str) -> ModuleSettings:
+        config = self._configs[module_id]
+        # With rows of their own no two modules can be computed as one.
+        apart = module_id if self.config.minibatch_per_module else None
+        return ModuleSettings(config.module_numbers(), config.module_words(), apart)
+
+    def _why_not_stacked(self) -> str:
+        """Why each module must learn by its own parameters; empty: the losses depend on modules by their groups only."""
+        return ""
 
     @torch.no_grad()
     def get_actor_weights(self) -> tuple[int, np.ndarray]:
@@ -288,20 +370,32 @@ class JointTorchLearner(TorchLearner):
 
     # ------------------------------------------------------------------------------------------ metrics and state
 
-    def _note(self, modules: Iterable[str], **values: Tensor) -> None:
-        """Keeps one number for each of the modules, `[G]`, for the metrics of this update."""
-        if self._reports:
-            for name, value in values.items():
-                self._noted.update({(m, name): v for m, v in zip(modules, value.detach().unbind(), strict=False)})
+    def _note_total_losses(self, ctx: UpdateContext, roles: list[str]) -> None:
+        """RLlib's total loss: the sum over the stages that ran."""
+        if self._updates_to_report == 0:
+            noted = self._update_metrics.noted
+            totals = [sum(noted[m, f"{role}_loss"] for role in roles) for m in ctx.trained]
+            if roles and totals:
+                self._update_metrics.note(ctx.trained, {self.TOTAL_LOSS_KEY: torch.stack(totals)})
+
+    def _keep_td_errors(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor, alive: Tensor) -> None:
+        """Adds a group's TD errors to those of the update's rows, for whoever wants them (`collects_td_errors`)."""
+        if self.collects_td_errors:
+            # With rows of its own for each module, those of module d.
+            modules = self.layout.modules
+            own = (
+                slice(modules.index(group.modules[0]), None, len(modules)) if self.config.minibatch_per_module else slice(None)
+            )
+            self._td_errors.add(ctx.batch, own, ((q - target).abs() * alive).sum((0, 1)), alive.sum((0, 1)))
+
+    def take_td_errors(self) -> np.ndarray:
+        """Mean |TD error| of the trained modules' living agents in each row of the last call of `update`, float32."""
+        return self._td_errors.take()
 
     def _log_metrics_of_updates(self, batch_size: int) -> None:
         """Gives RLlib the metrics of the last update, and the counts of all since the last report."""
         log, rows = self.metrics.log_value, self._rows_trained
-        if self._noted:
-            # One transfer from the device for all metrics.
-            values = torch.stack([v.float() for v in self._noted.values()]).tolist()
-            for key, value in zip(self._noted, values, strict=True):
-                log(key, value, **OVER_LEARNERS.get(key[1], {"reduce": "mean", "window": 1}))
+        self._update_metrics.report(self.metrics)
         for module_id in self.layout.modules:
             log((module_id, WEIGHTS_SEQ_NO), self._weights_seq_no, window=1)
             log((module_id, MODULE_TRAIN_BATCH_SIZE_MEAN), batch_size, reduce="mean")
@@ -310,7 +404,6 @@ class JointTorchLearner(TorchLearner):
                 log((key, NUM_MODULE_STEPS_TRAINED_LIFETIME), rows, reduce="lifetime_sum", with_throughput=True)
         log((ALL_MODULES, NUM_ENV_STEPS_TRAINED), rows, reduce="sum", with_throughput=True)
         log((ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), rows, reduce="lifetime_sum", with_throughput=True)
-        self._noted.clear()
         self._rows_trained = 0
 
     @override(Learner)
@@ -324,6 +417,8 @@ class JointTorchLearner(TorchLearner):
         state = super().get_state(components, not_components=not_components, **kwargs)
         state["gumbel_rng"] = self._rng.get_state().numpy()
         state["env_steps"] = self._env_steps
+        state["num_updates"] = self._num_updates
+        state["last_target_update"] = self._last_target_update
         return state
 
     @override(Learner)
@@ -338,11 +433,14 @@ class JointTorchLearner(TorchLearner):
         for optimizer in self._named_optimizers.values():
             for own in optimizer.state.values():
                 own.update({name: value.clone() for name, value in own.items() if isinstance(value, Tensor)})
-        self._groups = {}  # to be rebuilt with that state
+        for group_optimizer in self._optimizers_of.values():
+            group_optimizer.tie()
         self._weights_seq_no = max(before + 1, self._weights_seq_no)
         if "gumbel_rng" in state:
             self._rng.set_state(torch.from_numpy(state["gumbel_rng"].copy()))
         self._env_steps = state.get("env_steps", self._env_steps)
+        self._num_updates = state.get("num_updates", self._num_updates)
+        self._last_target_update = state.get("last_target_update", self._last_target_update)
         if COMPONENT_OPTIMIZER in state:
             self._set_learning_rates()
 
@@ -356,31 +454,25 @@ class JointTorchLearner(TorchLearner):
             # Before the first update RLlib has a schedule's value in single precision: a resumed run must not differ.
             self._set_optimizer_lr(optimizer, lr if self._env_steps else schedule.get_current_value())
 
-    def _on_not_finite(
-        self, name: str, module_losses: Mapping[str, Tensor], norms: Mapping[str, Tensor], batch: JointBatch
-    ) -> None:
+    def _on_not_finite(self, role: str, found: ClippedGradients, batch: JointBatch) -> None:
         """Raises, or counts the skipped update where `torch_skip_nan_gradients` is set."""
-        self._noted.clear()
+        self._update_metrics.clear()
         if self.config.torch_skip_nan_gradients:
             # All Learners skip alike; one counts.
-            for module_id in module_losses if self._rank == 0 else ():
+            for module_id in found.losses if self._rank == 0 else ():
                 self.metrics.log_value((module_id, "num_updates_skipped_lifetime"), 1, reduce="lifetime_sum")
             return
-        bad = [f"column {c!r} of module {m!r}" for m, own in batch.modules.items() for c in own if not _is_finite(own[c])]
-        bad += [f"the {name} loss of module {m!r}" for m, loss in module_losses.items() if not _is_finite(loss)]
-        bad += [f"the {name} gradient of module {m!r}" for m, norm in norms.items() if not _is_finite(norm)]
-        done = "No actor and no target was changed; the critics made their step"
-        if name == "critic":
-            done = "This update was not made; the weights are those before it"
+        bad = found.what_is_not_finite(role, batch)
+        before = [stage.role for stage in self._stages if isinstance(stage, LossStage)]
+        before = before[: before.index(role)]
+        done = "This update was not made; the weights are those before it"
+        if before:
+            done = f"No {role} and no target was changed; the {' and '.join(f'{name}s' for name in before)} made their step"
         raise ValueError(
             f"NaN or infinity in {bad[0]} (in all: {', '.join(bad)}). {done}. Look for "
             "extreme rewards or a learning rate that is too high, set `grad_clip`, or set `torch_skip_nan_gradients=True` "
             "to skip such updates and count them."
         )
-
-
-def _is_finite(x: Any) -> bool:
-    return not isinstance(x, Tensor) or bool(torch.isfinite(x).all())
 
 
 def _keep_freed_memory() -> None:

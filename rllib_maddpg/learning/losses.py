@@ -1,7 +1,9 @@
 """The paper's equations as functions of tensors (Lowe et al. 2017, equations 5 and 6, Algorithm 1). No Ray here.
 
-Shapes: B rows, n agents of each of G modules. `alive` is 1.0 where the agent took part in the row. Sums over a whole batch
-are divided by `count`, the number of agent rows of the module that count, so that shards of a batch add up to its loss.
+Shapes: B rows, n agents of each of G modules. `alive` is 1.0 where the agent is in the game, `acts` where it chose its action.
+Sums over a whole batch are divided by `count`, the number of agent rows of the module that count, so that shards of a batch add
+up to its loss.
+Numbers that a module may have for itself, such as gamma, are tensors `[G, 1, 1]`.
 """
 
 from __future__ import annotations
@@ -9,70 +11,83 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 CRITIC_LOSSES = ("mse", "huber")
 
 
-def td_target(reward: Tensor, terminated: Tensor, gamma: float, next_q: Tensor) -> Tensor:
+def td_target(reward: Tensor, terminated: Tensor, gamma: Tensor, next_q: Tensor) -> Tensor:
     """y = r + gamma (1 - terminated) Q'(x', a'_1 ... a'_N), all `[G, n, B]`. Truncation is not termination."""
     return reward + gamma * (1.0 - terminated) * next_q
 
 
-def critic_loss(q: Tensor, target: Tensor, alive: Tensor, count: Tensor, kind: str = "mse", delta: float = 1.0) -> Tensor:
-    """Mean squared (or Huber) TD error of the living agents, `[G]` (equation 6).
+def squared_error(q: Tensor, target: Tensor) -> Tensor:
+    """(q - target)^2."""
+    return (q - target).square()
+
+
+def huber_error(q: Tensor, target: Tensor, delta: Tensor) -> Tensor:
+    """Half the squared error, and from |q - target| = delta on linear."""
+    error = (q - target).abs()
+    return torch.where(error <= delta, 0.5 * error.square(), delta * (error - 0.5 * delta))
+
+
+def critic_loss(error: Tensor, alive: Tensor, count: Tensor) -> Tensor:
+    """Mean error of the agents in the game, `[G]` (equation 6).
 
     Args:
-        q, target, alive: `[G, n, B]`.
+        error: `squared_error` or `huber_error`, `[G, n, B]`.
+        alive: `[G, n, B]`.
         count: `[G]`.
-        kind: One of `CRITIC_LOSSES`.
-        delta: TD error from which the Huber loss is linear.
     """
-    error = F.huber_loss(q, target, reduction="none", delta=delta) if kind == "huber" else (q - target).square()
     return (alive * error).sum((-2, -1)) / count
 
 
-def actor_loss(q: Tensor, output: Tensor, alive: Tensor, count: Tensor, output_reg: float) -> Tensor:
+def actor_loss(q: Tensor, output: Tensor, acts: Tensor, count: Tensor, output_reg: Tensor) -> Tensor:
     """-Q with the agent's own action from its current actor (equation 5), plus a pull of the head output to zero.
 
     Args:
         q: Q_i(x, a_1 ... mu_i(o_i) ... a_N) `[G, n, B]`.
         output: Head output (logits or pre-tanh) `[G, n, B, dim]`.
-        alive: `[G, n, B]`.
+        acts: `[G, n, B]`.
         count: `[G]`.
         output_reg: Weight of mean(output^2), 1e-3 in the paper's released code.
     """
-    return (alive * (output_reg * output.square().mean(-1) - q)).sum((-2, -1)) / count
+    return (acts * (output_reg * output.square().mean(-1) - q)).sum((-2, -1)) / count
 
 
 @torch.no_grad()
-def polyak_update(targets: Sequence[Tensor], sources: Sequence[Tensor], tau: float) -> None:
-    """theta' <- tau theta + (1 - tau) theta', in place (Algorithm 1, last line)."""
-    if targets:
-        torch._foreach_lerp_(list(targets), list(sources), tau)
+def polyak_update(targets: Sequence[Tensor], sources: Sequence[Tensor], tau: Tensor) -> None:
+    """theta' <- tau theta + (1 - tau) theta', in place (Algorithm 1, last line).
+
+    Args:
+        targets, sources: Parameters of G networks of one shape, each `[G, ...]`.
+        tau: `[G]`; 0 leaves a target as it is.
+    """
+    torch._foreach_lerp_(list(targets), list(sources), [tau.view(-1, *[1] * (target.dim() - 1)) for target in targets])
 
 
 @torch.no_grad()
-def clip_gradients(grads: Sequence[Tensor], clip: float | None, by: str) -> Tensor:
+def clip_gradients(grads: Sequence[Tensor], clip: Tensor, by: str) -> Tensor:
     """Clips the gradients of G networks in place, each network by itself, and returns their norms before clipping, `[G]`.
 
     Args:
-        grads: Gradients of G actors or critics of one shape, each `[G, ...]`.
-        clip: Largest norm (or value); None: no clipping.
+        grads: Gradients of G networks of one shape, each `[G, ...]`.
+        clip: Largest norm (or value), `[G]`; infinity: no clipping.
         by: "global_norm" (all tensors of a network together), "norm" (each tensor by itself) or "value" (each element).
     """
     norms = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in grads]
     total = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-    if clip is None:
-        return total
-    if by == "value":
-        torch._foreach_clamp_min_(grads, -clip)
-        torch._foreach_clamp_max_(grads, clip)
-        return total
-    scales = [(clip / (norm + 1e-6)).clamp(max=1.0) for norm in (norms if by == "norm" else [total])]
-    for k, grad in enumerate(grads):
-        grad.mul_(scales[k if by == "norm" else 0].view(-1, *[1] * (grad.dim() - 1)))
+    scales = [clip] * len(grads)
+    if by != "value":
+        scales = [((norm + 1e-6).reciprocal() * clip).clamp(max=1.0) for norm in (norms if by == "norm" else [total])]
+        scales = scales if by == "norm" else scales * len(grads)
+    for grad, scale in zip(grads, scales, strict=True):
+        scale = scale.view(-1, *[1] * (grad.dim() - 1))
+        if by == "value":
+            grad.clamp_(-scale, scale)
+        else:
+            grad.mul_(scale)
     return total
 
 

@@ -1,7 +1,7 @@
-"""Centralized critics Q_i(x, a_1 ... a_N) of several modules, with the work that they share done once. No Ray here.
+"""Networks that judge agents, Q_i(x, a_1 ... a_N), of several modules, with the work that they share done once. No Ray here.
 
-All critics of a batch see the same x and a, and an actor's loss changes one agent's action only. So an MLP's first layer
-is taken apart into a sum over blocks of its input,
+All critics with the view `ALL` see the same x and a, and an actor's loss changes one agent's action only. So an MLP's first
+layer is taken apart into a sum over blocks of its input,
 
     W [x, a_1 ... a_N, id_i] + b  =  W_xa [x, a_1 ... a_N]  +  W_id[:, i]  +  b,
 
@@ -25,31 +25,22 @@ from torch import Tensor, nn
 from rllib_maddpg.modules.critic_inputs import CriticInputs
 from rllib_maddpg.modules.networks import MLP
 from rllib_maddpg.modules.stacking import SingleNetwork, StackedMLP, wide_linear
+from rllib_maddpg.modules.views import View
 from rllib_maddpg.rows.layout import JointLayout
 
 
-class StackedCritics:
-    """Critics of G modules whose networks are MLPs of one shape."""
+class StackedCritics(StackedMLP):
+    """Critics of G modules whose networks are MLPs of one shape, which all see the same."""
 
-    def __init__(self, layout: JointLayout, modules: Sequence[str], critics: Sequence[MLP]):
-        self.mlp = StackedMLP(critics)
+    def __init__(self, layout: JointLayout, modules: Sequence[str], critics: Sequence[MLP], view: View):
+        super().__init__(critics)
         slots = [layout.slots_of(m) for m in modules]
         self._agents, self._code_dim = len(slots[0]), slots[0][0].codec.dim
-        self._shared_inputs = layout.obs_dim + layout.action_dim
+        obs_dim = view.obs_dim(layout, modules[0])
+        self._shared_inputs = obs_dim + view.action_dim(layout, modules[0])
         # Where each agent's own action lies in the inputs, [G, n * code_dim].
-        own = [[layout.obs_dim + c for s in group for c in range(s.actions.start, s.actions.stop)] for group in slots]
-        self._own_columns = torch.tensor(own, device=self.mlp.parameters[0].device)
-
-    is_stacked = True
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        """As in `StackedMLP`."""
-        return self.mlp.parameters
-
-    def is_tied(self) -> bool:
-        """As in `StackedMLP`."""
-        return self.mlp.is_tied()
+        own = [[obs_dim + c for s in group for c in range(s.actions.start, s.actions.stop)] for group in slots]
+        self._own_columns = torch.tensor(own, device=self.parameters[0].device)
 
     def q_values(self, inputs: CriticInputs) -> Tensor:
         """Q_i(x, a) of each agent i: `[G, n, B]`."""
@@ -65,7 +56,7 @@ class StackedCritics:
         modules, agents, code_dim = len(self._own_columns), self._agents, self._code_dim
         with torch.no_grad():
             first = self._first_layer(inputs).flatten(0, 1) if agents > 1 else self._first_layer(inputs)
-            weight = self.mlp.parameters[0]
+            weight = self.parameters[0]
             at = self._own_columns.unsqueeze(1).expand(-1, weight.shape[1], -1)
             own_weight = weight.gather(2, at).unflatten(2, (agents, code_dim)).permute(0, 2, 3, 1).flatten(0, 1)
             own_weight = own_weight.contiguous()  # for the product of the backward pass
@@ -74,12 +65,12 @@ class StackedCritics:
         return self._q_values(first, detach=True).view(modules, agents, -1)
 
     def _q_values(self, first: Tensor, detach: bool = False) -> Tensor:
-        q = self.mlp.after_first_layer(first, detach=detach)
+        q = self.after_first_layer(first, detach=detach)
         return q.view(len(q), self._agents, -1)
 
     def _first_layer(self, inputs: CriticInputs) -> Tensor:
         """Before the activation: `[G, B, width]` for one agent a module, else `[G, n, B, width]`."""
-        weight, bias = self.mlp.parameters[:2]
+        weight, bias = self.parameters[:2]
         if weight.shape[2] == self._shared_inputs:
             return wide_linear(inputs.picked, weight, bias, inputs.columns)
         shared, agent_id = weight.split([self._shared_inputs, weight.shape[2] - self._shared_inputs], -1)
@@ -87,23 +78,53 @@ class StackedCritics:
         return first.unsqueeze(1) + agent_id.transpose(1, 2).unsqueeze(2)
 
 
+class StackedOwnCritics(StackedMLP):
+    """Critics of G modules whose networks are MLPs of one shape, each of which sees its own agents only."""
+
+    def q_values(self, inputs: Tensor) -> Tensor:
+        """Q_i(o_i, a_i) of each agent i: `[G, n, B, dim]` -> `[G, n, B]`."""
+        return self(_with_agent_ids(inputs)).squeeze(-1)
+
+    def q_values_with_own(self, inputs: Tensor, own: Tensor) -> Tensor:
+        """As in `StackedCritics`; the agent's action is the last part of `inputs` `[G, n, B, dim]`."""
+        replaced = torch.cat([inputs[..., : -own.shape[-1]], own], -1)
+        return self(_with_agent_ids(replaced), detach=True).squeeze(-1)
+
+
+def _with_agent_ids(inputs: Tensor) -> Tensor:
+    """`[G, n, B, dim]` with a one-hot of the agent behind, if there are several in a module."""
+    modules, agents, rows, _ = inputs.shape
+    if agents == 1:
+        return inputs
+    eye = torch.eye(agents, dtype=inputs.dtype, device=inputs.device)
+    return torch.cat([inputs, eye.unsqueeze(1).expand(modules, agents, rows, agents)], -1)
+
+
 class SingleCritic(SingleNetwork):
     """The critic of one module, whatever network it is and whatever its module makes of the inputs."""
 
-    def __init__(self, layout: JointLayout, module: Any, critic: nn.Module):
+    def __init__(self, layout: JointLayout, module: Any, critic: nn.Module, view: View):
         super().__init__(critic)
-        self._layout, self._module = layout, module
+        self._module, self._is_shared = module, view.is_shared
         self._slots = layout.slots_of(module.module_id)
+        self._dims = [view.obs_dim(layout, module.module_id), view.action_dim(layout, module.module_id)]
 
-    def q_values(self, inputs: CriticInputs) -> Tensor:
-        """As in `StackedCritics`; G is 1."""
-        obs, actions = inputs.values.split([self._layout.obs_dim, self._layout.action_dim], -1)
+    def q_values(self, inputs: CriticInputs | Tensor) -> Tensor:
+        """As in `StackedCritics` or `StackedOwnCritics`; G is 1."""
+        obs, actions = self._parts(inputs)
         return self._module.q_values(self.network, obs, actions).t().unsqueeze(0)
 
-    def q_values_with_own(self, inputs: CriticInputs, own: Tensor) -> Tensor:
-        """As in `StackedCritics`; G is 1."""
-        obs, actions = inputs.values.split([self._layout.obs_dim, self._layout.action_dim], -1)
-        replaced = actions.unsqueeze(1).repeat(1, len(self._slots), 1)
-        for k, slot in enumerate(self._slots):
-            replaced[:, k, slot.actions] = own[0, k]
-        return self._module.q_values(self.network, obs, replaced).t().unsqueeze(0)
+    def q_values_with_own(self, inputs: CriticInputs | Tensor, own: Tensor) -> Tensor:
+        """As in `StackedCritics` or `StackedOwnCritics`; G is 1."""
+        obs, actions = self._parts(inputs)
+        if self._is_shared:
+            actions = actions.unsqueeze(1).repeat(1, len(self._slots), 1)
+            for k, slot in enumerate(self._slots):
+                actions[:, k, slot.actions] = own[0, k]
+        else:
+            actions = own[0].transpose(0, 1)
+        return self._module.q_values(self.network, obs, actions).t().unsqueeze(0)
+
+    def _parts(self, inputs: CriticInputs | Tensor) -> tuple[Tensor, ...]:
+        values = inputs.values if self._is_shared else inputs[0].transpose(0, 1)
+        return values.split(self._dims, -1)

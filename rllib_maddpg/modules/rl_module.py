@@ -1,36 +1,39 @@
-"""The networks of one module: a decentralized actor, a centralized critic, and the targets of both."""
+"""The networks of one module: a decentralized actor and a centralized critic, with their targets."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, TargetNetworkAPI
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
 
 from rllib_maddpg.modules.networks import MLP
+from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec, check_specs
+from rllib_maddpg.modules.views import VIEWS, View
 from rllib_maddpg.rows.layout import JointLayout
 
 # Column that carries the raw head output from `forward_exploration` to the env runner's exploration.
 HEAD_OUTPUT = "actor_head_output"
 
 
-class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
+class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     """Actor mu(o) and critic Q(x, a_1 ... a_N) of one module, which serves n >= 1 agents.
 
     The critic of a shared module (n > 1) also gets a one-hot of the agent that it judges, because agents with one actor
     may still have different rewards. On env runners only the actor exists.
 
     `model_config` keys: `fcnet_hiddens`, `fcnet_activation` (actor, and critic unless `critic_fcnet_hiddens`,
-    `critic_fcnet_activation` are set). `MADDPGConfig` adds `layout` (`JointLayout`) and `module_id`.
+    `critic_fcnet_activation` are set). `MADDPGConfig` adds `layout` (`JointLayout`), `module_id` and `critic_view`.
 
-    To bring other networks, subclass and override `build_actor` and `build_critic`.
+    To bring other networks, subclass and override `build_actor` and `build_critic`; to have more of them, `networks`.
     """
 
     @override(TorchRLModule)
@@ -46,11 +49,24 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         self.codec = self.layout.codec_of(self.module_id)
         self.num_agents = len(self.layout.slots_of(self.module_id))
         self._actor_state: list[Tensor] | None = None
-        self.actor = self.build_actor(self.layout.obs_dim_of(self.module_id), self.codec.dim)
+        self.network_specs = tuple(self.networks())
+        check_specs(self.network_specs, f"Module {self.module_id!r} of class {type(self).__name__}")
+        mine = [spec for spec in self.network_specs if spec.on_runners or not self.inference_only]
+        for spec in mine:
+            setattr(self, spec.name, spec.build())
         if not self.inference_only:
-            agent_id_dim = self.num_agents if self.num_agents > 1 else 0
-            self.critic = self.build_critic(self.layout.obs_dim + self.layout.action_dim + agent_id_dim)
-            self.make_target_networks()
+            for spec in mine:
+                if spec.has_target:
+                    setattr(self, spec.target, copy.deepcopy(getattr(self, spec.name)).requires_grad_(False))
+
+    def networks(self) -> list[NetworkSpec]:
+        """All networks of this module. Optimizers, targets, checkpoints and metrics follow from it."""
+        actor = partial(self.build_actor, self.layout.obs_dim_of(self.module_id), self.codec.dim)
+        critic = partial(self.build_critic, self.input_dim(self.critic_view))
+        return [
+            NetworkSpec("actor", ACTOR, actor, lr="actor_lr", on_runners=True),
+            NetworkSpec("critic", CRITIC, critic, lr="critic_lr", view=self.critic_view),
+        ]
 
     def build_actor(self, obs_dim: int, output_dim: int) -> nn.Module:
         """Network `[..., obs_dim]` -> head output `[..., output_dim]` (logits, or values before tanh or softmax)."""
@@ -64,27 +80,36 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
         return MLP(input_dim, 1, hiddens, activation)
 
     @property
-    def has_plain_critic(self) -> bool:
+    def critic_view(self) -> View:
+        """What the critic sees: the setting `critic_view`."""
+        view = self.model_config.get("critic_view", "all")
+        return VIEWS[view] if isinstance(view, str) else view
+
+    def input_dim(self, view: View) -> int:
+        """Width of the input of a network with this view: what it shows, and the one-hot of a shared module's agent."""
+        agent_id_dim = self.num_agents if self.num_agents > 1 else 0
+        return view.obs_dim(self.layout, self.module_id) + view.action_dim(self.layout, self.module_id) + agent_id_dim
+
+    @property
+    def has_plain_values(self) -> bool:
         """Whether `q_values` is the one below, so that the Learner may compute it in another order."""
         return type(self).q_values is MADDPGTorchRLModule.q_values
 
-    def q_values(self, critic: nn.Module, joint_obs: Tensor, joint_actions: Tensor) -> Tensor:
+    def q_values(self, critic: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
         """Q_i(x, a) for each agent i of this module.
 
         Args:
-            critic: `self.critic` or `self.target_critic`.
-            joint_obs: x, `[B, obs_dim of all agents]`.
-            joint_actions: Codes of all agents: `[B, action_dim]`, or `[B, n, action_dim]` where they differ by i.
+            critic: `self.critic`, `self.target_critic`, or another network with a view.
+            obs: What the view shows beside actions: x `[B, obs_dim of all agents]`, or `[B, n, dim]` where it differs by i.
+            actions: The action codes that it shows: `[B, code_dim of all agents]`, or `[B, n, dim]` where they differ by i.
 
         Returns:
             `[B, n]`.
         """
-        batch, n = len(joint_obs), self.num_agents
-        if joint_actions.dim() == 2:
-            joint_actions = joint_actions.unsqueeze(1).expand(batch, n, -1)
-        parts = [joint_obs.unsqueeze(1).expand(batch, n, -1), joint_actions]
+        batch, n = len(obs), self.num_agents
+        parts = [part.unsqueeze(1).expand(batch, n, -1) if part.dim() == 2 else part for part in (obs, actions)]
         if n > 1:
-            eye = torch.eye(n, dtype=joint_obs.dtype, device=joint_obs.device)
+            eye = torch.eye(n, dtype=obs.dtype, device=obs.device)
             parts.append(eye.expand(batch, n, n))
         return critic(torch.cat(parts, -1)).squeeze(-1)
 
@@ -115,22 +140,7 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
 
     @override(InferenceOnlyAPI)
     def get_non_inference_attributes(self) -> list[str]:
-        return ["critic", "target_actor", "target_critic"]
-
-    @override(TargetNetworkAPI)
-    def make_target_networks(self) -> None:
-        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
-        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-
-    @override(TargetNetworkAPI)
-    def get_target_network_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        return [(self.actor, self.target_actor), (self.critic, self.target_critic)]
-
-    @override(TargetNetworkAPI)
-    def forward_target(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
-        """mu'(o): greedy action codes of the target actor."""
-        with torch.no_grad():
-            return self.codec.greedy(self.target_actor(batch[Columns.OBS]))
+        return [n for spec in self.network_specs for n in spec.attributes if not (spec.on_runners and n == spec.name)]
 
 
 def actor_state_of(modules: Mapping[str, RLModule], layout: JointLayout) -> list[Tensor]:

@@ -150,11 +150,11 @@ class StackedMLP:
         """Whether the MLPs still lie in this stack."""
         return [p.data_ptr() for p in self._first] == self._storage
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """`[G, n, B, in]` -> `[G, n, B, out]`."""
-        weight, bias = self.parameters[:2]
+    def __call__(self, x: Tensor, detach: bool = False) -> Tensor:
+        """`[G, n, B, in]` -> `[G, n, B, out]`; with `detach` a gradient goes to `x` only."""
+        weight, bias = (p.detach() for p in self.parameters[:2]) if detach else self.parameters[:2]
         first = stacked_linear(x.flatten(1, 2), weight, bias)
-        return self.after_first_layer(first).unflatten(1, x.shape[1:3])
+        return self.after_first_layer(first, detach).unflatten(1, x.shape[1:3])
 
     def after_first_layer(self, x: Tensor, detach: bool = False) -> Tensor:
         """The rest of the network.

@@ -13,11 +13,11 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
 
 from rllib_maddpg.replay.protocol import JointReplay, Stored
-from rllib_maddpg.replay.resharding import merged
-from rllib_maddpg.replay.state_check import check_buffer_state
-from rllib_maddpg.rows.joint_batch import COLUMNS, JointBatch, column_width, split_columns
-from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.replay.resharding import merged, num_rows
+from rllib_maddpg.replay.state_check import SCHEMA, check_buffer_state
+from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.rollout import JointRollout
+from rllib_maddpg.rows.schema import RowSchema
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +29,10 @@ class JointReplayBuffer(JointReplay):
     A subclass that draws otherwise overrides `choose`; one that has to know where rows lie reads `next_place` in `add`.
     """
 
-    def __init__(self, layout: JointLayout, capacity: int = 1_000_000, seed: Any = None, device: str = "cpu"):
+    def __init__(self, schema: RowSchema, capacity: int = 1_000_000, seed: Any = None, device: str = "cpu"):
         """
         Args:
-            layout: Order of agents in a row.
+            schema: The columns of a row.
             capacity: Rows (env steps) to keep; the oldest are overwritten.
             seed: Of the sampling generator, as `numpy.random.default_rng` takes it.
             device: Where the rows are kept and drawn: "cpu", or "cuda" to keep them beside a Learner on a GPU.
@@ -40,7 +40,7 @@ class JointReplayBuffer(JointReplay):
         Raises:
             ValueError: If the device cannot hold `capacity` rows.
         """
-        super().__init__(layout, capacity, seed)
+        super().__init__(schema, capacity, seed)
         self._rng = np.random.default_rng(seed)
         self._next = 0
         self._size = 0
@@ -48,11 +48,11 @@ class JointReplayBuffer(JointReplay):
         self.device = torch.device(device)
         check_memory(self.capacity, self.bytes_per_row, device)
         logger.info("Replay buffer: %d rows, up to %.1f MiB", self.capacity, self.capacity * self.bytes_per_row / 2**20)
-        shape = self.capacity, self.bytes_per_row // 4
+        shape = self.capacity, schema.row_width
         # np.zeros takes memory only as rows are written, so a large capacity costs nothing in a short run.
         on_cpu = self.device.type == "cpu"
         self._rows = torch.from_numpy(np.zeros(shape, np.float32)) if on_cpu else torch.zeros(shape, device=self.device)
-        self._columns = split_columns(layout, self._rows)
+        self._columns = schema.split(self._rows)
 
     def __len__(self) -> int:
         """Rows held now."""
@@ -66,7 +66,7 @@ class JointReplayBuffer(JointReplay):
     @property
     def bytes_per_row(self) -> int:
         """Bytes of one joint row."""
-        return 4 * sum(column_width(self.layout, name) for name in COLUMNS)
+        return self.schema.bytes_per_row
 
     @override(JointReplay)
     def store(self, rollouts: Sequence[JointRollout]) -> list[Stored]:
@@ -75,7 +75,7 @@ class JointReplayBuffer(JointReplay):
 
     def _store(self, rollout: JointRollout) -> Stored:
         try:
-            rollout.check_finite(self.layout)
+            rollout.check_finite(self.schema)
         except ValueError as error:
             return Stored(error=str(error))
         self.add(rollout)
@@ -126,7 +126,7 @@ class JointReplayBuffer(JointReplay):
     def rows_at(self, places: np.ndarray) -> JointBatch:
         """The rows at these places of the ring, on the buffer's device."""
         # Places are drawn on the CPU, so that every device gives the same rows.
-        return JointBatch(self.layout, self._rows.index_select(0, torch.from_numpy(places).to(self.device)))
+        return JointBatch(self.schema, self._rows.index_select(0, torch.from_numpy(places).to(self.device)))
 
     @override(Checkpointable)
     def get_state(
@@ -144,26 +144,30 @@ class JointReplayBuffer(JointReplay):
             "capacity": self.capacity,
             "num_rows_added": self.num_rows_added,
             "rng": self._rng.bit_generator.state,
-            "layout": self.layout.description(),
+            "layout": self.schema.layout.description(),
+            SCHEMA: self.schema.description(),
         }
 
     @override(Checkpointable)
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores `get_state()`, also that of a `ShardedReplayBuffer`. A smaller ring keeps the newest rows.
+        """Restores `get_state()`, also that of a `ShardedReplayBuffer` or of an earlier version.
+
+        A smaller ring keeps the newest rows. Columns that the rows did not have get their `fill`.
 
         Raises:
             ValueError: If it does not fit, with nothing changed.
         """
         self.check_state(state)
         state = merged(state)
-        rows = len(state["columns"]["rewards"]) if state["columns"] else 0
+        rows = num_rows(state["columns"])
         # Oldest row first, unless nothing changed: then every row keeps its place, so that sampling goes on alike.
         order = np.arange(rows) if self.capacity == state["capacity"] else (state["next"] + np.arange(rows)) % max(rows, 1)
         order = order[max(0, rows - self.capacity) :]
         if len(order) < rows:
             logger.warning("The replay buffer holds %d rows only: the oldest %d are dropped.", len(order), rows - len(order))
         for name, column in self._columns.items() if rows else ():
-            column[: len(order)] = torch.from_numpy(state["columns"][name][order])
+            kept = state["columns"].get(name)
+            column[: len(order)] = self.schema.columns[name].fill if kept is None else torch.from_numpy(kept[order])
         self._size = len(order)
         self._next = state["next"] if self.capacity == state["capacity"] else self._size % self.capacity
         self.num_rows_added = state["num_rows_added"]
@@ -172,11 +176,11 @@ class JointReplayBuffer(JointReplay):
 
     @override(JointReplay)
     def check_state(self, state: dict[str, Any]) -> None:
-        check_buffer_state(state, self.layout)
+        check_buffer_state(state, self.schema)
 
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
-        return (), {"layout": self.layout, "capacity": self.capacity, "device": str(self.device)}
+        return (), {"schema": self.schema, "capacity": self.capacity, "device": str(self.device)}
 
 
 def check_memory(capacity: int, bytes_per_row: int, device: str = "cpu") -> None:

@@ -10,7 +10,7 @@ from rllib_maddpg.replay.buffer import JointReplayBuffer
 from rllib_maddpg.replay.class_path import load_class
 from rllib_maddpg.replay.protocol import JointReplay
 from rllib_maddpg.replay.sharded import ShardedReplayBuffer
-from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import RowSchema
 
 DEFAULTS: dict[str, Any] = {"type": "JointReplayBuffer", "capacity": 1_000_000, "device": "cpu", "num_shards": 0}
 OURS: dict[str, type[JointReplay]] = {"JointReplayBuffer": JointReplayBuffer, "ShardedReplayBuffer": ShardedReplayBuffer}
@@ -59,10 +59,10 @@ def replay_arguments(cls: type[JointReplay], config: Mapping[str, Any]) -> dict[
     return arguments
 
 
-def make_replay(layout: JointLayout, seed: Any, config: Mapping[str, Any]) -> JointReplay:
+def make_replay(schema: RowSchema, seed: Any, config: Mapping[str, Any]) -> JointReplay:
     """The replay buffer that a `replay_buffer_config` asks for; errors as in `replay_class` and `replay_arguments`."""
     cls = replay_class(config)
-    return cls(layout, seed=seed, **replay_arguments(cls, config))
+    return cls(schema, seed=seed, **replay_arguments(cls, config))
 
 
 def takes_state_of(cls: type[JointReplay], name: str) -> bool:

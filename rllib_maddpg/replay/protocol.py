@@ -12,8 +12,8 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
 
 from rllib_maddpg.rows.joint_batch import JointBatch
-from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.rollout import JointRollout
+from rllib_maddpg.rows.schema import RowSchema
 
 
 @dataclass
@@ -35,14 +35,14 @@ class JointReplay(Checkpointable, abc.ABC):
     """Keeps joint rows and draws batches of them. A row is one env step of all agents and is never taken apart.
 
     A class of one's own is chosen by `replay_buffer_config={"type": "package.module.Class", "capacity": 100_000, ...}`, or by
-    the class itself instead of its path. It is called as `Class(layout, seed=..., capacity=..., ...)` with all other keys of
+    the class itself instead of its path. It is called as `Class(schema, seed=..., capacity=..., ...)` with all other keys of
     `replay_buffer_config` as keyword arguments; of our keys `device` and `num_shards` only if it has arguments of these names.
     Where `wants_feedback` is True, a call of `feedback` follows each call of `draw`.
 
     `JointReplayBuffer` is a base for classes that keep their rows in one ring and draw them otherwise.
 
     Attributes:
-        layout: Order of agents in a row.
+        schema: The columns of a row.
         capacity: Rows that it keeps at most.
         wants_feedback: Whether the Learners are to tell their TD errors after each draw.
         fetches_rollouts: Whether remote env runners keep what they have sampled until it is fetched: `store` gets
@@ -54,14 +54,14 @@ class JointReplay(Checkpointable, abc.ABC):
     fetches_rollouts: bool = False
     restores: tuple[str, ...] = ()
 
-    def __init__(self, layout: JointLayout, capacity: int, seed: Any = None):
+    def __init__(self, schema: RowSchema, capacity: int, seed: Any = None):
         """
         Args:
-            layout: Order of agents in a row.
+            schema: The columns of a row.
             capacity: Rows (env steps) to keep.
             seed: Of all draws, as `numpy.random.default_rng` takes it.
         """
-        self.layout, self.capacity = layout, int(capacity)
+        self.schema, self.capacity = schema, int(capacity)
 
     # ------------------------------------------------------------------------------------------ rows
 
@@ -89,7 +89,7 @@ class JointReplay(Checkpointable, abc.ABC):
 
         Returns:
             Batches of `updates * rows` rows: `JointBatch`es, or anything with `len(batch)` and
-            `batch.to(device, layout) -> JointBatch`, which is called where the Learner is.
+            `batch.to(device, schema) -> JointBatch`, which is called where the Learner is.
 
         Raises:
             ValueError: If there is no row.
@@ -159,7 +159,7 @@ class JointReplay(Checkpointable, abc.ABC):
 
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
-        return (self.layout, self.capacity), {}
+        return (self.schema, self.capacity), {}
 
     @override(Checkpointable)
     def get_checkpointable_components(self) -> list:

@@ -12,8 +12,8 @@ from ray.exceptions import RayError
 from torch import Tensor
 
 from rllib_maddpg.rows.joint_batch import JointBatch
-from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.rollout import JointRollout
+from rllib_maddpg.rows.schema import RowSchema
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +51,9 @@ class ShardedBatch:
     def __len__(self) -> int:
         return int(self.counts.sum())
 
-    def to(self, device: torch.device, layout: JointLayout) -> JointBatch:
+    def to(self, device: torch.device, schema: RowSchema) -> JointBatch:
         """Fetches the rows, onto a device; errors as in `gather`."""
-        return JointBatch(layout, self.gather().to(device))
+        return JointBatch(schema, self.gather().to(device))
 
     def gather(self) -> Tensor:
         """Fetches the rows: `[parts * rows, row_width]`, part by part.

@@ -10,6 +10,11 @@ import numpy as np
 SHARDS = "shards"
 
 
+def num_rows(columns: dict[str, np.ndarray]) -> int:
+    """Rows that columns of a state have; an empty ring may have none of them."""
+    return len(next(iter(columns.values()), ()))
+
+
 def merged(state: dict[str, Any]) -> dict[str, Any]:
     """The state of one `JointReplayBuffer` with the rows of all shards, the oldest of each shard first.
 
@@ -19,7 +24,7 @@ def merged(state: dict[str, Any]) -> dict[str, Any]:
     if SHARDS not in state:
         return state
     blocks = [_in_order(shard) for shard in filter(None, state[SHARDS])]
-    order = by_age([len(columns["rewards"]) for columns in blocks])
+    order = by_age([num_rows(columns) for columns in blocks])
     columns = {name: np.concatenate([block[name] for block in blocks])[order] for name in (blocks[0] if blocks else ())}
     return _state_of(columns, state)
 
@@ -45,20 +50,14 @@ def dealt(state: dict[str, Any], num_shards: int) -> list[dict[str, Any]]:
 def _in_order(state: dict[str, Any]) -> dict[str, np.ndarray]:
     """The rows of one ring, oldest first."""
     columns = state["columns"]
-    rows = len(columns["rewards"]) if columns else 0
+    rows = num_rows(columns)
     # A ring that is not full yet has its oldest row at the front.
     first = state["next"] if rows == state["capacity"] else 0
     return {name: np.roll(values, -first, axis=0) for name, values in columns.items()}
 
 
 def _state_of(columns: dict[str, np.ndarray], state: dict[str, Any]) -> dict[str, Any]:
-    rows = len(columns["rewards"]) if columns else 0
     # Of no ring's size, so that whoever takes it deals with the rows by their age. No generator draws as several did.
-    return {
-        "columns": columns,
-        "next": 0,
-        "capacity": rows,
-        "num_rows_added": state["num_rows_added"],
-        "rng": None,
-        "layout": state["layout"],
-    }
+    ring = {"columns": columns, "next": 0, "capacity": num_rows(columns), "rng": None}
+    # What is said of the rows is true of these, too.
+    return {key: value for key, value in state.items() if key != SHARDS} | ring

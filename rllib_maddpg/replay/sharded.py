@@ -19,10 +19,10 @@ from rllib_maddpg.replay.buffer import JointReplayBuffer
 from rllib_maddpg.replay.protocol import JointReplay, Stored
 from rllib_maddpg.replay.remote import RemoteRollout, ShardedBatch
 from rllib_maddpg.replay.resharding import SHARDS, by_age, dealt
-from rllib_maddpg.replay.state_check import check_buffer_state
-from rllib_maddpg.rows.joint_batch import JointBatch, column_widths
-from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.replay.state_check import SCHEMA, check_buffer_state
+from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.rollout import JointRollout
+from rllib_maddpg.rows.schema import RowSchema
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +34,10 @@ _PATIENCE = 60
 class ReplayShard:
     """One shard: a `JointReplayBuffer` in an actor."""
 
-    def __init__(self, layout: JointLayout, capacity: int, seed: np.random.SeedSequence | None):
+    def __init__(self, schema: RowSchema, capacity: int, seed: np.random.SeedSequence | None):
         # Rebuilt after its machine was lost, it must not draw as it did at first.
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
-        self.buffer = JointReplayBuffer(layout, capacity, None if restarted else seed)
+        self.buffer = JointReplayBuffer(schema, capacity, None if restarted else seed)
 
     def store(self, *rollouts: JointRollout) -> tuple[list[Stored], int]:
         """What became of the rollouts, and the number of rows in this shard."""
@@ -79,10 +79,10 @@ class ShardedReplayBuffer(JointReplay):
 
     fetches_rollouts = True
 
-    def __init__(self, layout: JointLayout, capacity: int, seed: int | None = None, num_shards: int = 1):
+    def __init__(self, schema: RowSchema, capacity: int, seed: int | None = None, num_shards: int = 1):
         """
         Args:
-            layout: Order of agents in a row.
+            schema: The columns of a row.
             capacity: Rows (env steps) to keep in all shards together.
             seed: Of all draws.
             num_shards: K.
@@ -90,7 +90,7 @@ class ShardedReplayBuffer(JointReplay):
         Raises:
             ValueError: If a machine cannot hold its share of the rows.
         """
-        super().__init__(layout, capacity, seed)
+        super().__init__(schema, capacity, seed)
         self.num_shards = num_shards
         self.num_rows_added = 0
         *seeds, own = np.random.SeedSequence(seed).spawn(num_shards + 1)
@@ -100,7 +100,7 @@ class ShardedReplayBuffer(JointReplay):
         group = get_current_placement_group()
         make = ray.remote(num_cpus=_SHARD_RESOURCES["CPU"], max_restarts=-1)(ReplayShard)
         self._shards = [
-            make.options(**_place(group, num_shards, k)).remote(layout, self._capacities[k], seeds[k])
+            make.options(**_place(group, num_shards, k)).remote(schema, self._capacities[k], seeds[k])
             for k in range(num_shards)
         ]
         self._sizes = [0] * num_shards
@@ -179,13 +179,13 @@ class ShardedReplayBuffer(JointReplay):
         asked = [self._ask(k, lambda shard, n=wanted[k]: shard.latest.remote(n)) for k in in_turn.tolist() if wanted[k]]
         pieces = [piece for piece in asked if piece is not None]
         if not pieces:
-            return JointBatch(self.layout, torch.empty(0, sum(column_widths(self.layout))))
+            return JointBatch(self.schema, torch.empty(0, self.schema.row_width))
         order = by_age([len(piece) for piece in pieces])
-        return JointBatch(self.layout, torch.from_numpy(np.concatenate(pieces)[order]))
+        return JointBatch(self.schema, torch.from_numpy(np.concatenate(pieces)[order]))
 
     def sample(self, num_rows: int) -> JointBatch:
         """Draws rows as `JointReplayBuffer.sample` does, and fetches them."""
-        return JointBatch(self.layout, self.draw(1, 1, num_rows)[0].gather())
+        return JointBatch(self.schema, self.draw(1, 1, num_rows)[0].gather())
 
     @override(JointReplay)
     def stop(self) -> None:
@@ -298,7 +298,8 @@ class ShardedReplayBuffer(JointReplay):
             "capacity": self.capacity,
             "num_rows_added": self.num_rows_added,
             "rng": self._rng.bit_generator.state,
-            "layout": self.layout.description(),
+            "layout": self.schema.layout.description(),
+            SCHEMA: self.schema.description(),
         }
 
     @override(Checkpointable)
@@ -330,11 +331,11 @@ class ShardedReplayBuffer(JointReplay):
 
     @override(JointReplay)
     def check_state(self, state: dict[str, Any]) -> None:
-        check_buffer_state(state, self.layout)
+        check_buffer_state(state, self.schema)
 
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
-        return (), {"layout": self.layout, "capacity": self.capacity, "num_shards": self.num_shards}
+        return (), {"schema": self.schema, "capacity": self.capacity, "num_shards": self.num_shards}
 
 
 def _place(group: PlacementGroup | None, num_shards: int, k: int) -> dict[str, Any]:

@@ -6,42 +6,45 @@ from typing import Any
 
 import numpy as np
 
-from rllib_maddpg.replay.resharding import SHARDS
-from rllib_maddpg.rows.joint_batch import COLUMNS, column_width
-from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.replay.resharding import SHARDS, num_rows
+from rllib_maddpg.rows.schema import RowSchema, described
+
+# Where a state has the description of its rows; without one they are of version 1.
+SCHEMA = "schema"
 
 
-def check_buffer_state(state: Any, layout: JointLayout) -> None:
-    """Refuses a state that is damaged or of another layout.
+def check_buffer_state(state: Any, schema: RowSchema) -> None:
+    """Refuses a state that is damaged, or whose rows do not fit.
 
     Args:
         state: `get_state()` of a `JointReplayBuffer` or a `ShardedReplayBuffer`.
-        layout: That of the buffer that is to take it.
+        schema: That of the buffer that is to take it.
 
     Raises:
         ValueError: Naming what is wrong with it.
     """
     try:
-        layout.check_same(state["layout"], "The replay buffer of the checkpoint")
+        schema.layout.check_same(state["layout"], "The replay buffer of the checkpoint")
+        schema.check_same(state.get(SCHEMA), "The replay buffer of the checkpoint")
         for part in state.get(SHARDS, [state]):
             if part is not None:
-                _check_ring(part, layout)
+                _check_ring(part, schema)
         _check_counts(state)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"The state of the replay buffer is damaged ({type(error).__name__}: {error}).") from error
 
 
-def _check_ring(state: dict[str, Any], layout: JointLayout) -> None:
-    columns = state["columns"]
-    if columns and set(columns) != set(COLUMNS):
-        raise ValueError(f"The replay buffer of the checkpoint has the columns {sorted(columns)}, not {sorted(COLUMNS)}.")
-    rows = len(columns["rewards"]) if columns else 0
+def _check_ring(state: dict[str, Any], schema: RowSchema) -> None:
+    columns, names = state["columns"], described(state.get(SCHEMA))[1].keys()
+    if columns and columns.keys() != names:
+        raise ValueError(f"The replay buffer of the checkpoint has the columns {sorted(columns)}, not {sorted(names)}.")
+    rows = num_rows(columns)
     for name, values in columns.items():
-        shape = rows, column_width(layout, name)
-        if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf" or values.shape != shape:
+        shape, dtype = (rows, schema.width(name)), np.dtype(schema.columns[name].dtype)
+        if not isinstance(values, np.ndarray) or values.dtype != dtype or values.shape != shape:
             raise ValueError(
                 f"Column {name!r} of the checkpoint's replay buffer has type {getattr(values, 'dtype', type(values).__name__)} "
-                f"and shape {getattr(values, 'shape', None)}, not numbers of shape {shape}."
+                f"and shape {getattr(values, 'shape', None)}, not {dtype} numbers of shape {shape}."
             )
     if rows > state["capacity"] or not 0 <= state["next"] <= state["capacity"]:
         raise ValueError(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rllib_maddpg.rows.joint_batch import column_widths
-from rllib_maddpg.rows.layout import JointLayout
-from rllib_maddpg.rows.rollout import JointRollout, views
+from rllib_maddpg.rows.rollout import JointRollout
+from rllib_maddpg.rows.schema import RowSchema
 
 
 class RowBlocks:
@@ -17,14 +16,14 @@ class RowBlocks:
         filled: `[E, T]` bool: False where an env failed and there is no row.
     """
 
-    def __init__(self, layout: JointLayout, num_envs: int, steps: int):
+    def __init__(self, schema: RowSchema, num_envs: int, steps: int):
         """
         Args:
-            layout: Order of agents in a row.
+            schema: The columns of a row.
             num_envs: E.
             steps: T; `grow` doubles it.
         """
-        self.layout, self.widths = layout, column_widths(layout)
+        self.schema = schema
         self._set(*self._make(num_envs, steps))
 
     @property
@@ -40,21 +39,21 @@ class RowBlocks:
     def rollout(self, steps: int, keep: np.ndarray | None = None) -> JointRollout:
         """The first `steps` rows of each env, or those where `keep` `[E, steps]` is True; env by env, in order of time."""
         filled = self.filled[:, :steps] if keep is None else self.filled[:, :steps] & keep
-        views(self._rows, self.widths)["rewards"][:] = self._rewards
+        self.schema.split(self._rows)["rewards"][:] = self._rewards
         rows = self._rows[:, :steps]
-        return JointRollout(rows.reshape(-1, rows.shape[-1]) if filled.all() else rows[filled], self.widths)
+        return JointRollout(rows.reshape(-1, rows.shape[-1]) if filled.all() else rows[filled], self.schema.places)
 
     def agent_steps(self, steps: int) -> dict[str, int]:
         """By agent the number of the first `steps` rows of each env in whose next state it is, or would be had it not ended."""
         followed = (self.columns["next_alive"] + self.columns["terminateds"])[:, :steps][self.filled[:, :steps]]
-        return dict(zip(self.layout.agents, map(int, followed.sum(0)), strict=True))
+        return dict(zip(self.schema.layout.agents, map(int, followed.sum(0)), strict=True))
 
     def _set(self, rows: np.ndarray, rewards: np.ndarray, filled: np.ndarray) -> None:
         self._rows, self._rewards, self.filled = rows, rewards, filled
-        self.columns = {**views(rows, self.widths), "rewards": rewards}
+        self.columns = {**self.schema.split(rows), "rewards": rewards}
 
     def _make(self, num_envs: int, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows = np.zeros((num_envs, steps, sum(self.widths)), np.float32)
+        rows = self.schema.empty(num_envs, steps)
         for name in ("alive", "next_alive"):
-            views(rows, self.widths)[name][:] = 1.0
-        return rows, np.zeros((num_envs, steps, len(self.layout))), np.ones((num_envs, steps), bool)
+            self.schema.split(rows)[name][:] = 1.0
+        return rows, np.zeros((num_envs, steps, len(self.schema.layout))), np.ones((num_envs, steps), bool)

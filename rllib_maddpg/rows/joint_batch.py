@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rllib_maddpg.modules.critic_inputs import CriticInputs
 from rllib_maddpg.rows.layout import JointLayout
-
-# Every column of a joint row in order, with what it holds per agent: an observation, an action code, or one number. The first
-# two lie side by side, because they are what critics see.
-COLUMNS: dict[str, str] = {
-    "obs": "obs",
-    "actions": "actions",
-    "rewards": "agents",
-    "new_obs": "obs",
-    "terminateds": "agents",
-    "alive": "agents",
-    "next_alive": "agents",
-}
-
-
-def column_width(layout: JointLayout, column: str) -> int:
-    """Number of values that a column takes in one joint row."""
-    return {"obs": layout.obs_dim, "actions": layout.action_dim, "agents": len(layout)}[COLUMNS[column]]
-
-
-def column_widths(layout: JointLayout) -> tuple[int, ...]:
-    """That of all columns, in order."""
-    return tuple(column_width(layout, name) for name in COLUMNS)
-
-
-def split_columns(layout: JointLayout, rows: Tensor) -> dict[str, Tensor]:
-    """The columns of whole rows `[B, row_width]`, as views `[B, width]`."""
-    return dict(zip(COLUMNS, rows.split(column_widths(layout), -1), strict=True))
+from rllib_maddpg.rows.schema import ALIASES, RowSchema
 
 
 class lazy:
@@ -61,84 +34,112 @@ class JointBatch:
     """B joint rows; agents in layout order.
 
     Attributes:
-        layout: Order of agents in a row.
-        joint_rows: All columns side by side in the order of `COLUMNS`, `[B, row_width]`: one tensor to draw, to send and to
+        schema: The columns of a row; None on the way to another process.
+        joint_rows: All columns side by side in the order of the schema, `[B, row_width]`: one tensor to draw, to send and to
             move to a device.
     """
 
-    def __init__(self, layout: JointLayout | None, joint_rows: Tensor):
-        self.layout = layout
+    def __init__(self, schema: RowSchema | None, joint_rows: Tensor):
+        self.schema = schema
         self.joint_rows = joint_rows
         self._stacked: dict[tuple, Tensor] = {}
 
     @classmethod
-    def from_modules(cls, layout: JointLayout, modules: Mapping[str, Mapping[str, Any]]) -> JointBatch:
-        """Joins columns that are split by module: `[B, n, dim]` or `[B, n]` for the n agents of each module."""
-        parts = [torch.as_tensor(modules[m][name]).flatten(1) for name in COLUMNS for m in layout.modules]
-        return cls(layout, torch.cat(parts, -1))
+    def from_modules(cls, schema: RowSchema, modules: Mapping[str, Mapping[str, Any]]) -> JointBatch:
+        """Joins columns that are split by module: `[B, n, dim]` or `[B, n]` for the n agents of each module.
+
+        What belongs to the env may stand with any module. Columns that no module has get their `fill`. Rows are as precise as
+        the observations; in others than float32 there is no place for columns of whole numbers.
+        """
+        given = {
+            name: [torch.as_tensor(modules[m][name]).flatten(1) for m in schema.layout.modules if name in modules[m]]
+            for name in schema.columns
+        }
+        obs = given["obs"][0]
+        rows = torch.from_numpy(schema.empty(len(obs))).to(obs.dtype)
+        for name, values in schema.split(rows).items():
+            parts = given[name]
+            if parts:
+                values[:] = parts[0] if schema.columns[name].per == "env" else torch.cat(parts, -1)
+        return cls(schema, rows)
+
+    @property
+    def layout(self) -> JointLayout:
+        """Order of agents in a row."""
+        return self.schema.layout
 
     def __len__(self) -> int:
         return len(self.joint_rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Rows travel to remote Learners as an array, which Ray sends without a copy, and without the layout, which they have.
-        return {"layout": None, "joint_rows": self.joint_rows.cpu().numpy()}
+        # Rows travel to remote Learners as an array, which Ray sends without a copy, and without the schema, which they have.
+        return {"joint_rows": self.joint_rows.cpu().numpy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Ray's arrays are read-only, which torch does not know.
         self.__init__(None, torch.tensor(state["joint_rows"]))
 
-    def to(self, device: torch.device, layout: JointLayout) -> JointBatch:
+    def to(self, device: torch.device, schema: RowSchema) -> JointBatch:
         """The same rows on a device."""
-        return JointBatch(layout, self.joint_rows.to(device))
+        return JointBatch(schema, self.joint_rows.to(device))
 
     def rows(self, rows: slice) -> JointBatch:
         """Some of the rows, as views."""
-        return JointBatch(self.layout, self.joint_rows[rows])
+        return JointBatch(self.schema, self.joint_rows[rows])
 
     def shards(self, num_shards: int, rows: int) -> list[JointBatch]:
         """Parts for several Learners: of each `num_shards * rows` rows in turn shard k gets the k-th `rows`."""
         parts = self.joint_rows.unflatten(0, (-1, num_shards, rows))
-        return [JointBatch(self.layout, parts[:, k].flatten(0, 1)) for k in range(num_shards)]
+        return [JointBatch(self.schema, parts[:, k].flatten(0, 1)) for k in range(num_shards)]
 
     @lazy
     def columns(self) -> dict[str, Tensor]:
-        """Per column of `COLUMNS` a view: obs, new_obs `[B, obs_dim of all agents]`, actions `[B, code_dim of all agents]`,
-        rewards, terminateds, alive, next_alive `[B, N]`."""
-        return split_columns(self.layout, self.joint_rows)
+        """Per column of the schema, and under its aliases, a view `[B, width]`, the numbers of all agents side by side."""
+        columns = self.schema.split(self.joint_rows)
+        return columns | {alias: columns[name] for alias, name in ALIASES.items()}
 
     @lazy
-    def modules(self) -> dict[str, dict[str, Tensor]]:
-        """Per module its share of each column, as views: `[B, n, dim]`, or `[B, n]` where there is one number per agent."""
-        return {
-            m: {name: self.layout.split(values, m, COLUMNS[name]) for name, values in self.columns.items()}
-            for m in self.layout.modules
-        }
+    def modules(self) -> dict[str, Mapping[str, Tensor]]:
+        """Per module its share of each column, as views made when they are asked for.
+
+        `[B, n, dim]` for its n agents, or `[B, n]` where there is one number per agent; what belongs to the env, whole.
+        """
+        return {m: _Shares(self, m) for m in self.layout.modules}
 
     def stack(self, modules: Sequence[str], column: str) -> Tensor:
-        """The column of G modules of n agents each: `[G, n, B, dim]`, or `[G, n, B]` where there is one number per agent."""
+        """The column of G modules of n agents each: `[G, n, B, dim]`, or `[G, n, B]` where there is one number per agent.
+
+        What belongs to the env, `[B, dim]`, is the same for all of them.
+        """
+        column = ALIASES.get(column, column)
         key = (modules, column)
         if key not in self._stacked:
-            what = COLUMNS[column]
-            span = self.layout.span(modules, what)
-            if span is None:
-                parts = [self.layout.split(self.columns[column], m, what).transpose(0, 1) for m in modules]
-                self._stacked[key] = torch.stack(parts)
-            else:  # a view does it
+            kind, values = self.schema.columns[column], self.columns[column]
+            if kind.per == "env":
                 agents = len(self.layout.slots_of(modules[0]))
-                width = () if what == "agents" else (-1,)
-                part = self.columns[column][:, span].unflatten(1, (len(modules), agents, *width))
-                self._stacked[key] = part.movedim(0, 2)
+                self._stacked[key] = values.expand(len(modules), agents, *values.shape)
+            else:
+                self._stacked[key] = self.layout.stack(values, modules, kind.per, kind.width)
         return self._stacked[key]
 
-    @lazy
-    def inputs(self) -> CriticInputs:
-        """What critics see of the rows: (x, a_1 ... a_N)."""
-        return CriticInputs(self.joint_rows[:, : self.layout.obs_dim + self.layout.action_dim])
 
-    @lazy
-    def next_obs(self) -> Tensor:
-        """x', `[B, obs_dim of all agents]`, zeros for agents that are dead by then."""
-        widths = [slot.obs.stop - slot.obs.start for slot in self.layout.slots]
-        agents = zip(self.columns["new_obs"].split(widths, -1), self.columns["next_alive"].split(1, -1), strict=True)
-        return torch.cat([obs * alive for obs, alive in agents], -1)
+class _Shares(Mapping):
+    """A module's share of the columns of a batch."""
+
+    def __init__(self, batch: JointBatch, module: str):
+        self._batch, self._module = batch, module
+        self._made: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._made:
+            column, values = self._batch.schema.column(name), self._batch.columns[name]
+            if column.per != "env":
+                values = self._batch.layout.split(values, self._module, column.per, column.width)
+            self._made[name] = values
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._batch.schema.columns)
+
+    def __len__(self) -> int:
+        return len(self._batch.schema.columns)

@@ -8,6 +8,8 @@ from itertools import groupby
 
 import gymnasium as gym
 import numpy as np
+import torch
+from torch import Tensor
 
 from rllib_maddpg.rows.actions import ActionCodec, make_codec
 from rllib_maddpg.rows.observations import Flattener, differs_from_rllib, flatteners, is_flat_box
@@ -152,33 +154,39 @@ class JointLayout:
         spaces = {s.agent: s.observed for s in self.slots if s.observed is not None}
         return {} if all(map(is_flat_box, spaces.values())) else flatteners(spaces)
 
-    def split(self, joint: np.ndarray, module: str, what: str) -> np.ndarray:
+    def split(self, joint: np.ndarray, module: str, what: str, width: int = 1) -> np.ndarray:
         """A module's share of a joint column, as a view.
 
         Args:
-            joint: `[B, obs_dim]`, `[B, action_dim]` or, for `what="agents"`, `[B, N]`.
+            joint: `[B, obs_dim]`, `[B, action_dim]` or, for `what="agents"`, `[B, N * width]`.
             module: Module id.
-            what: "obs", "actions" or "agents" (one number per agent, such as rewards).
+            what: "obs", "actions" or "agents" (`width` numbers per agent, such as rewards).
+            width: Numbers per agent.
 
         Returns:
-            `[B, n, dim]` for n agents of the module, or `[B, n]`.
+            `[B, n, dim]` for n agents of the module, or `[B, n]` where there is one number per agent.
         """
-        slots = self.slots_of(module)
-        if what == "agents":
-            first = self.index(slots[0].agent)
-            return joint[:, first : first + len(slots)]
-        part = joint[:, getattr(slots[0], what).start : getattr(slots[-1], what).stop]
-        return part.reshape(len(joint), len(slots), -1)
+        part, agents = joint[:, self.span((module,), what, width)], len(self.slots_of(module))
+        return part if what == "agents" and width == 1 else part.reshape(len(joint), agents, -1)
 
-    def span(self, modules: Sequence[str], what: str) -> slice | None:
+    def span(self, modules: Sequence[str], what: str, width: int = 1) -> slice | None:
         """Where some modules in layout order lie in a joint column, as in `split`; None unless they lie side by side."""
         first, last = self.modules.index(modules[0]), self.modules.index(modules[-1])
         if last - first + 1 != len(modules):
             return None
         start, stop = self.slots_of(modules[0])[0], self.slots_of(modules[-1])[-1]
         if what == "agents":
-            return slice(self.index(start.agent), self.index(stop.agent) + 1)
+            return slice(width * self.index(start.agent), width * (self.index(stop.agent) + 1))
         return slice(getattr(start, what).start, getattr(stop, what).stop)
+
+    def stack(self, joint: Tensor, modules: Sequence[str], what: str, width: int = 1) -> Tensor:
+        """The share of G modules of n agents each in a joint column, as in `split`: `[G, n, B, dim]` or `[G, n, B]`."""
+        span = self.span(modules, what, width)
+        if span is None:
+            return torch.stack([self.split(joint, m, what, width).transpose(0, 1) for m in modules])
+        # A view does it.
+        numbers = () if what == "agents" and width == 1 else (-1,)
+        return joint[:, span].unflatten(1, (len(modules), len(self.slots_of(modules[0])), *numbers)).movedim(0, 2)
 
     def description(self) -> dict:
         """Plain data that two equal layouts share: agents, modules, spaces. Kept in checkpoints."""

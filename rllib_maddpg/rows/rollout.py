@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import NoReturn
 
 import numpy as np
 
-from rllib_maddpg.rows.joint_batch import COLUMNS, column_widths
-from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import Place, RowSchema, views
+
+# What columns hold, where their names do not say it.
+_WHAT = {"obs": "observation", "new_obs": "next observation", "rewards": "reward", "actions": "action"}
 
 
 @dataclass
@@ -18,15 +19,15 @@ class JointRollout:
     """Joint transitions `(x, a, r, x', terminated)` of all agents: one row is one environment step.
 
     Attributes:
-        rows: All columns side by side in the order of `COLUMNS`, float32 `[T, row_width]`: one array to send and to store.
-        widths: Of each column.
+        rows: All columns side by side in the order of the schema, float32 `[T, row_width]`: one array to send and to store.
+        places: Where each column lies in a row; what goes along of the schema.
         worker_index: Runner that sampled it (0: the local one).
         episode_numbers: Number of the next episode in each of the runner's envs.
         error: Why there are fewer rows than asked for, for the algorithm to raise when it has stored them; empty: all is well.
     """
 
     rows: np.ndarray
-    widths: tuple[int, ...]
+    places: tuple[Place, ...]
     worker_index: int = 0
     episode_numbers: list[int] = field(default_factory=list)
     error: str = ""
@@ -44,13 +45,14 @@ class JointRollout:
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
-        """Per column of `COLUMNS` a view `[T, width]`, agents in layout order.
+        """Per column of the schema a view `[T, width]`, agents in layout order.
 
         An agent that takes no part in a row (dead, or not yet in the game) has `alive` 0 and zeros elsewhere. `new_obs` is the
         true last observation at an episode's end; `terminateds` is 1 only for a real end, not at a time limit. `next_alive`
-        is 1 for an agent that acts at x', or would but for the time limit.
+        is 1 for an agent that acts at x', or would but for the time limit, where `truncateds` is 1. `episodes` is the number
+        of the row's episode among those of its env runner, and `t` the env steps of the episode before this one.
         """
-        return views(self.rows, self.widths)
+        return views(self.rows, self.places)
 
     def env_steps(self) -> int:
         """Number of rows."""
@@ -61,50 +63,37 @@ class JointRollout:
         return int(self.columns["alive"].sum())
 
     @classmethod
-    def empty(cls, layout: JointLayout, rows: int) -> JointRollout:
-        """`rows` zeroed rows."""
-        widths = column_widths(layout)
-        return cls(np.zeros((rows, sum(widths)), np.float32), widths)
+    def empty(cls, schema: RowSchema, rows: int) -> JointRollout:
+        """`rows` rows in which nothing is written yet."""
+        return cls(schema.empty(rows), schema.places)
 
     @classmethod
-    def concat(cls, layout: JointLayout, blocks: list[JointRollout]) -> JointRollout:
+    def concat(cls, schema: RowSchema, blocks: list[JointRollout]) -> JointRollout:
         """One block after the other; no blocks give no rows."""
-        if not blocks:
-            return cls.empty(layout, 0)
-        return cls(np.concatenate([b.rows for b in blocks]), blocks[0].widths)
+        return cls(np.concatenate([b.rows for b in blocks]), schema.places) if blocks else cls.empty(schema, 0)
 
-    def check_finite(self, layout: JointLayout) -> None:
+    def check_finite(self, schema: RowSchema) -> None:
         """Refuses NaN and infinity from the environment.
 
         Raises:
             ValueError: Naming agent, quantity and row.
         """
-        if is_finite(self.rows):
+        if is_finite(np.ascontiguousarray(self.rows[:, : schema.finite_width])):
             return
         columns = self.columns
-        for column in ("obs", "new_obs", "rewards", "actions"):
-            values = columns[column]
+        # Observations first, of which the rest may have come.
+        for name in dict.fromkeys(["obs", "new_obs", *(n for n, c in schema.columns.items() if c.finite)]):
+            values = columns[name]
             if np.isfinite(values).all():
                 continue
             row, at = np.argwhere(~np.isfinite(values))[0]
-            kind = COLUMNS[column]
-            agent = next(
-                s.agent
-                for i, s in enumerate(layout.slots)
-                if (at == i if kind == "agents" else getattr(s, kind).start <= at < getattr(s, kind).stop)
-            )
-            what = {"obs": "observation", "new_obs": "next observation", "rewards": "reward", "actions": "action"}[column]
+            agent = schema.owner(name, at)
+            of = "" if agent is None else f" of agent {agent!r}"
             raise ValueError(
-                f"The {what} of agent {agent!r} is {values[row, at]} at step {row} of the rollout of env runner "
-                f"{self.worker_index}. None of its rows were stored. Fix the environment, or wrap it so that its "
+                f"The {_WHAT.get(name, f'value in column {name!r}')}{of} is {values[row, at]} at step {row} of the rollout of "
+                f"env runner {self.worker_index}. None of its rows were stored. Fix the environment, or wrap it so that its "
                 "observations and rewards are finite."
             )
-
-
-def views(rows: np.ndarray, widths: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Per column of `COLUMNS` its part of rows `[..., row_width]`."""
-    stops = list(accumulate(widths))
-    return {name: rows[..., stop - width : stop] for name, width, stop in zip(COLUMNS, widths, stops, strict=True)}
 
 
 def is_finite(array: np.ndarray) -> bool:

@@ -20,6 +20,7 @@ from rllib_maddpg.replay.choice import replay_class
 from rllib_maddpg.replay.remote import RemoteRollout
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.rollout import JointRollout
+from rllib_maddpg.rows.schema import RowSchema
 from rllib_maddpg.sampling.actors import JointActors
 from rllib_maddpg.sampling.episodes import rollout_from_episodes
 from rllib_maddpg.sampling.exploration import JointExploration, exploration_settings, greedy
@@ -29,6 +30,7 @@ from rllib_maddpg.sampling.metrics import Tally
 from rllib_maddpg.sampling.noise_connector import AddExplorationNoise
 from rllib_maddpg.sampling.recording import Recorder
 from rllib_maddpg.sampling.stock_loop import SamplingError, StockLoop
+from rllib_maddpg.sampling.traces import EpisodeTraces
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +57,12 @@ class MADDPGEnvRunner(StockLoop):
         seed = int(np.random.SeedSequence(config.seed).entropy)  # None: any
         self._seed_words = [seed >> bit & 0xFFFFFFFF for bit in range(0, max(128, seed.bit_length()), 32)]
         super().__init__(config=config, **kwargs)
+        self.schema: RowSchema | None = None
         self.layout: JointLayout | None = None
         if self.module is not None:
-            self.layout = next(iter(self.module.values())).unwrapped().model_config["layout"]
+            self.schema = next(iter(self.module.values())).unwrapped().model_config["schema"]
+            self.layout = self.schema.layout
+            self._traces = EpisodeTraces(self.schema)
         self._random_actions = False
         # Where there are envs side by side, on one runner or on several; one runner is enough to tell.
         self._seeds_compared = max(self.num_envs, config.num_env_runners) < 2 or (self.worker_index or 0) > 1
@@ -76,7 +81,7 @@ class MADDPGEnvRunner(StockLoop):
             self._module_to_env.insert_after(RemoveSingleTsTimeRankFromBatch, noise)
         self._recorder: Recorder | None = None
         if config.output and self.env is not None and self.layout is not None:
-            self._recorder = Recorder(self.layout, self.config, self.worker_index or 0)
+            self._recorder = Recorder(self.schema, self.config, self.worker_index or 0)
 
     @override(MultiAgentEnvRunner)
     def make_env(self) -> None:
@@ -171,6 +176,7 @@ class MADDPGEnvRunner(StockLoop):
             self._compare_seeds()
         rollout.worker_index = self.worker_index or 0
         rollout.episode_numbers = self.episode_numbers
+        self._record(rollout)
         self.sampling_error = rollout.error
         if rollout.error and self.config.in_evaluation:
             raise ValueError(rollout.error)  # nobody would look at the rollout
@@ -231,21 +237,27 @@ class MADDPGEnvRunner(StockLoop):
         except SamplingError as error:
             return self._nothing(error)
         try:
-            rollout = rollout_from_episodes(episodes, self.layout)
+            rollout = rollout_from_episodes(episodes, self.schema, self._traces)
         except ValueError as error:
             return self._nothing(error)
+        finally:
+            self._traces.go_on(episodes)
+        return rollout
+
+    def _record(self, rollout: JointRollout) -> None:
+        if self._recorder is None:
+            return
         try:
-            if self._recorder is not None:
-                self._recorder.record(episodes)
+            self._recorder.record(rollout)
         except (OSError, ValueError) as error:  # pyarrow's errors are these, too
-            rollout.error = (
+            # What went wrong before comes first.
+            rollout.error = rollout.error or (
                 f"`output`={str(self.config.output)!r} cannot be written to any more ({error}). Make room there, or name "
                 "another folder in `.offline_data(output=...)`."
             )
-        return rollout
 
     def _nothing(self, error: Exception) -> JointRollout:
-        rollout = JointRollout.empty(self.layout, 0)
+        rollout = JointRollout.empty(self.schema, 0)
         rollout.error = str(error)
         return rollout
 
@@ -259,7 +271,7 @@ class MADDPGEnvRunner(StockLoop):
         """In the columnar loop."""
         if self._sampler is None or self._sampler.envs is not self.env.envs:
             self._sampler = JointSampler(
-                self.layout,
+                self.schema,
                 self.env.envs,
                 self._rebuild_sub_env,
                 self.failures_allowed(),

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 
-from rllib_maddpg.rows.layout import AgentSlot, JointLayout
+from rllib_maddpg.rows.layout import AgentSlot
 from rllib_maddpg.rows.rollout import JointRollout
+from rllib_maddpg.rows.schema import RowSchema
+from rllib_maddpg.sampling.traces import EpisodeTraces
 
 
-def rollout_from_episodes(episodes: Iterable[MultiAgentEpisode], layout: JointLayout) -> JointRollout:
+def rollout_from_episodes(episodes: Iterable[MultiAgentEpisode], schema: RowSchema, traces: EpisodeTraces) -> JointRollout:
     """Joint rows of episodes or chunks of episodes, one after the other.
 
     Args:
         episodes: As `MultiAgentEnvRunner.sample()` returns them; observations as the module saw them.
-        layout: Order of agents in a row.
+        schema: The columns of a row.
+        traces: What was noted of these episodes beside them.
 
     Returns:
         One row per env step of the episodes.
@@ -25,19 +28,22 @@ def rollout_from_episodes(episodes: Iterable[MultiAgentEpisode], layout: JointLa
         ValueError: If an agent leaves out env steps between two of its observations (turn-based games), since such a step
             has no joint transition.
     """
-    return JointRollout.concat(layout, [_rows_of(episode, layout) for episode in episodes])
+    return JointRollout.concat(schema, [_rows_of(episode, schema, traces) for episode in episodes])
 
 
-def _rows_of(episode: MultiAgentEpisode, layout: JointLayout) -> JointRollout:
-    steps = episode.env_t - episode.env_t_started
-    rollout = JointRollout.empty(layout, steps)
+def _rows_of(episode: MultiAgentEpisode, schema: RowSchema, traces: EpisodeTraces) -> JointRollout:
+    steps, layout = episode.env_t - episode.env_t_started, schema.layout
+    rollout = JointRollout.empty(schema, steps)
+    columns = rollout.columns
+    columns["t"][:] = episode.env_t_started + np.arange(steps)[:, None]
+    traces.fill(columns, episode)
     for agent in episode.agent_episodes:
         if agent in layout:
-            _fill_agent(rollout, episode, layout.slots[layout.index(agent)], layout.index(agent), steps)
+            _fill_agent(columns, episode, layout.slots[layout.index(agent)], layout.index(agent), steps)
     return rollout
 
 
-def _fill_agent(rollout: JointRollout, episode: MultiAgentEpisode, slot: AgentSlot, index: int, steps: int) -> None:
+def _fill_agent(columns: Mapping[str, np.ndarray], episode: MultiAgentEpisode, slot: AgentSlot, index: int, steps: int) -> None:
     """Writes one agent's share of the rows of one episode chunk."""
     agent_episode = episode.agent_episodes[slot.agent]
     acted = len(agent_episode)
@@ -46,7 +52,6 @@ def _fill_agent(rollout: JointRollout, episode: MultiAgentEpisode, slot: AgentSl
         return
     rows = slice(first, first + acted)
     obs = np.asarray(agent_episode.get_observations(slice(0, None)), np.float32).reshape(acted + 1, -1)
-    columns = rollout.columns
     if first > 0:
         # The agent joins here: it is not in the row before, but in that row's next state.
         columns["new_obs"][first - 1, slot.obs] = obs[0]
@@ -61,9 +66,12 @@ def _fill_agent(rollout: JointRollout, episode: MultiAgentEpisode, slot: AgentSl
     columns["next_alive"][rows, index] = 1.0
     # RLlib also calls an episode terminated when all its agents were truncated (multi_agent_episode.py, "Case 2"), so
     # only an agent that was not truncated has really ended.
-    if agent_episode.is_terminated and not agent_episode.is_truncated:
-        columns["terminateds"][first + acted - 1, index] = 1.0
-        columns["next_alive"][first + acted - 1, index] = 0.0
+    last = first + acted - 1
+    if agent_episode.is_truncated:
+        columns["truncateds"][last, index] = 1.0
+    elif agent_episode.is_terminated:
+        columns["terminateds"][last, index] = 1.0
+        columns["next_alive"][last, index] = 0.0
 
 
 def _first_row(episode: MultiAgentEpisode, agent: str, acted: int, steps: int) -> int | None:

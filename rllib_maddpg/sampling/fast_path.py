@@ -64,8 +64,6 @@ def _reasons(runner: MADDPGEnvRunner) -> Iterator[str]:
     if config.policy_mapping_fn is None:
         yield "there is no `policy_mapping_fn`"
     yield from _connectors(runner)
-    if config.output:
-        yield "`offline_data(output=...)` records episodes"
     for name in EPISODE_CALLBACKS:
         for callback in runner._callbacks:
             if getattr(type(callback), name) is not getattr(RLlibCallback, name):

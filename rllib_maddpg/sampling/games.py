@@ -42,7 +42,8 @@ class Games:
         obs: What the agents act on next, `[E, obs_dim]` float32; zeros for those that are not in the game.
         alive: Who is in the game, `[E, N]` bool.
         whole: Per env whether all agents are in the game, a list of bool.
-        lengths: Per env the steps of its episode, `[E]` int.
+        numbers: Per env the number of its episode, `[E, 1]` int32.
+        lengths: Per env the steps of its episode, `[E, 1]` int32.
     """
 
     def __init__(self, layout: JointLayout, num_envs: int):
@@ -59,7 +60,7 @@ class Games:
         self.alive, self._seen, self._ended = (np.zeros((num_envs, n), bool) for _ in range(3))
         self._returns, self._agent_steps = np.zeros((num_envs, n)), np.zeros((num_envs, n))
         self.whole = [False] * num_envs
-        self.lengths = np.zeros(num_envs, int)
+        self.numbers, self.lengths = np.zeros((num_envs, 1), np.int32), np.zeros((num_envs, 1), np.int32)
         self._seconds, self._since = np.zeros(num_envs), np.zeros(num_envs)
 
     def living(self, env: int) -> list[str]:
@@ -86,14 +87,15 @@ class Games:
         """Time no longer counts for the running episodes."""
         self._seconds += time.perf_counter() - self._since
 
-    def begin(self, env: int, observations: Mapping[str, Any]) -> None:
-        """Starts the episode of an env with what its `reset` gave.
+    def begin(self, env: int, number: int, observations: Mapping[str, Any]) -> None:
+        """Starts an episode, of that number, of an env with what its `reset` gave.
 
         Raises:
             EnvFailure: If that is not what the spaces say.
         """
         for column in (self.obs, self.alive, self._seen, self._ended, self._returns, self._agent_steps, self.lengths):
             column[env] = 0
+        self.numbers[env] = number
         self._seconds[env], self._since[env] = 0.0, time.perf_counter()
         check_known(self._agents, observations)
         for i, slot in enumerate(self.layout.slots):
@@ -176,7 +178,8 @@ class Games:
             if self.alive[env, i]:
                 self.alive[env, i] = not (terminated or truncated)
                 self._ended[env, i] = terminated or truncated
-                row["alive"][i], row["next_alive"][i], row["terminateds"][i] = True, not terminated, terminated
+                row["alive"][i], row["next_alive"][i] = True, not terminated
+                row["terminateds"][i], row["truncateds"][i] = terminated, truncated
                 row["rewards"][i] = float(rewards[agent])
             elif agent in observations and not (self._ended[env, i] or terminated or truncated):
                 self.alive[env, i] = self._seen[env, i] = True
@@ -216,7 +219,7 @@ class Games:
         """Summary of an env's episode, which is over."""
         seen = [i for i in range(len(self._agents)) if self._seen[env, i]]
         return FinishedEpisode(
-            length=int(self.lengths[env]),
+            length=int(self.lengths[env, 0]),
             returns={self._agents[i]: float(self._returns[env, i]) for i in seen},
             agent_steps={self._agents[i]: int(self._agent_steps[env, i]) for i in seen},
             seconds=float(self._seconds[env] + time.perf_counter() - self._since[env]),

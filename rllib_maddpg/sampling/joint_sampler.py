@@ -15,13 +15,15 @@ import numpy as np
 from gymnasium.wrappers import OrderEnforcing
 
 from rllib_maddpg.envs import ParallelPettingZoo
+from rllib_maddpg.envs.seeding import episode_number
 from rllib_maddpg.envs.step_checks import failure_of
 from rllib_maddpg.rows.blocks import RowBlocks
-from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.observations import ObservationError
 from rllib_maddpg.rows.rollout import JointRollout, is_finite
+from rllib_maddpg.rows.schema import RowSchema
 from rllib_maddpg.sampling.failures import Failures
 from rllib_maddpg.sampling.games import FinishedEpisode, Games
+from rllib_maddpg.sampling.info_columns import InfoColumns
 
 
 @dataclass
@@ -60,7 +62,7 @@ class JointSampler:
 
     def __init__(
         self,
-        layout: JointLayout,
+        schema: RowSchema,
         envs: list[Any],
         remake_env: Callable[[int], None],
         max_failures: int = 0,
@@ -69,19 +71,21 @@ class JointSampler:
     ):
         """
         Args:
-            layout: Order of agents in a row.
-            envs: E `MultiAgentEnv`s, whose ends `ReadableEndings` has brought into one form.
+            schema: The columns of a row.
+            envs: E `MultiAgentEnv`s in `SeededEpisodes`, whose ends `ReadableEndings` has brought into one form.
             remake_env: Puts a new env into this list; called with the number of one that failed.
             max_failures: As `allowed` of `Failures`. A call without any failure ends the row.
             worker_index: Number of the env runner, for messages.
             on_reset: Called with the number of an env that begins an episode.
         """
-        self.layout, self.envs = layout, envs
+        layout = schema.layout
+        self.schema, self.layout, self.envs = schema, layout, envs
         self.worker_index = worker_index
         self._remake_env, self._on_reset = remake_env, on_reset
         self._groups = layout.action_groups()
         self._flatteners = layout.flatteners()
         self._games = Games(layout, len(envs))
+        self._infos = InfoColumns(schema, len(envs))
         # Per env what steps it, and which env that is below plain wrappers.
         self._steps: list[Callable[[Sequence], list | tuple]] = []
         self._stepped: list[Any] = []
@@ -112,7 +116,7 @@ class JointSampler:
         num_envs = len(self.envs)
         if force_reset or num_episodes is not None:
             self._due_reset = list(range(num_envs))
-        blocks = RowBlocks(self.layout, num_envs, 64 if num_timesteps is None else max(1, math.ceil(num_timesteps / num_envs)))
+        blocks = RowBlocks(self.schema, num_envs, 64 if num_timesteps is None else max(1, math.ceil(num_timesteps / num_envs)))
         stepped = [plainly_wrapped(env) for env in self.envs]
         if stepped != self._stepped:  # at first, or because somebody has put another one there
             self._stepped, self._steps = stepped, [self._step_of(e) for e in range(num_envs)]
@@ -159,6 +163,8 @@ class JointSampler:
         games, t = self._games, sample.rounds
         columns = {name: block[:, t] for name, block in blocks.columns.items()}
         columns["obs"][:], columns["actions"][:] = games.obs, codes
+        columns["episodes"][:], columns["t"][:] = games.numbers, games.lengths
+        self._infos.write(columns)
         actions = self._env_actions(codes)
         results, over, failed = [], [], {}
         started = time.perf_counter()
@@ -177,6 +183,8 @@ class JointSampler:
                         over.append(e)
                 except Exception as error:
                     failed[e] = error
+        if self._infos:
+            self._read_infos(results, columns, failed)
         failed = {**games.advance(columns, plain), **failed}
         if failed:
             over = [e for e in over if e not in failed]
@@ -184,6 +192,15 @@ class JointSampler:
         sample.rounds += 1
         sample.env_steps += len(self.envs) - len(failed)
         return over, failed
+
+    def _read_infos(self, results: Sequence, columns: Mapping[str, np.ndarray], failed: dict[int, Exception]) -> None:
+        """Fills users' columns of the envs that have not failed; adds to `failed` those whose infos do not do for it."""
+        for e, result in enumerate(results):
+            try:
+                if e not in failed:
+                    self._infos.step(e, result[4], columns)
+            except Exception as error:
+                failed[e] = error
 
     def _env_actions(self, codes: np.ndarray) -> list[tuple]:
         """Per env the actions of all agents as it takes them, in layout order; anything for those not in the game."""
@@ -197,9 +214,11 @@ class JointSampler:
     def _step_of(self, env: int) -> Callable[[Sequence], list | tuple]:
         """What steps an env with the actions of all agents, in the quickest way that it has; results as `Games` takes them."""
         inner = plainly_wrapped(self.envs[env])
+        # The quicker ones give other infos than RLlib's loop gets, or none.
+        is_quick = type(inner) is ParallelPettingZoo and not self._infos
         if self._flatteners:
-            return partial(self._step_and_flatten, env, inner, "quick_step" if type(inner) is ParallelPettingZoo else "step")
-        if type(inner) is not ParallelPettingZoo or "step" in vars(inner):
+            return partial(self._step_and_flatten, env, inner, "quick_step" if is_quick else "step")
+        if not is_quick or "step" in vars(inner):
             return partial(self._step_by_dict, env, inner, "step")
         joint_step = inner.joint_step(self.layout.agents, self._games.observations_of(env))
         return joint_step or partial(self._step_by_dict, env, inner, "quick_step")
@@ -241,7 +260,9 @@ class JointSampler:
                     self._stepped[e], self._steps[e] = plainly_wrapped(self.envs[e]), self._step_of(e)
                     self._broken.discard(e)
                 self._games.lengths[e] = 0
-                self._games.begin(e, self._vectors(self.envs[e].reset()[0]))
+                observations, infos = self.envs[e].reset()
+                self._games.begin(e, episode_number(self.envs, e), self._vectors(observations))
+                self._infos.begin(e, infos)
             except Exception as failure:
                 error = self._fail(e, failure, sample)
                 if error:
@@ -257,7 +278,7 @@ class JointSampler:
         self._broken.add(env)
         if env not in self._due_reset:
             self._due_reset.append(env)
-        return self._failures.note(failure, int(self._games.lengths[env]), env)
+        return self._failures.note(failure, int(self._games.lengths[env, 0]), env)
 
     def _diverged(self, codes: np.ndarray) -> str:
         """An error if an actor has gone astray, which is no fault of the envs."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
-from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 
-from rllib_maddpg.rows.layout import JointLayout
-from rllib_maddpg.sampling.episodes import rollout_from_episodes
+from rllib_maddpg.rows.layout import AgentSlot
+from rllib_maddpg.rows.rollout import JointRollout
+from rllib_maddpg.rows.schema import BUILT_IN, Column, RowSchema, with_next
 
 TRAINING, EVALUATION = "training", "evaluation"
+# Under which name the numbers of an agent are recorded. Users' columns keep theirs, so they can have none of these.
+_NAMES = {
+    "obs": "obs",
+    "actions": "action",
+    "rewards": "reward",
+    "new_obs": "next_obs",
+    "terminateds": "terminated",
+    "truncateds": "truncated",
+    "alive": "alive",
+}
+EPISODE_ID = "eps_id"
+TAKEN = (EPISODE_ID, *_NAMES.values())
 
 
 def make_folder(output: str | Path) -> tuple[pa.fs.FileSystem, str]:
@@ -39,26 +50,31 @@ def make_folder(output: str | Path) -> tuple[pa.fs.FileSystem, str]:
 
 
 class Recorder:
-    """Writes the episodes of one env runner to `output/training` or `output/evaluation`.
+    """Writes the rows of one env runner to `output/training` or `output/evaluation`.
 
     Columns: `eps_id`, `t` (env steps since the episode's start), and for each agent `<agent>/obs`, `<agent>/next_obs` (as the
     module saw them), `<agent>/action` (as the env got it), `<agent>/reward`, `<agent>/terminated`, `<agent>/truncated`,
-    `<agent>/alive` (whether it acts in this row; if not, its other values are zeros, but for `next_obs` when it joins next).
+    `<agent>/alive` (whether it acts in this row; if not, its other values are zeros, but for `next_obs` when it joins next);
+    and the users' columns: `<name>` or `<agent>/<name>`.
     """
 
-    def __init__(self, layout: JointLayout, config: Any, worker_index: int):
-        self.layout = layout
+    def __init__(self, schema: RowSchema, config: Any, worker_index: int):
+        self.schema = schema
         self.max_rows: int | None = config.output_max_rows_per_file
         self.write_remaining: bool = config.output_write_remaining_data
         self._filesystem, folder = make_folder(f"{config.output}/{EVALUATION if config.in_evaluation else TRAINING}")
         # A runner that was restarted, or another run, must not write over these files.
-        self._prefix = f"run-{worker_index:06d}-{uuid.uuid4().hex[:8]}"
+        unique = uuid.uuid4().hex[:8]
+        self._prefix, self._episodes = f"run-{worker_index:06d}-{unique}", f"{worker_index}-{unique}"
+        self._extra = with_next(schema.extra)[len(BUILT_IN) :]
         self._folder, self._files = folder, 0
         self._waiting: list[pa.Table] = []
 
-    def record(self, episodes: Sequence[MultiAgentEpisode]) -> None:
-        """Takes episodes, or chunks of them, and writes the files that are full."""
-        self._waiting += [self._table(episode) for episode in episodes]
+    def record(self, rollout: JointRollout) -> None:
+        """Takes rows, and writes the files that are full."""
+        if not len(rollout):
+            return
+        self._waiting.append(self._table(rollout))
         rows = sum(table.num_rows for table in self._waiting)
         while rows and rows >= (self.max_rows or 1):
             table = pa.concat_tables(self._waiting)
@@ -79,31 +95,46 @@ class Recorder:
         pq.write_table(table, f"{self._folder}/.{name}", filesystem=self._filesystem)
         self._filesystem.move(f"{self._folder}/.{name}", f"{self._folder}/{name}")
 
-    def _table(self, episode: MultiAgentEpisode) -> pa.Table:
-        rollout = rollout_from_episodes([episode], self.layout)
-        steps, columns = len(rollout), rollout.columns
+    def _table(self, rollout: JointRollout) -> pa.Table:
+        columns = rollout.columns
         table: dict[str, Any] = {
-            "eps_id": pa.array([episode.id_] * steps, pa.string()),
-            "t": episode.env_t_started + np.arange(steps),
+            EPISODE_ID: pa.array([f"{self._episodes}-{number}" for number in columns["episodes"][:, 0].tolist()], pa.string()),
+            "t": columns["t"][:, 0].astype(np.int64),
         }
-        for i, slot in enumerate(self.layout.slots):
+        for i, slot in enumerate(self.schema.layout.slots):
             alive = columns["alive"][:, i] > 0
-            truncated = np.zeros(steps, bool)
-            if alive.any() and episode.agent_episodes[slot.agent].is_truncated:
-                truncated[np.flatnonzero(alive)[-1]] = True
             actions = np.asarray(slot.codec.to_env(columns["actions"][:, slot.actions]))
             # The code of nobody's action may stand for some action.
             actions = np.where(alive.reshape(-1, *[1] * (actions.ndim - 1)), actions, 0).astype(actions.dtype)
-            table |= {
-                f"{slot.agent}/obs": _rows(columns["obs"][:, slot.obs]),
-                f"{slot.agent}/action": actions if actions.ndim == 1 else _rows(actions),
-                f"{slot.agent}/reward": columns["rewards"][:, i],
-                f"{slot.agent}/next_obs": _rows(columns["new_obs"][:, slot.obs]),
-                f"{slot.agent}/terminated": columns["terminateds"][:, i] > 0,
-                f"{slot.agent}/truncated": truncated,
-                f"{slot.agent}/alive": alive,
+            own = {
+                "obs": _rows(columns["obs"][:, slot.obs]),
+                "actions": actions if actions.ndim == 1 else _rows(actions),
+                "rewards": columns["rewards"][:, i],
+                "new_obs": _rows(columns["new_obs"][:, slot.obs]),
+                "terminateds": columns["terminateds"][:, i] > 0,
+                "truncateds": columns["truncateds"][:, i] > 0,
+                "alive": alive,
             }
+            table |= {f"{slot.agent}/{_NAMES[name]}": values for name, values in own.items()}
+            table |= {
+                f"{slot.agent}/{column.name}": _numbers(columns[column.name][:, self._place(column, i, slot)])
+                for column in self._extra
+                if column.per != "env"
+            }
+        table |= {column.name: _numbers(columns[column.name]) for column in self._extra if column.per == "env"}
         return pa.table(table)
+
+    @staticmethod
+    def _place(column: Column, index: int, slot: AgentSlot) -> slice:
+        """An agent's numbers in a column."""
+        if column.per == "agents":
+            return slice(index * column.width, (index + 1) * column.width)
+        return getattr(slot, column.per)
+
+
+def _numbers(values: np.ndarray) -> Any:
+    """`[T, width]` -> T numbers if there is one each, else T lists."""
+    return values[:, 0] if values.shape[1] == 1 else _rows(values)
 
 
 def _rows(values: np.ndarray) -> pa.Array:

@@ -17,10 +17,12 @@ from ray.rllib.utils.error import MultiAgentEnvError
 from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
 
 from rllib_maddpg.envs.api import check_reset_result
+from rllib_maddpg.envs.seeding import episode_number
 from rllib_maddpg.envs.step_checks import check_known, check_step, fitting
 from rllib_maddpg.modules.rule_modules import RuleError
 from rllib_maddpg.rows.observations import ObservationError, Part
 from rllib_maddpg.sampling.failures import Failures
+from rllib_maddpg.sampling.traces import EpisodeTraces
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ class StockLoop(MultiAgentEnvRunner):
     """
 
     _failures: Failures | None = None  # made when it is needed
+    _traces: EpisodeTraces  # of the running episodes; made by the subclass, which knows the columns of a row
 
     @override(MultiAgentEnvRunner)
     def _sample(self, **asked: Any) -> list[MultiAgentEpisode]:
@@ -105,8 +108,9 @@ class StockLoop(MultiAgentEnvRunner):
                 with self.metrics.log_time(ENV_RESET_TIMER):
                     observations, infos = self.env.reset(seed=seed, options=options)
                 self._ended: list[set] = [set() for _ in range(self.num_envs)]  # by env the agents whose part is over
+                self._traces.clear()
                 for number in range(self.num_envs):
-                    observations[number] = self._checked_reset(observations[number], infos[number])
+                    observations[number] = self._checked_reset(number, observations[number], infos[number])
                 return observations, infos
             except Exception as error:
                 self._note(error, number, 0)
@@ -124,7 +128,7 @@ class StockLoop(MultiAgentEnvRunner):
                     self._check_step(number, actions[number], results)
                 else:  # the vector env has reset this one
                     self._ended[number] = set()
-                    results[0][number] = self._checked_reset(results[0][number], results[4][number])
+                    results[0][number] = self._checked_reset(number, results[0][number], results[4][number])
             return results
         except Exception as error:
             number = _env_that_raised(error) if number < 0 else number
@@ -134,9 +138,10 @@ class StockLoop(MultiAgentEnvRunner):
             self._rebuild_envs()
             return ENV_STEP_FAILURE
 
-    def _checked_reset(self, observations: Any, infos: Any) -> dict:
+    def _checked_reset(self, number: int, observations: Any, infos: Any) -> dict:
         check_reset_result((observations, infos))
         check_known(self._spaces(), observations)
+        self._traces.begin(self._ongoing_episodes[number], episode_number(self.env.envs, number), infos)
         return self._fitted(observations)
 
     def _check_step(self, number: int, actions: dict, results: tuple) -> None:
@@ -148,6 +153,7 @@ class StockLoop(MultiAgentEnvRunner):
         ended = self._ended[number]
         check_step(self._spaces(), actions, ended, result)
         observations, rewards, terminateds, truncateds, infos = result
+        self._traces.step(self._ongoing_episodes[number], infos)
         observations, rewards, infos = (
             {agent: value for agent, value in (part or {}).items() if agent not in ended}
             for part in (observations, rewards, infos)

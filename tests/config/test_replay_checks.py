@@ -58,7 +58,7 @@ def test_classes_that_are_none(buffer, text):
         ({"type": PRIORITIZED, "alpha": 2}, "it must be what PrioritizedReplay accepts. alpha=2 does not lie in [0, 1]."),
         ({"type": PRIORITIZED, "alpha": "x"}, "it must be what PrioritizedReplay accepts. '<=' not supported"),
         ({"type": PRIORITIZED, "seed": 3}, "The seed is that of the config"),
-        ({"type": PRIORITIZED, "layout": 3}, "'layout'"),
+        ({"type": PRIORITIZED, "schema": 3}, "'schema'"),
         (
             {"alpha": 0.6},
             "takes ['capacity', 'seed', 'device'], and got an unexpected keyword argument 'alpha'",

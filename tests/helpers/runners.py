@@ -4,7 +4,6 @@ import numpy as np
 from ledger_env import LEDGERS
 
 from rllib_maddpg import MADDPGConfig
-from rllib_maddpg.rows.joint_batch import COLUMNS
 
 
 def make_runner(env, env_config=None, num_envs=1, worker_index=0, seed=3, fast=True, change=None, **training):
@@ -21,4 +20,4 @@ def make_runner(env, env_config=None, num_envs=1, worker_index=0, seed=3, fast=T
 
 def rows_of(rollouts):
     """Columns of several rollouts, one after the other."""
-    return {name: np.concatenate([r.columns[name] for r in rollouts]) for name in COLUMNS}
+    return {name: np.concatenate([r.columns[name] for r in rollouts]) for name in rollouts[0].columns}

@@ -8,7 +8,6 @@ import torch
 
 from rllib_maddpg.replay import JointReplay, JointReplayBuffer, Stored
 from rllib_maddpg.rows.joint_batch import JointBatch
-from rllib_maddpg.rows.rollout import JointRollout
 
 
 class PrioritizedReplay(JointReplayBuffer):
@@ -16,8 +15,8 @@ class PrioritizedReplay(JointReplayBuffer):
 
     wants_feedback = True
 
-    def __init__(self, layout, capacity, seed=None, alpha=1.0):
-        super().__init__(layout, capacity, seed)
+    def __init__(self, schema, capacity, seed=None, alpha=1.0):
+        super().__init__(schema, capacity, seed)
         self.alpha = alpha
         self.priorities = np.zeros(self.capacity)
         self.drawn = []  # for each Learner the places of its rows in the last draw
@@ -60,10 +59,9 @@ class PrioritizedReplay(JointReplayBuffer):
 class PlainReplay(JointReplay):
     """The protocol and nothing else: a list of rows, which are drawn from the front to the end, again and again."""
 
-    def __init__(self, layout, capacity, seed):
-        super().__init__(layout, capacity, seed)
+    def __init__(self, schema, capacity, seed):
+        super().__init__(schema, capacity, seed)
         self.rows, self.turn, self.stopped = [], 0, 0
-        self.width = JointRollout.empty(layout, 0).rows.shape[1]
 
     def __len__(self):
         return len(self.rows)
@@ -72,7 +70,7 @@ class PlainReplay(JointReplay):
         stored = []
         for rollout in rollouts:
             try:
-                rollout.check_finite(self.layout)
+                rollout.check_finite(self.schema)
             except ValueError as error:
                 stored.append(Stored(error=str(error)))
                 continue
@@ -94,7 +92,7 @@ class PlainReplay(JointReplay):
         return self._batch(self.rows[max(0, len(self.rows) - rows) :])
 
     def _batch(self, rows):
-        return JointBatch(self.layout, torch.from_numpy(np.float32(rows).reshape(-1, self.width)))
+        return JointBatch(self.schema, torch.from_numpy(np.float32(rows).reshape(-1, self.schema.row_width)))
 
     def get_state(self, components=None, *, not_components=None, **kwargs):
         return {"rows": self.rows, "turn": self.turn}
@@ -138,8 +136,8 @@ class LacksLatest(JointReplay):
 class NoSeed(PlainReplay):
     """Its `__init__` does not take what it is given."""
 
-    def __init__(self, layout, capacity):
-        super().__init__(layout, capacity, None)
+    def __init__(self, schema, capacity):
+        super().__init__(schema, capacity, None)
 
 
 class Other:

@@ -32,7 +32,7 @@ from rllib_maddpg.learning.group_optimizer import GroupOptimizer
 from rllib_maddpg.learning.learner import MADDPGTorchLearner
 from rllib_maddpg.modules import critic_inputs
 from rllib_maddpg.modules.critic_inputs import CriticInputs
-from rllib_maddpg.rows.joint_batch import JointBatch, column_widths
+from rllib_maddpg.rows.joint_batch import JointBatch
 
 # A game has boxes of one head only, because `actor_head` is one setting for all agents.
 KINDS = (
@@ -153,17 +153,23 @@ def test_update_is_the_oracles_in_float64(seed, kept_gradients, picks_columns):
     for k in range(3):
         rows, oracle_args = rows_and_noise(game, learner, 10 * seed + k)
         record = oracle.update(*oracle_args)
-        joint = JointBatch.from_modules(learner.layout, columns_of(game, rows))
+        joint = JointBatch.from_modules(learner.schema, columns_of(game, rows))
         learner._uncompiled_update(joint)
-        assert (joint.inputs.columns is not None) == picks_columns
+        assert (
+            CriticInputs(joint.joint_rows[:, : learner.layout.obs_dim + learner.layout.action_dim]).columns is not None
+        ) == picks_columns
         for m in oracle.trained:
             for name, loss, grads in (
                 ("critic", record.critic_loss[m], record.critic_grads[m]),
                 ("actor", record.actor_loss[m], record.actor_grads[m]),
             ):
-                same(learner._noted[m, f"{name}_loss"], torch.tensor(loss, dtype=torch.float64), f"{name} loss of {m}")
+                same(
+                    learner._update_metrics.noted[m, f"{name}_loss"],
+                    torch.tensor(loss, dtype=torch.float64),
+                    f"{name} loss of {m}",
+                )
                 norm = vector(grads).norm()
-                same(learner._noted[m, f"{name}_gradients_norm"], norm, f"{name} gradient norm of {m}")
+                same(learner._update_metrics.noted[m, f"{name}_gradients_norm"], norm, f"{name} gradient norm of {m}")
                 clipped = vector(clip_gradients(grads, game.hyper.grad_clip, game.hyper.grad_clip_by))
                 same(vector(p.grad for p in parameters(learner, m, name)), clipped, f"{name} gradient of {m}")
         for (m, net), weights in oracle_weights(record.weights).items():
@@ -239,8 +245,8 @@ def test_a_frozen_module_may_have_a_critic_of_another_shape():
     )
     learner = build(config)
     before = weights_of(learner)
-    rows = torch.rand(16, sum(column_widths(learner.layout)))
-    learner.update(batch=JointBatch(learner.layout, rows), timesteps=env_steps(0))
+    rows = torch.rand(16, learner.schema.row_width)
+    learner.update(batch=JointBatch(learner.schema, rows), timesteps=env_steps(0))
     after = weights_of(learner)
     for m, net in before:
         assert torch.equal(before[m, net], after[m, net]) == (m == "b"), (m, net)

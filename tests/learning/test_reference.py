@@ -397,7 +397,7 @@ def test_current_actions_of_others():
     batch, noise = game.batch(10, 0), game.noise(10, 0)
     reference = game.reference()
     for a in game.agents:
-        action = reference.others_action(a, batch, noise)
+        action = reference.others_action(a, batch, noise, "current")
         kind, acting = game.kinds[a], batch[a].acting == 1
         out = mlp(game.weights[game.module_of[a]]["actor"], batch[a].obs, game.activation)
         if isinstance(kind, Discrete):

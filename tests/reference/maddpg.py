@@ -10,7 +10,7 @@ What is known of the other agents in the gradient of agent i's actor is either w
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-NETS = ("actor", "critic", "target_actor", "target_critic")
+NETS = ("actor", "critic", "target_actor", "target_critic")  # of plain MADDPG; a module may have more
+TARGET = "target_"  # net "target_x" follows net "x"
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 Layers = list[tuple[Tensor, Tensor]]  # per layer: W [out, in], b [out]
@@ -104,6 +105,11 @@ class Hyper:
     huber_delta: float = 1.0
     others_actions: str = "replay"  # or "current"
     gumbel_softmax_temperature: float = 1.0
+    critic_view: str = "all"  # or "own": the critic sees the observation and the action of its own agent only
+
+    def lr(self, net: str) -> float:
+        """Adam's rate for a net: that of actors for "actor", else that of critics."""
+        return self.actor_lr if net == "actor" else self.critic_lr
 
 
 @dataclass
@@ -227,8 +233,8 @@ class ReferenceMADDPG:
         agents: All agents, ordered by (module id, agent id).
         module_of: The module of each agent.
         kinds: The action kind of each agent.
-        weights: ``weights[module][net]`` for net in NETS: the layers. They are copied.
-        hyper: The hyper-parameters.
+        weights: ``weights[module][net]``, for net in NETS and any others: the layers. They are copied.
+        hyper: The hyper-parameters, of all modules or by module.
         activation: "relu" or "tanh", of the hidden layers of all networks.
         frozen: The modules that are not trained.
     """
@@ -239,7 +245,7 @@ class ReferenceMADDPG:
         module_of: Mapping[str, str],
         kinds: Mapping[str, Kind],
         weights: Mapping[str, Mapping[str, Layers]],
-        hyper: Hyper,
+        hyper: Hyper | Mapping[str, Hyper],
         activation: str = "relu",
         frozen: Sequence[str] | frozenset[str] = (),
     ):
@@ -247,17 +253,21 @@ class ReferenceMADDPG:
         assert self.agents == sorted(agents, key=lambda agent: (module_of[agent], agent))
         self.module_of = dict(module_of)
         self.kinds = dict(kinds)
-        self.hyper = hyper
         self.activation = activation
         self.frozen = frozenset(frozen)
         self.modules = sorted({module_of[agent] for agent in agents})
         self.trained = [m for m in self.modules if m not in self.frozen]
+        self.hyper = dict.fromkeys(self.modules, hyper) if isinstance(hyper, Hyper) else dict(hyper)
         self.weights: dict[str, dict[str, Layers]] = {
-            m: {net: [(w.detach().double().clone(), b.detach().double().clone()) for w, b in weights[m][net]] for net in NETS}
-            for m in self.modules
+            m: {net: [(w.detach().double().clone(), b.detach().double().clone()) for w, b in nets[net]] for net in nets}
+            for m, nets in weights.items()
         }
-        self.actor_adam = {m: Adam(self.weights[m]["actor"], hyper.actor_lr) for m in self.trained}
-        self.critic_adam = {m: Adam(self.weights[m]["critic"], hyper.critic_lr) for m in self.trained}
+        self.adam = {
+            (m, net): Adam(self.weights[m][net], self.hyper[m].lr(net))
+            for m in self.trained
+            for net in self.weights[m]
+            if not net.startswith(TARGET)
+        }
 
     # Networks.
 
@@ -269,8 +279,12 @@ class ReferenceMADDPG:
         return mlp(layers, obs, self.activation)
 
     def joint_input(self, agent: str, obs: Mapping[str, Tensor], actions: Mapping[str, Tensor]) -> Tensor:
-        """The input of the agent's critic: [all obs, all action codes, index in the module if it is shared]."""
-        pieces = [obs[j] for j in self.agents] + [actions[j] for j in self.agents]
+        """The input of the agent's critic: [all obs, all action codes, index in the module if it is shared].
+
+        With ``critic_view="own"`` "all" is the agent itself.
+        """
+        seen = self.agents if self.hyper[self.module_of[agent]].critic_view == "all" else [agent]
+        pieces = [obs[j] for j in seen] + [actions[j] for j in seen]
         sharers = self.agents_of(self.module_of[agent])
         if len(sharers) > 1:
             index = torch.zeros(obs[agent].shape[0], len(sharers), dtype=torch.float64)
@@ -301,7 +315,8 @@ class ReferenceMADDPG:
             next_obs[j] = batch[j].next_obs * there
             next_actions[j] = greedy_action(self.kinds[j], out) * there
         q = self.q_value(agent, next_obs, next_actions, "target_critic")
-        return (batch[agent].reward + self.hyper.gamma * (1.0 - batch[agent].terminated) * q).detach()
+        gamma = self.hyper[self.module_of[agent]].gamma
+        return (batch[agent].reward + gamma * (1.0 - batch[agent].terminated) * q).detach()
 
     def critic_loss(self, module: str, batch: Batch, critic: Layers | None = None) -> Tensor:
         """The loss of the module's critic, a function of ``critic`` (default: the module's present critic)."""
@@ -311,23 +326,24 @@ class ReferenceMADDPG:
         count = 0.0
         for i in self.agents_of(module):
             e = self.q_value(i, obs, actions, critic=critic) - self.target(i, batch)
-            total = total + (batch[i].alive * pointwise_loss(self.hyper, e)).sum()
+            total = total + (batch[i].alive * pointwise_loss(self.hyper[module], e)).sum()
             count += float(batch[i].alive.sum())
         return total / max(1.0, count)
 
     # Actor.
 
-    def others_action(self, agent: str, batch: Batch, noise: Noise) -> Tensor:
+    def others_action(self, agent: str, batch: Batch, noise: Noise, others_actions: str) -> Tensor:
         """The action of ``agent`` in the gradient of somebody else's actor."""
-        if self.hyper.others_actions == "replay":
+        if others_actions == "replay":
             return batch[agent].action
-        assert self.hyper.others_actions == "current"
+        assert others_actions == "current"
         kind = self.kinds[agent]
         out = self.head_output(agent, batch[agent].obs)
         if isinstance(kind, Box):
             action = greedy_action(kind, out)
         else:
-            action = straight_through(kind, out, noise[agent], self.hyper.gumbel_softmax_temperature)
+            temperature = self.hyper[self.module_of[agent]].gumbel_softmax_temperature
+            action = straight_through(kind, out, noise[agent], temperature)
         return (action * batch[agent].acting[:, None]).detach()
 
     def actor_loss(self, module: str, batch: Batch, noise: Noise, actor: Layers | None = None) -> Tensor:
@@ -337,6 +353,7 @@ class ReferenceMADDPG:
         the same module, are by the present actors (or replayed).
         """
         obs = {j: batch[j].obs for j in self.agents}
+        hyper = self.hyper[module]
         total = torch.zeros((), dtype=torch.float64)
         count = 0.0
         for i in self.agents_of(module):
@@ -345,12 +362,13 @@ class ReferenceMADDPG:
             if isinstance(kind, Box):
                 own = greedy_action(kind, out)
             else:
-                own = straight_through(kind, out, noise[i], self.hyper.gumbel_softmax_temperature)
-            actions = {j: own if j == i else self.others_action(j, batch, noise) for j in self.agents}
+                own = straight_through(kind, out, noise[i], hyper.gumbel_softmax_temperature)
+            others = {j: self.others_action(j, batch, noise, hyper.others_actions) for j in self.agents if j != i}
+            actions = {i: own, **others}
             q = self.q_value(i, obs, actions)
             acting = batch[i].acting
             total = total + (acting * -q).sum()
-            total = total + self.hyper.policy_reg * (acting * (out**2).mean(dim=1)).sum()
+            total = total + hyper.policy_reg * (acting * (out**2).mean(dim=1)).sum()
             count += float(acting.sum())
         return total / max(1.0, count)
 
@@ -363,7 +381,6 @@ class ReferenceMADDPG:
             batches: One batch (agent -> AgentRows) for all modules, or a batch per trained module (module -> batch).
             noise: Likewise (agent -> noise, or module -> agent -> noise).
         """
-        hyper = self.hyper
         shared = all(isinstance(value, AgentRows) for value in batches.values())
         if shared:
             batches = dict.fromkeys(self.trained, batches)
@@ -377,32 +394,39 @@ class ReferenceMADDPG:
             actions = {j: batch[j].action for j in self.agents}
             record.targets[m] = {i: self.target(i, batch) for i in self.agents_of(m)}
             record.q[m] = {i: self.q_value(i, obs, actions) for i in self.agents_of(m)}
-            critic = with_gradients(self.weights[m]["critic"])
-            loss = self.critic_loss(m, batch, critic)
-            record.critic_loss[m] = float(loss.detach())
-            record.critic_grads[m] = gradients(loss, critic)
-        for m in self.trained:
-            clipped = clip_gradients(record.critic_grads[m], hyper.grad_clip, hyper.grad_clip_by)
-            self.weights[m]["critic"] = self.critic_adam[m].step(self.weights[m]["critic"], clipped)
-
-        # Actors: by the critics just updated, and all gradients before any step.
-        for m in self.trained:
-            actor = with_gradients(self.weights[m]["actor"])
-            loss = self.actor_loss(m, batches[m], noise[m], actor)
-            record.actor_loss[m] = float(loss.detach())
-            record.actor_grads[m] = gradients(loss, actor)
-        for m in self.trained:
-            clipped = clip_gradients(record.actor_grads[m], hyper.grad_clip, hyper.grad_clip_by)
-            self.weights[m]["actor"] = self.actor_adam[m].step(self.weights[m]["actor"], clipped)
-
-        # Targets.
-        for m in self.trained:
-            nets = self.weights[m]
-            nets["target_critic"] = polyak(nets["target_critic"], nets["critic"], hyper.tau)
-            nets["target_actor"] = polyak(nets["target_actor"], nets["actor"], hyper.tau)
-
+        record.critic_loss, record.critic_grads = self.step("critic", lambda m, net: self.critic_loss(m, batches[m], net))
+        # Actors: by the critics just updated.
+        record.actor_loss, record.actor_grads = self.step("actor", lambda m, net: self.actor_loss(m, batches[m], noise[m], net))
+        self.move_targets()
         record.weights = copy.deepcopy(self.weights)
         return record
+
+    def step(self, net: str, loss: Callable[[str, Layers], Tensor]) -> tuple[dict[str, float], dict[str, list[Tensor]]]:
+        """One step of this net of all trained modules. All gradients are taken before any net changes.
+
+        Args:
+            net: For example "critic".
+            loss: The loss of a module as a function of its net's layers.
+
+        Returns:
+            By module the losses, and the gradients before clipping.
+        """
+        losses, grads = {}, {}
+        for m in self.trained:
+            layers = with_gradients(self.weights[m][net])
+            value = loss(m, layers)
+            losses[m], grads[m] = float(value.detach()), gradients(value, layers)
+        for m in self.trained:
+            clipped = clip_gradients(grads[m], self.hyper[m].grad_clip, self.hyper[m].grad_clip_by)
+            self.weights[m][net] = self.adam[m, net].step(self.weights[m][net], clipped)
+        return losses, grads
+
+    def move_targets(self) -> None:
+        """theta' <- tau theta + (1 - tau) theta', for each net that has a target."""
+        for m in self.trained:
+            nets = self.weights[m]
+            for target in [net for net in nets if net.startswith(TARGET)]:
+                nets[target] = polyak(nets[target], nets[target.removeprefix(TARGET)], self.hyper[m].tau)
 
 
 def gradients(loss: Tensor, layers: Layers) -> list[Tensor]:
@@ -509,6 +533,7 @@ def random_game(
     frozen: bool | None = None,
     activation: str | None = None,
     hidden: Sequence[int] | None = None,
+    obs_dim: int | None = None,
     hyper: Mapping[str, object] | None = None,
 ) -> Game:
     """A random game. Whatever is None is drawn.
@@ -524,6 +549,7 @@ def random_game(
         frozen: One module is frozen.
         activation: "relu" or "tanh".
         hidden: The hidden layers' sizes, the same for all networks.
+        obs_dim: Width of all observations.
         hyper: Hyper-parameters, over those drawn.
     """
     rng = np.random.default_rng(seed)
@@ -554,7 +580,8 @@ def random_game(
         choices = ["tanh", "softmax", "discrete", "multi_discrete"]
         kind = str(rng.choice(choices)) if kinds is None else kinds[k % len(kinds)]
         module_kinds[m] = random_kind(rng, kind) if isinstance(kind, str) else kind
-        module_obs[m] = int(rng.integers(1, 5))
+        drawn = int(rng.integers(1, 5))
+        module_obs[m] = drawn if obs_dim is None else obs_dim
     agents = sorted(module_of, key=lambda agent: (module_of[agent], agent))
     agent_kinds = {a: module_kinds[module_of[a]] for a in agents}
     obs_dims = {a: module_obs[module_of[a]] for a in agents}

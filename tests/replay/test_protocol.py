@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import ray
 import torch
-from numbered_rows import LAYOUT, rows
+from sample_rows import SCHEMA, arrays, check_rows, rows
 from users_replays import PlainReplay, PrioritizedReplay
 
 from rllib_maddpg.replay import JointReplayBuffer
@@ -22,7 +22,7 @@ TYPES = {
 
 
 def make(name, seed=1):
-    return make_replay(LAYOUT, seed, {"capacity": CAPACITY, **TYPES[name]})
+    return make_replay(SCHEMA, seed, {"capacity": CAPACITY, **TYPES[name]})
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +57,9 @@ every_type = pytest.mark.parametrize("kept", list(TYPES), indirect=True, scope="
 
 def numbers(batch):
     """Row numbers of a batch; its rows are whole."""
-    columns = batch.columns
-    found = np.floor(columns["obs"][:, 0].numpy() + 1e-3).astype(int)
-    for k, values in enumerate(columns.values()):
-        expected = rows(0, 1).columns
-        offset = torch.from_numpy(list(expected.values())[k])
-        np.testing.assert_allclose(values - offset, found[:, None].repeat(values.shape[1], 1), atol=1e-4)
+    columns = arrays(batch)
+    found = np.floor(columns["obs"][:, 0] + 1e-3).astype(int)
+    check_rows(columns, found)
     return found.tolist()
 
 
@@ -89,7 +86,7 @@ def test_each_learner_gets_its_batch(buffer, learners, shuffled):
     buffer.store([rows(0, 9), rows(9, 20)])
     batches = buffer.draw(learners, updates=3, rows=5, shuffled=shuffled)
     assert [len(batch) for batch in batches] == [15] * learners
-    drawn = [numbers(batch.to(torch.device("cpu"), LAYOUT)) for batch in batches]
+    drawn = [numbers(batch.to(torch.device("cpu"), SCHEMA)) for batch in batches]
     assert all(0 <= row < 20 for own in drawn for row in own) and len({row for own in drawn for row in own}) > 5
     assert learners == 1 or drawn[0] != drawn[1]
 
@@ -109,7 +106,7 @@ def test_the_newest_rows_oldest_first(buffer):
     buffer.store([rows(4, 8)])
     assert sorted(numbers(buffer.latest(8))) == list(range(8))
     batch = buffer.latest(2)
-    assert batch.layout is LAYOUT and batch.joint_rows.dtype == torch.float32 and len(batch.modules["m"]["obs"]) == 2
+    assert batch.schema is SCHEMA and batch.joint_rows.dtype == torch.float32 and len(batch.modules["m"]["obs"]) == 2
     for k in range(2, 40):  # beyond the capacity, so that rings have turned
         buffer.store([rows(4 * k, 4 * k + 4)])
     assert sorted(numbers(buffer.latest(8))) == list(range(152, 160)) and len(buffer) == CAPACITY
@@ -125,7 +122,7 @@ def test_a_state_goes_on_as_it_would_have(buffer, kept):
 
     def go_on():
         buffer.store([rows(20, 23)])
-        drawn = [numbers(batch.to(torch.device("cpu"), LAYOUT)) for batch in buffer.draw(2, 2, 10, shuffled=True)]
+        drawn = [numbers(batch.to(torch.device("cpu"), SCHEMA)) for batch in buffer.draw(2, 2, 10, shuffled=True)]
         return len(buffer), drawn, numbers(buffer.latest(6))
 
     first = go_on()
@@ -139,7 +136,7 @@ def test_a_state_goes_on_as_it_would_have(buffer, kept):
 
 def test_a_ring_deals_out_what_it_would_draw_for_one():
     """2 Learners, 3 updates of 4 rows: of each update's 8 rows in turn the first gets 4, and the second 4."""
-    one, two = (JointReplayBuffer(LAYOUT, 50, seed=7) for _ in range(2))
+    one, two = (JointReplayBuffer(SCHEMA, 50, seed=7) for _ in range(2))
     for ring in (one, two):
         ring.add(rows(0, 50))
     whole = numbers(one.draw(1, 3, 8)[0])
@@ -148,7 +145,7 @@ def test_a_ring_deals_out_what_it_would_draw_for_one():
 
 
 def test_the_newest_rows_of_a_ring_at_each_of_its_places():
-    ring = JointReplayBuffer(LAYOUT, 7)
+    ring = JointReplayBuffer(SCHEMA, 7)
     for last in range(1, 30):
         ring.add(rows(last - 1, last))
         for count in range(9):
@@ -160,7 +157,7 @@ def test_the_newest_rows_of_a_ring_at_each_of_its_places():
 
 def test_priorities_by_hand():
     """TD errors 3, 0, 1 and a new row, which is drawn as often as the best: shares of 3/7, 0, 1/7, 3/7."""
-    ring = PrioritizedReplay(LAYOUT, 4, seed=0, alpha=1.0)
+    ring = PrioritizedReplay(SCHEMA, 4, seed=0, alpha=1.0)
     ring.add(rows(0, 3))
     ring.drawn = [np.array([0, 1]), np.array([2, 1])]
     ring.feedback([np.float32([3, 9]), np.float32([1, 0])])
@@ -214,9 +211,9 @@ def test_the_class_that_is_asked_for():
 
 
 def test_a_class_gets_the_other_keys():
-    ring = make_replay(LAYOUT, 3, {"capacity": 6, "type": PrioritizedReplay, "alpha": 0.25, "device": "cpu", "num_shards": 0})
-    assert (ring.alpha, ring.capacity, ring.layout) == (0.25, 6, LAYOUT)
+    ring = make_replay(SCHEMA, 3, {"capacity": 6, "type": PrioritizedReplay, "alpha": 0.25, "device": "cpu", "num_shards": 0})
+    assert (ring.alpha, ring.capacity, ring.schema) == (0.25, 6, SCHEMA)
     assert ring.get_state()["rng"] == np.random.default_rng(3).bit_generator.state
     assert ring.get_ctor_args_and_kwargs()[1]["capacity"] == 6
-    plain = make_replay(LAYOUT, None, {"capacity": 9, "type": PlainReplay})
+    plain = make_replay(SCHEMA, None, {"capacity": 9, "type": PlainReplay})
     assert plain.capacity == 9 and PlainReplay(*plain.get_ctor_args_and_kwargs()[0], seed=1).capacity == 9

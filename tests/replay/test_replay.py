@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from numbered_rows import LAYOUT, rows
+from sample_rows import LAYOUT, SCHEMA, arrays, check_rows, rows
 
 from rllib_maddpg.replay import JointReplayBuffer
-from rllib_maddpg.rows.joint_batch import COLUMNS
+from rllib_maddpg.rows.schema import RowSchema, bytes_per_row
 
 
 def numbers(buffer):
@@ -16,7 +16,7 @@ def numbers(buffer):
 
 
 def test_the_ring_keeps_the_newest_rows():
-    buffer = JointReplayBuffer(LAYOUT, capacity=10, seed=0)
+    buffer = JointReplayBuffer(SCHEMA, capacity=10, seed=0)
     for first, last in [(0, 4), (4, 9), (9, 12)]:
         buffer.add(rows(first, last))
     assert len(buffer) == 10 and buffer.num_rows_added == 12
@@ -26,22 +26,18 @@ def test_the_ring_keeps_the_newest_rows():
 
 
 def test_draws_are_uniform_and_rows_whole():
-    buffer = JointReplayBuffer(LAYOUT, capacity=8, seed=1)
+    buffer = JointReplayBuffer(SCHEMA, capacity=8, seed=1)
     buffer.add(rows(0, 13))
-    drawn = {name: values.numpy() for name, values in buffer.sample(40_000).columns.items()}
+    drawn = arrays(buffer.sample(40_000))
     row = np.floor(drawn["obs"][:, 0] + 1e-3).astype(int)
     count = np.bincount(row, minlength=13)
     assert not count[:5].any()
     np.testing.assert_allclose(count[5:], 5000, atol=330)  # 5 standard deviations
-    for k, (name, values) in enumerate(drawn.items()):
-        np.testing.assert_allclose(
-            values - np.arange(values.shape[1]) / 100 - 0.001 * k, row[:, None].repeat(values.shape[1], 1), atol=1e-5
-        )
-        assert name in COLUMNS
+    check_rows(drawn, row, atol=1e-5)
 
 
 def test_a_batch_has_one_row_for_each_env_step_in_every_module():
-    buffer = JointReplayBuffer(LAYOUT, capacity=100, seed=2)
+    buffer = JointReplayBuffer(SCHEMA, capacity=100, seed=2)
     buffer.add(rows(0, 100))
     batch = buffer.sample(16)
     assert len(batch) == 16 and set(batch.modules) == {"m", "n"}
@@ -49,9 +45,12 @@ def test_a_batch_has_one_row_for_each_env_step_in_every_module():
     shapes = {m: {c: v.shape for c, v in batch[m].items()} for m in "mn"}
     assert shapes["m"]["obs"] == shapes["m"]["new_obs"] == (16, 2, 2) and shapes["m"]["actions"] == (16, 2, 3)
     assert shapes["n"]["obs"] == (16, 1, 3) and shapes["n"]["actions"] == (16, 1, 2)
-    for column in ("rewards", "terminateds", "alive", "next_alive"):
+    for column in ("rewards", "terminateds", "alive", "next_alive", "truncateds"):
         assert shapes["m"][column] == (16, 2) and shapes["n"][column] == (16, 1)
-    assert all(v.dtype == torch.float32 for m in "mn" for v in batch[m].values())
+    assert shapes["m"]["lives"] == (16, 2, 2) and shapes["n"]["maybe"] == (16, 1, 3)
+    assert all(shapes[m]["t"] == (16, 1) and shapes[m]["new_pixels"] == (16, 7) for m in "mn")
+    types = {name: getattr(torch, column.dtype) for name, column in SCHEMA.columns.items()}
+    assert all(batch[m][name].dtype == types[name] for m in "mn" for name in batch[m])
     assert torch.equal(batch["m"]["obs"][:, 0, 0].floor(), batch["n"]["rewards"][:, 0].floor())
     # Agent c of module m is the second in the layout: columns 2 and 3 of x.
     np.testing.assert_allclose(batch["m"]["obs"][:, 1, 0] - batch["m"]["obs"][:, 0, 0], 0.02, atol=1e-5)
@@ -59,37 +58,40 @@ def test_a_batch_has_one_row_for_each_env_step_in_every_module():
 
 def test_an_empty_buffer_says_so():
     with pytest.raises(ValueError, match="replay buffer is empty"):
-        JointReplayBuffer(LAYOUT, 5).sample(1)
+        JointReplayBuffer(SCHEMA, 5).sample(1)
 
 
 def test_memory_is_what_the_columns_need():
-    buffer = JointReplayBuffer(LAYOUT, capacity=50)
-    # x and x' of 7, codes of 8, and rewards, terminateds, alive, next_alive of 3 agents, 4 bytes each.
-    assert buffer.bytes_per_row == 4 * (2 * 7 + 8 + 4 * 3)
-    assert sum(c.nbytes for c in buffer._columns.values()) == 50 * buffer.bytes_per_row
+    buffer = JointReplayBuffer(SCHEMA, capacity=50)
+    # x and x' of 7, codes of 8; rewards, terminateds, truncateds, alive, next_alive of 3 agents; episode and t: 4 bytes each.
+    plain = 4 * (2 * 7 + 8 + 5 * 3 + 2)
+    assert RowSchema(LAYOUT).bytes_per_row == bytes_per_row(7, 8, 3) == plain
+    # Users': lives; 7 bytes twice, which take two words each; contexts of 3 twice; maybe as x.
+    assert buffer.bytes_per_row == bytes_per_row(7, 8, 3, SCHEMA.extra) == plain + 4 * (3 * 2 + 2 * 2 + 2 * 3 + 7)
+    assert buffer._rows.nbytes == 50 * buffer.bytes_per_row
 
 
 def test_state_holds_the_filled_part_and_sampling_goes_on_alike():
-    buffer = JointReplayBuffer(LAYOUT, capacity=1000, seed=3)
+    buffer = JointReplayBuffer(SCHEMA, capacity=1000, seed=3)
     buffer.add(rows(0, 40))
     buffer.sample(7)
     state = buffer.get_state()
     assert state["columns"]["obs"].shape == (40, 7)
-    other = JointReplayBuffer(LAYOUT, capacity=1000, seed=99)
+    other = JointReplayBuffer(SCHEMA, capacity=1000, seed=99)
     other.set_state(state)
     for b in (buffer, other):
         b.add(rows(40, 45))
-    one, two = buffer.sample(50).columns, other.sample(50).columns
-    for name in COLUMNS:
-        np.testing.assert_array_equal(one[name], two[name])
+    one, two = buffer.sample(50), other.sample(50)
+    assert torch.equal(one.joint_rows.view(torch.int32), two.joint_rows.view(torch.int32))
+    check_rows(arrays(two), np.floor(two.columns["obs"][:, 0].numpy() + 1e-3).astype(int))
     assert numbers(other) == numbers(buffer) and other.num_rows_added == 45
 
 
 @pytest.mark.parametrize(("capacity", "kept"), [(20, range(49, 29, -1)), (30, range(49, 19, -1)), (64, range(49, 19, -1))])
 def test_another_capacity_keeps_the_newest_rows_in_order(capacity, kept):
-    buffer = JointReplayBuffer(LAYOUT, capacity=30)
+    buffer = JointReplayBuffer(SCHEMA, capacity=30)
     buffer.add(rows(0, 50))
-    other = JointReplayBuffer(LAYOUT, capacity=capacity)
+    other = JointReplayBuffer(SCHEMA, capacity=capacity)
     other.set_state(buffer.get_state())
     assert numbers(other) == list(kept)
     other.add(rows(50, 53))
@@ -98,11 +100,11 @@ def test_another_capacity_keeps_the_newest_rows_in_order(capacity, kept):
 
 def test_nan_is_named_by_agent_quantity_and_step():
     rollout = rows(0, 5)
-    rollout.check_finite(LAYOUT)
+    rollout.check_finite(SCHEMA)
     rollout.columns["obs"][3, 5] = np.nan
     with pytest.raises(ValueError, match=r"The observation of agent 'b' is nan at step 3 of the rollout of env runner 0"):
-        rollout.check_finite(LAYOUT)
+        rollout.check_finite(SCHEMA)
     rollout = rows(0, 5)
     rollout.columns["rewards"][2, 1] = -np.inf
     with pytest.raises(ValueError, match=r"The reward of agent 'c' is -inf at step 2"):
-        rollout.check_finite(LAYOUT)
+        rollout.check_finite(SCHEMA)

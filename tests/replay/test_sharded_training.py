@@ -15,7 +15,7 @@ from test_sharded_replay import end_shard
 
 from rllib_maddpg import MADDPG, MADDPGConfig
 from rllib_maddpg.replay.resharding import merged
-from rllib_maddpg.rows.joint_batch import COLUMNS, JointBatch
+from rllib_maddpg.rows.joint_batch import JointBatch
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -61,7 +61,7 @@ def test_training_with_remote_runners(build, tmp_path):
     other.restore_from_path(path)
     restored = other.replay_buffer.get_state()
     for one, two in zip(state["shards"], restored["shards"], strict=True):
-        assert all(np.array_equal(one["columns"][name], two["columns"][name]) for name in COLUMNS)
+        assert all(np.array_equal(one["columns"][name], two["columns"][name]) for name in other.schema.columns)
         assert one["rng"] == two["rng"]
     assert other._env_steps == steps
     other.train()
@@ -91,14 +91,14 @@ def test_learners_learn_the_same_from_shards(build):
         gathered = [batch.gather().unflatten(0, (6, 16)) for batch in batches]
         steps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: algo._env_steps}
         # As one Learner sees what two have: both shares of each update side by side.
-        whole = JointBatch(algo.layout, torch.cat(gathered, 1).flatten(0, 1))
+        whole = JointBatch(algo.schema, torch.cat(gathered, 1).flatten(0, 1))
         learner.update(batch=whole, minibatch_size=32, timesteps=steps)
         expected = weights_of(learner)
         learner.set_state(start)
         learner.update(batch=batches[0], minibatch_size=16, timesteps=steps)
         single = weights_of(learner)
         learner.set_state(start)
-        learner.update(batch=JointBatch(algo.layout, gathered[0].flatten(0, 1)), minibatch_size=16, timesteps=steps)
+        learner.update(batch=JointBatch(algo.schema, gathered[0].flatten(0, 1)), minibatch_size=16, timesteps=steps)
         for name, value in weights_of(learner).items():
             assert torch.equal(value, single[name]), name
         config = algo.config.copy(copy_frozen=False).learners(num_learners=2, num_cpus_per_learner=0.5)

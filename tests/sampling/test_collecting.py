@@ -405,7 +405,7 @@ def test_updates_in_one_call_or_of_two_learners_are_the_same(learned, per_module
 def test_batches_travel_and_are_shared_out(learned):
     batch = learned[0].replay_buffer.sample(24)
     other = pickle.loads(pickle.dumps(batch))
-    assert other.layout is None and len(other) == 24
+    assert other.schema is None and len(other) == 24
     assert torch.equal(batch.joint_rows, other.joint_rows) and other.joint_rows.data_ptr() != batch.joint_rows.data_ptr()
     # Of each update's 8 rows the first 4 are for the first Learner.
     numbers = torch.arange(24)

@@ -7,7 +7,6 @@ from ray.rllib.connectors.env_to_module import MeanStdFilter
 from runners import make_runner, rows_of
 
 from rllib_maddpg import MADDPGConfig
-from rllib_maddpg.rows.joint_batch import COLUMNS
 
 
 @pytest.fixture(params=[True, False], ids=["columns", "stock"])
@@ -51,15 +50,18 @@ def test_every_stored_row_is_one_step_of_the_env(script, num_envs, fragment, sty
     taken = dict.fromkeys(ledgers, 0)
     for row in range(len(columns["rewards"])):
         seen = [columns["obs"][row, place[a].obs] for a in place if columns["alive"][row, layout.index(a)]]
-        number = round(float(seen[0][0]) * 100)
+        number, episode, t = (round(float(x) * 100) for x in seen[0][:3])
+        assert columns["episodes"][row] == episode * num_envs + list(ledgers).index(number) and columns["t"][row] == t
         truth = ledgers[number].rows[taken[number]]
         taken[number] += 1
         for agent, slot in place.items():
             i = layout.index(agent)
             obs, action, reward, next_obs, terminated = truth.get(agent, (None, None, None, None, True))
-            got = {name: columns[name][row, getattr(slot, kind) if kind != "agents" else i] for name, kind in COLUMNS.items()}
+            kinds = {name: column.per for name, column in runner.schema.columns.items() if column.per != "env"}
+            got = {name: columns[name][row, getattr(slot, kind) if kind != "agents" else i] for name, kind in kinds.items()}
             assert got["alive"] == (obs is not None)
             assert got["terminateds"] == (obs is not None and terminated)
+            assert got["truncateds"] == (obs is not None and script[agent][1:] == (t + 1, "truncated"))
             # At a time limit the agent would act on: the target bootstraps from its true last observation.
             assert got["next_alive"] == (next_obs is not None and not terminated)
             np.testing.assert_array_equal(got["obs"], 0 if obs is None else obs)
@@ -133,7 +135,7 @@ def test_a_turn_based_game_is_refused(fast):
 
 def test_same_seed_same_rows_and_envs_differ(fast):
     columns = [rows_of(make_runner("simple_spread", {}, 2, seed=s, fast=fast).sample(num_timesteps=100)) for s in (3, 3, 4)]
-    for name in COLUMNS:
+    for name in columns[0]:
         np.testing.assert_array_equal(columns[0][name], columns[1][name])
     assert (columns[0]["obs"] != columns[2]["obs"]).any()
     first_obs = columns[0]["obs"].reshape(-1, 25, columns[0]["obs"].shape[1])[:, 0]

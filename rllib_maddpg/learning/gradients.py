@@ -1,0 +1,80 @@
+"""Gradients of groups of networks, summed over Learners and clipped. No Ray here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rllib_maddpg.learning import losses
+from rllib_maddpg.learning.groups import NetworkGroup
+from rllib_maddpg.rows.joint_batch import JointBatch
+
+
+@dataclass
+class ClippedGradients:
+    """What the networks of a role are to step along.
+
+    Attributes:
+        of_groups: For each group the gradients of its parameters, `[G, ...]` each, and the numbers of its networks that learn.
+        losses: By module, scalars.
+        norms: By `<network>_gradients_norm` and module: norms before clipping, scalars.
+    """
+
+    of_groups: list[tuple[NetworkGroup, list[Tensor], list[int]]]
+    losses: dict[str, Tensor]
+    norms: dict[str, dict[str, Tensor]]
+
+    def are_finite(self) -> bool:
+        """Whether there is neither NaN nor infinity. On a GPU this waits for it."""
+        values = [*(norm for own in self.norms.values() for norm in own.values()), *self.losses.values()]
+        # NaN and infinity make the sum so, too; float64, so that nothing else does.
+        return math.isfinite(torch.stack(values).sum(dtype=torch.float64))
+
+    def what_is_not_finite(self, role: str, batch: JointBatch) -> list[str]:
+        """Columns, losses and gradients with NaN or infinity in them, as an error names them."""
+        bad = [f"column {c!r} of module {m!r}" for m, own in batch.modules.items() for c in own if not _is_finite(own[c])]
+        bad += [f"the {role} loss of module {m!r}" for m, loss in self.losses.items() if not _is_finite(loss)]
+        for name, own in self.norms.items():
+            network = name.removesuffix("_gradients_norm")
+            bad += [f"the {network} gradient of module {m!r}" for m, norm in own.items() if not _is_finite(norm)]
+        return bad
+
+
+def clipped_gradients(
+    groups: Sequence[NetworkGroup],
+    module_losses: Mapping[str, Tensor],
+    sum_over_learners: Callable[[Collection[Tensor]], list[Tensor]],
+) -> ClippedGradients:
+    """Gradients of the sum of all losses.
+
+    Args:
+        groups: Groups of networks that learn.
+        module_losses: Of each trained module a scalar.
+        sum_over_learners: Adds tensors of all Learners up.
+    """
+    stacked = [p for group in groups for p in group.network.parameters]
+    gradients = torch.autograd.grad(sum(module_losses.values()), stacked, allow_unused=True, materialize_grads=True)
+    # Fused Adam reads them in the order of memory, whatever their strides.
+    gradients = [gradient.contiguous() for gradient in gradients]
+    # The losses go along: they are logged, and all Learners must agree on whether they are finite.
+    *gradients, totals = sum_over_learners([*gradients, torch.stack(list(module_losses.values())).detach()])
+    found = ClippedGradients([], dict(zip(module_losses, totals, strict=True)), {})
+    remaining = iter(gradients)
+    for group in groups:
+        network, settings = group.network, group.settings
+        own = [g if network.is_stacked else g.unsqueeze(0) for _, g in zip(network.parameters, remaining, strict=False)]
+        norm = losses.clip_gradients(own, settings.grad_clip.flatten(), settings.grad_clip_by)
+        members = [k for k, module_id in enumerate(group.modules) if module_id in module_losses]
+        norms = found.norms.setdefault(f"{group.name}_gradients_norm", {})
+        norms.update({group.modules[k]: norm[k] for k in members})
+        found.of_groups.append((group, own, members))
+    return found
+
+
+def _is_finite(x: Any) -> bool:
+    return not isinstance(x, Tensor) or bool(torch.isfinite(x).all())

@@ -1,0 +1,243 @@
+"""The schema: which columns a joint row has, where each of them lies, and which rows of other versions fit it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from rllib_maddpg.rows.layout import JointLayout
+
+# Of the built-in columns. Rows of version 1 have no description, and the columns of `_SINCE_1` only.
+VERSION = 2
+PER = ("obs", "actions", "agents", "env")
+DTYPES = ("float32", "int32", "uint8")
+# Name of a column's value at x'.
+NEXT = "new_"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a joint row.
+
+    Attributes:
+        name: Its name.
+        per: What it describes: an agent's "obs" or "actions" (as many numbers as its observation or its action code has),
+            "agents" (`width` numbers for each) or "env" (`width` numbers for the row).
+        width: Numbers for each agent or for the row.
+        dtype: "float32", "int32" or "uint8".
+        fill: Its value in rows in which nobody has written it, such as those of a checkpoint that has no such column.
+        finite: Whether rows in which it is NaN or infinite are refused.
+        at_next: Whether there is a column `new_<name>`, too, with its value at x'.
+        source: For users' columns: function of the infos by agent, `{agent: info}`, that `reset` and each `step` give. It
+            returns numbers `[width]` (per "env"), `[N, width]` (per "agents", in layout order: by module id, then agent id),
+            or those of all agents side by side. The value at x is that of the infos that came with x.
+    """
+
+    name: str
+    per: str
+    width: int = 1
+    dtype: str = "float32"
+    fill: float = 0.0
+    finite: bool = True
+    at_next: bool = False
+    source: Callable[[Mapping[Any, Any]], Any] | None = None
+
+
+_SINCE_1 = (
+    # The first two lie side by side, because they are what critics see.
+    Column("obs", "obs"),
+    Column("actions", "actions"),
+    Column("rewards", "agents"),
+    Column(f"{NEXT}obs", "obs"),
+    Column("terminateds", "agents"),
+    Column("alive", "agents"),
+    Column("next_alive", "agents"),
+)
+BUILT_IN = (
+    *_SINCE_1,
+    Column("truncateds", "agents"),
+    Column("episodes", "env", dtype="int32", fill=-1),
+    Column("t", "env", dtype="int32", fill=-1),
+)
+# Who is in the game is one thing, and who acts is another. Where all in the game act at every step they are one column.
+ALIASES = {"acts": "alive", "next_acts": "next_alive"}
+
+
+class Place(NamedTuple):
+    """Where a column lies in a row of 4-byte words: `words` of them from `start`, that hold `size` numbers of a type."""
+
+    name: str
+    start: int
+    words: int
+    size: int
+    dtype: str
+
+
+class RowSchema:
+    """The columns of a joint row, which is one row of float32 words.
+
+    Columns of floats lie in it as they are, in this order: those that must be finite, those that need not. Then come those
+    of int32 and uint8, whose bits are kept in words: such words are copied, but no number is to be made of them.
+
+    Attributes:
+        layout: Order of agents in a row.
+        extra: The users' columns, as they gave them.
+        columns: By name, in the order of the row; `new_<name>` is a column of its own.
+        places: Where each of them lies.
+        row_width: Words of a row.
+        finite_width: Words of a row that must be finite; the first ones.
+    """
+
+    version = VERSION
+
+    def __init__(self, layout: JointLayout, extra: Iterable[Column] = ()):
+        """
+        Args:
+            layout: Order of agents in a row.
+            extra: Columns beside the built-in ones.
+        """
+        self.layout, self.extra = layout, tuple(extra)
+        self.columns = {column.name: column for column in sorted(with_next(self.extra), key=_rank)}
+        self.places = _places(self.columns.values(), _sizes(layout.obs_dim, layout.action_dim, len(layout)))
+        self.row_width = sum(place.words for place in self.places)
+        self.finite_width = sum(p.words for p, c in zip(self.places, self.columns.values(), strict=True) if not _rank(c))
+        self._by_name = {place.name: place for place in self.places}
+
+    def __contains__(self, name: str) -> bool:
+        return ALIASES.get(name, name) in self.columns
+
+    def column(self, name: str) -> Column:
+        """The column of a name, which may be an alias."""
+        return self.columns[ALIASES.get(name, name)]
+
+    def width(self, name: str) -> int:
+        """Numbers of a column in one row, of all agents together."""
+        return self._by_name[ALIASES.get(name, name)].size
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Bytes of one row."""
+        return 4 * self.row_width
+
+    def split(self, rows: Any) -> dict[str, Any]:
+        """The columns of whole rows `[..., row_width]`, array or tensor, as views `[..., width]` of their own types."""
+        return views(rows, self.places)
+
+    def empty(self, *shape: int) -> np.ndarray:
+        """Rows `[*shape, row_width]` in which every column has its `fill`."""
+        rows = np.zeros((*shape, self.row_width), np.float32)
+        columns = self.split(rows)
+        for name, column in self.columns.items():
+            if column.fill:
+                columns[name][:] = column.fill
+        return rows
+
+    def owner(self, name: str, at: int) -> Any:
+        """The agent to which number `at` of a column belongs; None: to the env."""
+        column = self.column(name)
+        if column.per == "env":
+            return None
+        if column.per == "agents":
+            return self.layout.agents[at // column.width]
+        return next(s.agent for s in self.layout.slots if getattr(s, column.per).start <= at < getattr(s, column.per).stop)
+
+    def description(self) -> dict[str, Any]:
+        """Plain data that goes with rows into checkpoints: the version, and per column what `check_same` compares."""
+        return {"version": self.version, "columns": {name: _kind(column) for name, column in self.columns.items()}}
+
+    def check_same(self, other: Mapping[str, Any] | None, what: str) -> None:
+        """Refuses rows that have something for which there is no place here; columns that they lack can be filled.
+
+        Args:
+            other: `description()` of those rows; None: they are of version 1.
+            what: What they belong to, for the message.
+
+        Raises:
+            ValueError: Naming version or column.
+        """
+        version, columns = described(other)
+        if not isinstance(version, int) or version > VERSION:
+            raise ValueError(
+                f"{what} has joint rows of version {version!r}, made by a newer rllib_maddpg; this one reads versions up to "
+                f"{VERSION}. Install the newer one, or train again."
+            )
+        for name, kind in columns.items():
+            if name not in self.columns:
+                raise ValueError(
+                    f"{what} has a column {name!r}, which this run has not. Give it the `extra_columns` that it was made with."
+                )
+            if kind != _kind(self.columns[name]):
+                raise ValueError(
+                    f"Column {name!r} of {what[0].lower() + what[1:]} is {kind}, and here {_kind(self.columns[name])}. Use the "
+                    "`extra_columns` that it was made with."
+                )
+
+
+def described(description: Mapping[str, Any] | None) -> tuple[int, Mapping[str, Any]]:
+    """Version of rows, and kind of each of their columns by name; None stands for rows of version 1."""
+    if description is None:
+        return 1, {column.name: _kind(column) for column in _SINCE_1}
+    return description["version"], description["columns"]
+
+
+def with_next(extra: Iterable[Column] = ()) -> list[Column]:
+    """The built-in columns and others, each followed by its value at x' where there is one."""
+    columns = list(BUILT_IN)
+    for column in extra:
+        columns.append(column)
+        if column.at_next:
+            columns.append(Column(NEXT + column.name, column.per, column.width, column.dtype, column.fill, column.finite))
+    return columns
+
+
+def bytes_per_row(obs_dim: int, action_dim: int, num_agents: int, extra: Iterable[Column] = ()) -> int:
+    """Bytes of a row, before there is a layout.
+
+    Args:
+        obs_dim: Numbers in the observations of all agents.
+        action_dim: Numbers in the action codes of all agents.
+        num_agents: N.
+        extra: Columns beside the built-in ones.
+    """
+    return 4 * sum(place.words for place in _places(with_next(extra), _sizes(obs_dim, action_dim, num_agents)))
+
+
+def views(rows: Any, places: Sequence[Place]) -> dict[str, Any]:
+    """Per column its part of rows `[..., row_width]`, array or tensor, as a view `[..., size]` of its own type."""
+    if isinstance(rows, torch.Tensor):
+        types, parts = torch, rows.split([place.words for place in places], -1)  # quicker than one by one
+    else:
+        types, parts = np, [rows[..., place.start : place.start + place.words] for place in places]
+    return {
+        place.name: part if place.dtype == "float32" else part.view(getattr(types, place.dtype))[..., : place.size]
+        for place, part in zip(places, parts, strict=True)
+    }
+
+
+def _sizes(obs_dim: int, action_dim: int, num_agents: int) -> dict[str, int]:
+    """Numbers in a row of a column of width 1, by what it describes."""
+    return {"obs": obs_dim, "actions": action_dim, "agents": num_agents, "env": 1}
+
+
+def _places(columns: Iterable[Column], sizes: Mapping[str, int]) -> tuple[Place, ...]:
+    places, start = [], 0
+    for column in columns:
+        size = sizes[column.per] * int(column.width)
+        words = math.ceil(size * np.dtype(column.dtype).itemsize / 4)
+        places.append(Place(column.name, start, words, size, column.dtype))
+        start += words
+    return tuple(places)
+
+
+def _rank(column: Column) -> int:
+    """Columns of the same kind lie side by side; 0: those that must be finite."""
+    return DTYPES.index(column.dtype) + (column.dtype != "float32" or not column.finite)
+
+
+def _kind(column: Column) -> dict[str, Any]:
+    return {"per": column.per, "width": int(column.width), "dtype": column.dtype}

@@ -1,0 +1,311 @@
+"""An update as a list of stages: their order and rhythm, losses of the user's, and work that is done once."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections import Counter
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from learner_games import SpacesEnv, build, config_of, env_steps, multi_agent_batch, weights_of
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from reference.maddpg import Box, Discrete, random_game
+from torch import nn
+
+from rllib_maddpg import MADDPGConfig, MADDPGTorchLearner, MADDPGTorchRLModule
+from rllib_maddpg.learning.stages import LossStage, TargetStage
+from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec
+from rllib_maddpg.modules.views import ALL, View
+
+
+def small_game(**settings):
+    """Three discrete agents with a module each, computed as one."""
+    return random_game(
+        3, n_agents=3, kinds=[Discrete(3)], obs_dim=2, shared=False, frozen=False, dead=False, waiting=False, **settings
+    )
+
+
+def updates(learner, game, numbers):
+    results = None
+    for k in numbers:
+        results = learner.update(batch=multi_agent_batch(game, game.batch(16, k)), timesteps=env_steps(k))
+    return results
+
+
+def changed(before, after, net):
+    return {not torch.equal(before[key], after[key]) for key in before if key[1] == net}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Order and rhythm.
+
+
+class DelayedLearner(MADDPGTorchLearner):
+    """Actors and targets in every second update, as in TD3."""
+
+    @classmethod
+    def stages(cls, config):
+        return [
+            LossStage(role=CRITIC, losses=cls.compute_critic_losses),
+            LossStage(role=ACTOR, losses=cls.compute_actor_losses, every=2),
+            TargetStage(every=2),
+        ]
+
+
+def test_a_stage_says_how_often_it_runs_also_after_a_restart():
+    game = small_game()
+    config = config_of(game).learners(learner_class=DelayedLearner)
+    learner = build(config, game)
+    for k in range(1, 6):
+        before = weights_of(learner)
+        results = updates(learner, game, [k])
+        after = weights_of(learner)
+        assert changed(before, after, "critic") == {True}
+        for net in ("actor", "target_actor", "target_critic"):
+            assert changed(before, after, net) == {k % 2 == 0}, (k, net)
+        # The metrics of a stage that does not run in each update stay.
+        assert ("actor_loss" in results["m0"]) == (k >= 2)
+        assert "critic_loss" in results["m0"]
+        if k == 3:
+            state = pickle.loads(pickle.dumps(learner.get_state()))
+    restored = build(config.copy(copy_frozen=False))
+    restored.set_state(state)
+    updates(restored, game, [4, 5])
+    one, other = weights_of(learner), weights_of(restored)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_metrics_of_an_actor_stage_are_those_of_its_last_run():
+    game = small_game()
+    learners = [build(config_of(game).learners(learner_class=cls), game) for cls in (DelayedLearner, None)]
+    results = [updates(learner, game, [1]) for learner in learners]
+    assert float(results[0]["m1"]["total_loss"].peek()) == float(results[0]["m1"]["critic_loss"].peek())
+    total = results[1]["m1"]["critic_loss"].peek() + results[1]["m1"]["actor_loss"].peek()
+    assert float(results[1]["m1"]["total_loss"].peek()) == pytest.approx(float(total), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("stages", "text"),
+    [
+        (lambda cls: [], None),
+        (lambda cls: [LossStage(role="crytic", losses=cls.compute_critic_losses)], "networks of the role 'crytic', but module"),
+        (lambda cls: [LossStage(role=CRITIC)], "losses=None. Give a method of the Learner"),
+        (lambda cls: [TargetStage(every=0)], "every=0. Give a whole number of updates >= 1"),
+        (lambda cls: ["critic"], r"returned \['critic'\]. Return a list of `LossStage`s"),
+        (lambda cls: None, "returned None. Return a list of `LossStage`s"),
+    ],
+)
+def test_stages_are_checked_before_anything_starts(stages, text):
+    class Mine(MADDPGTorchLearner):
+        @classmethod
+        def stages(cls, config):
+            return stages(cls)
+
+    config = MADDPGConfig().environment("simple_spread").learners(learner_class=Mine)
+    if text is None:
+        config.validate()
+        return
+    with pytest.raises(ValueError, match=rf"^`stages\(\)` of Mine.*{text}"):
+        config.validate()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Losses of the user's.
+
+
+class MonteCarloLearner(MADDPGTorchLearner):
+    """Learns rewards alone: gamma is 0, whatever the setting."""
+
+    def td_target(self, next_q, rows, settings):
+        return rows["rewards"]
+
+
+class WeightedLearner(MADDPGTorchLearner):
+    """Twice the critic's loss, and an actor that is not pulled to zero."""
+
+    def critic_loss(self, q, target, rows, settings):
+        return 2.0 * super().critic_loss(q, target, rows, settings)
+
+    def actor_loss(self, q, output, rows, settings):
+        return -(rows["acts"] * q).sum((-2, -1)) / rows.count("acts")
+
+
+def test_a_target_of_the_users_is_used_and_modules_stay_stacked():
+    game = small_game()
+    mine = build(config_of(game, gamma=0.9).learners(learner_class=MonteCarloLearner), game)
+    known = build(config_of(game, gamma=0.0), game)
+    for learner in (mine, known):
+        updates(learner, game, range(1, 4))
+    one, other = weights_of(mine), weights_of(known)
+    # 0 * Q' is exactly 0.
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert len(mine._groups["critic"]) == len(mine._groups["actor"]) == 1
+
+
+def test_losses_of_the_users_are_used_and_modules_stay_stacked():
+    game = small_game(hyper={"grad_clip": None})
+    mine = build(config_of(game).learners(learner_class=WeightedLearner), game)
+    known = build(config_of(game, actor_output_reg=0.0), game)
+    first, second = (updates(learner, game, [1]) for learner in (mine, known))
+    for m in game.modules:
+        assert float(first[m]["critic_loss"].peek()) == pytest.approx(2.0 * float(second[m]["critic_loss"].peek()), rel=1e-6)
+        # Adam divides the factor out, to its epsilon, so that the actors are judged by almost the same critics.
+        assert float(first[m]["actor_loss"].peek()) == pytest.approx(float(second[m]["actor_loss"].peek()), rel=1e-3, abs=1e-4)
+    assert len(mine._groups["critic"]) == len(mine._groups["actor"]) == 1
+
+
+def test_an_override_that_needs_each_modules_own_networks_says_so(caplog):
+    class Mine(MADDPGTorchLearner):
+        def compute_critic_losses(self, ctx):
+            return {m: self.module[m].unwrapped().critic.layers[0].weight.square().sum() for m in ctx.trained}
+
+    game = small_game()
+    with caplog.at_level(logging.INFO, logger="rllib_maddpg"):
+        learner = build(config_of(game).learners(learner_class=Mine), game)
+        before = weights_of(learner)
+        updates(learner, game, [1, 2])
+    assert changed(before, weights_of(learner), "critic") == {True}
+    assert len(learner._groups["critic"]) == 3
+    told = [r.getMessage() for r in caplog.records if "not computed together" in r.getMessage()]
+    assert told == ["Modules are not computed together, which takes longer: Mine overrides `compute_critic_losses`."]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A network of the user's.
+
+
+class WithModel(MADDPGTorchRLModule):
+    """Predicts the reward of each agent from what its critic sees."""
+
+    def networks(self):
+        def build_model():
+            return self.build_critic(self.input_dim(ALL))
+
+        return [*super().networks(), NetworkSpec("model", "model", build_model, lr=0.02, has_target=False, view=ALL)]
+
+
+class ModelLearner(MADDPGTorchLearner):
+    @classmethod
+    def stages(cls, config):
+        return [LossStage(role="model", losses=cls.model_losses), *super().stages(config)]
+
+    def model_losses(self, ctx):
+        losses = {}
+        for group in ctx.groups("model"):
+            rows = ctx.rows(group)
+            error = (group.network.q_values(ctx.inputs(group)) - rows["rewards"]).square()
+            losses.update(zip(group.modules, (rows["alive"] * error).sum((1, 2)) / rows.count("alive"), strict=True))
+        return losses
+
+
+def model_config(game):
+    spec = RLModuleSpec(module_class=WithModel)
+    return config_of(game).rl_module(rl_module_spec=spec).learners(learner_class=ModelLearner)
+
+
+def test_a_third_network_learns_beside_the_others():
+    """Its target-less network has an optimizer and metrics of its own, and changes nothing for the others."""
+    game = small_game()
+    learner, plain = build(model_config(game)), build(config_of(game))
+    for m in game.modules:
+        learner.module[m].load_state_dict(plain.module[m].state_dict(), strict=False)
+    first = float(updates(learner, game, [1])["m0"]["model_loss"].peek())
+    results = updates(learner, game, [1] * 40)
+    updates(plain, game, [1] * 41)
+    one, other = weights_of(learner), weights_of(plain)
+    assert all(torch.equal(one[key], other[key]) for key in other)
+    metrics = results["m0"]
+    assert metrics["model_learning_rate"].peek() == pytest.approx(0.02)
+    assert float(metrics["model_loss"].peek()) > 0.0 and float(metrics["model_gradients_norm"].peek()) > 0.0
+    assert len(learner._groups["model"]) == 1
+    assert not hasattr(learner.module["m0"].unwrapped(), "target_model")
+    assert float(metrics["model_loss"].peek()) < 0.5 * first
+
+
+def test_a_third_networks_state_goes_on_bit_for_bit():
+    game = small_game()
+    learner = build(model_config(game))
+    updates(learner, game, range(1, 4))
+    state = pickle.loads(pickle.dumps(learner.get_state()))
+    updates(learner, game, range(4, 7))
+    restored = build(model_config(game).debugging(seed=9))
+    restored.set_state(state)
+    updates(restored, game, range(4, 7))
+    for m in game.modules:
+        mine, expected = (each.module[m].state_dict() for each in (restored, learner))
+        assert all(torch.equal(mine[name], expected[name]) for name in expected) and any("model" in name for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("extra", "text"),
+    [
+        (NetworkSpec("critic", CRITIC, nn.Identity), "two networks of the name 'critic'"),
+        (NetworkSpec("target_critic", "model", nn.Identity), "two networks of the name 'target_critic'"),
+        (NetworkSpec("a b", "model", nn.Identity), "a network is named 'a b'"),
+        (NetworkSpec("second", ACTOR, nn.Identity), "has 2 networks of the role 'actor'"),
+        (NetworkSpec("seer", "model", nn.Identity, view="all"), "network 'seer' has view='all'"),
+        ("critic", "returned 'critic'. Return a list of `NetworkSpec`s"),
+        (NetworkSpec("broken", "model", lambda: 1 / 0), r"could not be made \(ZeroDivisionError: division by zero\)"),
+    ],
+)
+def test_networks_are_checked_before_anything_starts(extra, text):
+    class Mine(MADDPGTorchRLModule):
+        def networks(self):
+            return [*super().networks(), extra]
+
+    config = MADDPGConfig().environment("simple_spread").rl_module(rl_module_spec=RLModuleSpec(module_class=Mine))
+    with pytest.raises(ValueError, match=f"odule 'agent_0' of class Mine.*{text}"):
+        config.validate()
+
+
+def test_a_view_is_of_all_agents_or_its_own():
+    with pytest.raises(ValueError, match=r"View 'x' has agents='mine'. It must be one of \['all', 'own'\]"):
+        View("x", agents="mine")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Work that is done once.
+
+
+class Counted(nn.Linear):
+    """A network that cannot be stacked, and counts its calls."""
+
+    def forward(self, x):
+        self.calls = getattr(self, "calls", 0) + 1
+        return super().forward(x)
+
+
+class CountedModule(MADDPGTorchRLModule):
+    def build_actor(self, obs_dim, output_dim):
+        return Counted(obs_dim, output_dim)
+
+    def build_critic(self, input_dim):
+        return Counted(input_dim, 1)
+
+
+@pytest.mark.parametrize("others_actions", ["replay", "current"])
+def test_each_network_runs_as_often_as_it_must(others_actions):
+    """An actor once for all critics that ask what it does now, its target once for all targets; a critic for two losses."""
+    boxes = dict.fromkeys("abcde", gym.spaces.Box(-1.0, 1.0, (2,), np.float32))
+    config = (
+        MADDPGConfig()
+        .environment(SpacesEnv, env_config={"obs_spaces": boxes, "action_spaces": boxes})
+        .rl_module(rl_module_spec=RLModuleSpec(module_class=CountedModule))
+        .training(others_actions=others_actions)
+    )
+    learner = build(config)
+    assert isinstance(next(iter(learner.module.values())).unwrapped().actor, Counted)
+    columns = learner.layout.obs_dim, learner.layout.action_dim
+    assert columns == (10, 10)
+    game = random_game(0, n_agents=5, kinds=[Box(2)], obs_dim=2, shared=False, frozen=False, dead=False, waiting=False)
+    batch = multi_agent_batch(game, game.batch(16, 0))
+    batch.policy_batches = dict(zip("abcde", batch.policy_batches.values(), strict=True))
+    learner.update(batch=batch, timesteps=env_steps(1))
+    calls = Counter()
+    for module in learner.module.values():
+        for net in ("actor", "target_actor", "critic", "target_critic"):
+            calls[net, getattr(module.unwrapped(), net).calls] += 1
+    assert calls == {("actor", 1): 5, ("target_actor", 1): 5, ("critic", 2): 5, ("target_critic", 1): 5}
