@@ -27,6 +27,10 @@ class JointReplayBuffer(JointReplay):
 
     Rows are never taken apart: one index draws the observations, actions and rewards of all agents at one env step.
     A subclass that draws otherwise overrides `choose`; one that has to know where rows lie reads `next_place` in `add`.
+
+    Attributes:
+        rng: NumPy's generator of all draws, whose state goes into checkpoints.
+        num_rows_added: In all, also those that were overwritten.
     """
 
     def __init__(self, schema: RowSchema, capacity: int = 1_000_000, seed: Any = None, device: str = "cpu"):
@@ -41,7 +45,7 @@ class JointReplayBuffer(JointReplay):
             ValueError: If the device cannot hold `capacity` rows.
         """
         super().__init__(schema, capacity, seed)
-        self._rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(seed)
         self._next = 0
         self._size = 0
         self.num_rows_added = 0
@@ -121,7 +125,7 @@ class JointReplayBuffer(JointReplay):
         """
         if not self._size:
             raise ValueError("The replay buffer is empty: sample from the environment before you train.")
-        return self._rng.integers(0, self._size, num_rows)
+        return self.rng.integers(0, self._size, num_rows)
 
     def rows_at(self, places: np.ndarray) -> JointBatch:
         """The rows at these places of the ring, on the buffer's device."""
@@ -143,7 +147,7 @@ class JointReplayBuffer(JointReplay):
             "next": self._next,
             "capacity": self.capacity,
             "num_rows_added": self.num_rows_added,
-            "rng": self._rng.bit_generator.state,
+            "rng": self.rng.bit_generator.state,
             "layout": self.schema.layout.description(),
             SCHEMA: self.schema.description(),
         }
@@ -172,7 +176,7 @@ class JointReplayBuffer(JointReplay):
         self._next = state["next"] if self.capacity == state["capacity"] else self._size % self.capacity
         self.num_rows_added = state["num_rows_added"]
         if state["rng"] is not None:
-            self._rng.bit_generator.state = state["rng"]
+            self.rng.bit_generator.state = state["rng"]
 
     @override(JointReplay)
     def check_state(self, state: dict[str, Any]) -> None:

@@ -339,7 +339,7 @@ class ShardedReplayBuffer(JointReplay):
 
 
 def _place(group: PlacementGroup | None, num_shards: int, k: int) -> dict[str, Any]:
-    """Options that put shard k into its own bundle, one of the last of a trial's (see `MADDPG.default_resource_request`)."""
+    """Options that put shard k into its own bundle, one of the last of a trial's (see `resources`)."""
     if group is None:
         return {"scheduling_strategy": "SPREAD"}
     index = len(group.bundle_specs) - num_shards + k

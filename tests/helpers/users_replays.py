@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import ray
 import torch
+from paths import ROOT
 
-from rllib_maddpg.replay import JointReplay, JointReplayBuffer, Stored
+from rllib_maddpg.replay import JointReplay, Stored
 from rllib_maddpg.rows.joint_batch import JointBatch
 
 
-class PrioritizedReplay(JointReplayBuffer):
-    """Draws rows in proportion to the TD errors seen when they were drawn last; new ones as often as the best."""
+def documented():
+    """The class in docs/pipeline.md."""
+    text, scope = (ROOT / "docs" / "pipeline.md").read_text(), {}
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(next(block for block in blocks if "class PrioritizedReplay" in block), scope)
+    return scope["PrioritizedReplay"]
 
-    wants_feedback = True
+
+class PrioritizedReplay(documented()):
+    """Draws rows in proportion to the TD errors seen when they were drawn last; remembers what it was told."""
 
     def __init__(self, schema, capacity, seed=None, alpha=1.0):
-        super().__init__(schema, capacity, seed)
-        self.alpha = alpha
-        self.priorities = np.zeros(self.capacity)
-        self.drawn = []  # for each Learner the places of its rows in the last draw
-        self.errors = []  # of each feedback
+        super().__init__(schema, capacity, seed, alpha)
+        self.errors = []
 
     @classmethod
     def check(cls, settings):
@@ -28,32 +34,9 @@ class PrioritizedReplay(JointReplayBuffer):
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha={alpha} does not lie in [0, 1].")
 
-    def add(self, rollout):
-        places = (self.next_place + np.arange(len(rollout))) % self.capacity
-        super().add(rollout)
-        self.priorities[places] = self.priorities.max() or 1.0
-
-    def choose(self, num_rows):
-        if not len(self):
-            raise ValueError("The replay buffer is empty.")
-        shares = self.priorities[: len(self)] ** self.alpha
-        return self._rng.choice(len(self), num_rows, p=shares / shares.sum())
-
-    def draw(self, learners, updates, rows, shuffled=False):
-        self.drawn = [self.choose(updates * rows) for _ in range(learners)]
-        return [self.rows_at(places) for places in self.drawn]
-
     def feedback(self, errors):
         self.errors.append(errors)
-        for places, own in zip(self.drawn, errors, strict=True):
-            self.priorities[places] = own + 1e-3
-
-    def get_state(self, *args, **kwargs):
-        return {**super().get_state(*args, **kwargs), "priorities": self.priorities.copy()}
-
-    def set_state(self, state):
-        super().set_state(state)
-        self.priorities = state["priorities"].copy()
+        super().feedback(errors)
 
 
 class PlainReplay(JointReplay):
