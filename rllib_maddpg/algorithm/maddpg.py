@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.utils.annotations import override
@@ -23,18 +22,15 @@ from ray.rllib.utils.metrics import (
     REPLAY_BUFFER_SAMPLE_TIMER,
     SYNCH_WORKER_WEIGHTS_TIMER,
 )
-from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.result import TIMESTEPS_TOTAL
 
 from rllib_maddpg.algorithm.joint_algorithm import JointAlgorithm
+from rllib_maddpg.algorithm.replaying import ReplayAlgorithm
 from rllib_maddpg.algorithm.saving import SavedAlgorithm
 from rllib_maddpg.algorithm.timers import Timers
 from rllib_maddpg.algorithm.tunable import TunableAlgorithm
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.modules.rule_modules import warn_of_trained_rules
-from rllib_maddpg.replay import JointReplayBuffer
-from rllib_maddpg.replay.sharded import SHARD_RESOURCES, ShardedReplayBuffer
-from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import RowSchema
 from rllib_maddpg.sampling.collecting import Collected, RolloutCollector
@@ -44,7 +40,7 @@ from rllib_maddpg.sampling.env_runner import EPISODE_NUMBERS
 MAX_UPDATES_PER_CALL = 16
 
 
-class MADDPG(SavedAlgorithm, JointAlgorithm, TunableAlgorithm):
+class MADDPG(SavedAlgorithm, ReplayAlgorithm, JointAlgorithm, TunableAlgorithm):
     """Multi-Agent Deep Deterministic Policy Gradient (Lowe et al. 2017) on RLlib's new API stack."""
 
     config: MADDPGConfig
@@ -62,7 +58,7 @@ class MADDPG(SavedAlgorithm, JointAlgorithm, TunableAlgorithm):
         warn_of_trained_rules(self.config, {m: spec.module_class for m, spec in specs.items()})
         self.schema: RowSchema = next(iter(specs.values())).model_config["schema"]
         self.layout: JointLayout = self.schema.layout
-        self.replay_buffer = self._make_replay_buffer()
+        self._make_replay_buffer()
         self.collector = RolloutCollector(self.env_runner_group, self.config)
         if self.config.num_env_runners and self.env_runner is not None:
             # RLlib leaves the local runner out, where `get_module()` looks.
@@ -82,16 +78,6 @@ class MADDPG(SavedAlgorithm, JointAlgorithm, TunableAlgorithm):
         self._env_steps_since_update = 0.0
         # Per runner the numbers of its envs' next episodes, so that resumed and restarted runners do not repeat games.
         self._episode_numbers: dict[int, list[int]] = {}
-
-    @override(Algorithm)
-    def _create_local_replay_buffer_if_necessary(self, config: Any) -> None:
-        """None: ours is made by `_set_up_metrics`, when the env runners have told their spaces."""
-
-    def _make_replay_buffer(self) -> JointReplayBuffer | ShardedReplayBuffer:
-        config, seed = self.config.replay_buffer_config, self.config.seed
-        if config["num_shards"]:
-            return ShardedReplayBuffer(self.schema, config["capacity"], seed, config["num_shards"])
-        return JointReplayBuffer(self.schema, config["capacity"], seed, config["device"])
 
     def _module_specs(self) -> dict[str, Any]:
         spaces = self.env_runner_group.get_spaces() if self.env_runner_group else None
@@ -124,23 +110,6 @@ class MADDPG(SavedAlgorithm, JointAlgorithm, TunableAlgorithm):
                 self._sync_weights()
         self._report_sampling(collected)
 
-    def _store(self, collected: Collected) -> int:
-        """Keeps all rows that are sound, and raises what went wrong with others; returns how many it keeps."""
-        errors = [collected.error] if collected.error else []
-        before = self._env_steps
-        for rollout, stored in zip(collected.rollouts, self.replay_buffer.store(collected.rollouts), strict=True):
-            if stored.error:
-                errors.append(ValueError(stored.error))
-            if stored.error or stored.lost:
-                continue
-            self._env_steps += stored.rows
-            self._episode_numbers[rollout.worker_index] = rollout.episode_numbers
-            if rollout.error:
-                errors.append(ValueError(rollout.error))
-        if errors:
-            raise errors[0]
-        return self._env_steps - before
-
     def _num_updates_due(self, new_env_steps: int) -> int:
         """Whole updates owed for the env steps sampled since the last one; the rest is kept for next time.
 
@@ -164,34 +133,19 @@ class MADDPG(SavedAlgorithm, JointAlgorithm, TunableAlgorithm):
             now = min(updates, MAX_UPDATES_PER_CALL)
             updates -= now
             with self._durations(REPLAY_BUFFER_SAMPLE_TIMER):
-                batch = self._draw(now, rows)
+                batches = self._draw(now, rows)
             report = not updates and self._learner_report_is_due()
             with self._durations(LEARNER_UPDATE_TIMER):
                 results = self.learner_group.update(
-                    **batch,
+                    **batches,
                     timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self._env_steps},
                     minibatch_size=rows,
                     _no_metrics_reduce=not report,
                 )
             self._num_updates += now
+            self._give_feedback()
         if report:
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
-
-    def _draw(self, updates: int, rows: int) -> dict[str, Any]:
-        """Rows of so many updates, `rows` of each for every Learner, as `LearnerGroup.update` takes them."""
-        learners = self.config.num_learners or 1
-        if not isinstance(self.replay_buffer, ShardedReplayBuffer):
-            return self._for_learners(self.replay_buffer.sample(updates * rows * learners), rows)
-        batches = self.replay_buffer.draw(learners, updates, rows, shuffled=self.config.minibatch_per_module)
-        return {"batch_refs": [ray.put(batch) for batch in batches]} if self.config.num_learners else {"batch": batches[0]}
-
-    def _for_learners(self, batch: JointBatch, rows: int) -> dict[str, Any]:
-        """The batch as `LearnerGroup.update` takes it; every Learner gets `rows` rows of each update."""
-        if not self.config.num_learners:
-            return {"batch": batch}
-        # Each update's rows side by side: all Learners together make the updates that one would make on the whole batch.
-        shards = batch.shards(self.config.num_learners, rows)
-        return {"batch_refs": [ray.put(shard) for shard in shards]}
 
     def _sync_weights(self) -> None:
         """Gives the new actors to the local env runner, which also is where `get_module()` looks; the others get them with
@@ -312,19 +266,3 @@ class MADDPG(SavedAlgorithm, JointAlgorithm, TunableAlgorithm):
             if self.env_runner is not None:
                 self.env_runner.set_state(state)
         return result
-
-    @classmethod
-    @override(Algorithm)
-    def default_resource_request(cls, config: Any) -> PlacementGroupFactory:
-        """RLlib's, and a bundle for each shard of the replay buffer."""
-        request = super().default_resource_request(config)
-        own = cls.get_default_config().update_from_dict(config)
-        shards = own.replay_buffer_config.get("num_shards", 0)
-        return PlacementGroupFactory([*request.bundles, *[dict(SHARD_RESOURCES)] * shards], strategy=request.strategy)
-
-    @override(Algorithm)
-    def cleanup(self) -> None:
-        super().cleanup()
-        # There is none yet if the setup has failed.
-        if isinstance(getattr(self, "replay_buffer", None), ShardedReplayBuffer):
-            self.replay_buffer.stop()

@@ -22,7 +22,7 @@ from ray.rllib.utils.annotations import override
 
 from rllib_maddpg.algorithm.checkpoint_files import CLASS_FILE, HAS_HASHES, METADATA_FILE, CheckpointFiles, damaged
 from rllib_maddpg.algorithm.checkpoints import LAYOUT, SCHEMA, check_layout, check_schema, forget_unused, read_config
-from rllib_maddpg.algorithm.state_checks import COUNTS, REPLAY_BUFFER, check_states
+from rllib_maddpg.algorithm.state_checks import COUNTS, REPLAY_BUFFER, check_replay_type, check_states
 from rllib_maddpg.sampling.env_runner import EPISODE_NUMBERS
 
 STEPS_SINCE_UPDATE = "env_steps_since_update"
@@ -90,7 +90,8 @@ class SavedAlgorithm(Algorithm):
     @override(Algorithm)
     def get_metadata(self) -> dict[str, Any]:
         rows = {LAYOUT: self.layout.description(), SCHEMA: self.schema.description()}
-        return {**super().get_metadata(), **rows, HAS_HASHES: True}
+        replay = {REPLAY_BUFFER: type(self.replay_buffer).__qualname__}
+        return {**super().get_metadata(), **rows, **replay, HAS_HASHES: True}
 
     # ------------------------------------------------------------------------------------------ saving
 
@@ -155,6 +156,8 @@ class SavedAlgorithm(Algorithm):
             check_layout(metadata, self.layout, files.path)
             if self.config.store_buffer_in_checkpoints and files.is_dir(REPLAY_BUFFER):
                 check_schema(metadata, self.schema, files.path)
+        if whole is not None and component in ("", REPLAY_BUFFER) and self.config.store_buffer_in_checkpoints:
+            check_replay_type(whole, self.replay_buffer)
         with files.on_this_machine() as local:
             # Rows of the right layout fit.
             check_states(self, local, component, skipped=(REPLAY_BUFFER,) if is_right else ())

@@ -24,7 +24,9 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from ray.tune.result import TRAINING_ITERATION
 
 from rllib_maddpg.algorithm.checkpoint_files import RL_MODULE, CheckpointFiles, damaged, is_in
-from rllib_maddpg.replay.state_check import check_buffer_state
+from rllib_maddpg.replay import JointReplayBuffer
+from rllib_maddpg.replay.choice import takes_state_of
+from rllib_maddpg.replay.protocol import JointReplay
 
 REPLAY_BUFFER = "replay_buffer"
 COUNTS = "counts"
@@ -88,6 +90,22 @@ def check_weights(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
             )
 
 
+def check_replay_type(files: CheckpointFiles, replay: JointReplay) -> None:
+    """Refuses the rows of a replay buffer of another class, unless `replay` can take them.
+
+    Raises:
+        ValueError: Naming both classes.
+    """
+    # Those of before there were others have no name, and are of ours.
+    saved, own = files.read_metadata().get(REPLAY_BUFFER, JointReplayBuffer.__qualname__), type(replay)
+    if files.is_dir(REPLAY_BUFFER) and not takes_state_of(own, saved):
+        raise ValueError(
+            f"Checkpoint {files.path} has the state of a {saved}, which a {own.__qualname__} does not take. Set "
+            f"`replay_buffer_config['type']` to that class, or go on without the rows: "
+            "`config.training(store_buffer_in_checkpoints=False)`."
+        )
+
+
 def _read(files: CheckpointFiles, folder: str, state_file: str) -> Any:
     path = f"{folder}/{state_file}".lstrip("/")
     if files.is_file(f"{path}.msgpack"):  # RLlib, too, prefers it
@@ -116,7 +134,7 @@ def _expected(algo: Any) -> _Expected:
         expected[f"{RL_MODULE}/{module}"] = RLModule.STATE_FILE_NAME, True, check
     for name, component in algo.get_checkpointable_components():
         if name == REPLAY_BUFFER:
-            expected[name] = component.STATE_FILE_NAME, False, lambda state: check_buffer_state(state, algo.schema)
+            expected[name] = component.STATE_FILE_NAME, False, component.check_state
         elif name != COMPONENT_LEARNER_GROUP:
             # Evaluation takes its connectors' states from training, and may be new.
             needed = name in (COMPONENT_ENV_RUNNER, *CONNECTORS)

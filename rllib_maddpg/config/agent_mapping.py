@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,11 +15,11 @@ from ray.rllib.policy.policy import PolicySpec
 from rllib_maddpg.config.checks import check_module_overrides
 from rllib_maddpg.config.model_checks import check_spec_modules, module_classes
 from rllib_maddpg.config.module_ids import check_module_ids
+from rllib_maddpg.config.replay_checks import check_replay_memory
 from rllib_maddpg.config.require import same, shown
 from rllib_maddpg.config.space_checks import check_action_mask, check_agents, check_observation_space
 from rllib_maddpg.envs import EnvSpaces
 from rllib_maddpg.modules.rule_modules import check_not_trained
-from rllib_maddpg.replay.buffer import check_memory
 from rllib_maddpg.rows.actions import make_codec
 from rllib_maddpg.rows.layout import check_shared_modules
 from rllib_maddpg.rows.schema import bytes_per_row
@@ -103,10 +102,7 @@ def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
         _check_spec_spaces(config.policies[module], module, agent, env)
     check_module_overrides(config, used)
     widths = [gym.spaces.flatdim(space) for space in env.observation_spaces.values()]
-    row = bytes_per_row(sum(widths), sum(codes), len(env.agents), config.extra_columns)
-    buffer = config.replay_buffer_config
-    # Where shards will lie is not known yet; each looks at its own machine when it is made.
-    check_memory(math.ceil(buffer["capacity"] / max(1, buffer["num_shards"])), row, buffer["device"])
+    check_replay_memory(config, bytes_per_row(sum(widths), sum(codes), len(env.agents), config.extra_columns))
 
 
 def _check_spec_spaces(spec: PolicySpec | tuple, module: str, agent: Any, env: EnvSpaces) -> None:

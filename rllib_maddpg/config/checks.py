@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 
-import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_maddpg.config.column_checks import check_columns
@@ -13,7 +11,8 @@ from rllib_maddpg.config.kinds import RATE, python_scalars
 from rllib_maddpg.config.model_checks import check_models
 from rllib_maddpg.config.noise_check import check_noise_type
 from rllib_maddpg.config.old_settings import OLD_SETTINGS, old_key_message
-from rllib_maddpg.config.require import is_whole, near, require, same, shown
+from rllib_maddpg.config.replay_checks import check_replay
+from rllib_maddpg.config.require import near, require, shown
 from rllib_maddpg.config.rllib_checks import (
     check_batch_mode,
     check_classes,
@@ -29,7 +28,6 @@ from rllib_maddpg.config.rllib_checks import (
 from rllib_maddpg.config.rllib_settings import PASSED
 from rllib_maddpg.envs.errors import did_you_mean
 
-REPLAY_BUFFER_KEYS = ("type", "capacity", "device", "num_shards")
 # Dicts of which only the user knows what is in them.
 _OPEN_DICTS = ("env_config", "learner_config_dict")
 
@@ -52,6 +50,7 @@ def check_settings(config: AlgorithmConfig) -> None:
     check_noise_type(config)
     check_models(config)
     check_columns(config)
+    check_batch_size(config)
     check_replay(config)
     check_classes(config)
     check_policies(config)
@@ -114,60 +113,14 @@ def check_module_overrides(config: AlgorithmConfig, modules: Collection[str]) ->
             raise ValueError(f"{what}: {error}") from error
 
 
-def check_replay(config: AlgorithmConfig) -> None:
-    """Batch and replay buffer fit each other."""
+def check_batch_size(config: AlgorithmConfig) -> None:
+    """The two keys of the batch agree."""
     learners, total, own = config.num_learners or 1, config.train_batch_size, config.train_batch_size_per_learner
     if total is not None:
         fix = "Set `train_batch_size_per_learner` instead."
         require(config, "train_batch_size", total % learners == 0, f"divisible by the {learners} Learners", fix)
         agree = own in (type(config).table()["train_batch_size_per_learner"].default, total // learners)
         require(config, "train_batch_size", agree, f"unset beside `train_batch_size_per_learner`={own}", "Set one of the two.")
-    buffer = config.replay_buffer_config
-    unknown = [key for key in buffer if key not in REPLAY_BUFFER_KEYS]
-    require(config, "replay_buffer_config", not unknown, f"made of {list(REPLAY_BUFFER_KEYS)}", f"Drop {unknown}.")
-    require(
-        config,
-        "replay_buffer_config['type']",
-        same(buffer["type"], "JointReplayBuffer"),
-        "'JointReplayBuffer'",
-        "RLlib's own buffers take joint transitions apart, so a centralized critic cannot learn from them.",
-        buffer["type"],
-    )
-    capacity, key = buffer["capacity"], "replay_buffer_config['capacity']"
-    require(config, key, is_whole(capacity, 1), "a whole number of env steps", "The paper uses 1,000,000.", capacity)
-    rows = total or own * learners
-    of = f" times {learners} (`num_learners`)" if learners > 1 and not total else ""
-    fix = f"Raise the capacity or lower `train_batch_size_per_learner`{of}."
-    require(config, key, capacity >= rows, f"at least the total train batch size of {rows} rows", fix, capacity)
-    shards, key = buffer["num_shards"], "replay_buffer_config['num_shards']"
-    require(config, key, is_whole(shards, 0), "a whole number >= 0", "0: the main process keeps the rows.", shards)
-    require(
-        config, key, shards <= capacity, f"at most the capacity of {capacity} rows", "Four shards are usually enough.", shards
-    )
-    own = capacity // max(1, shards)
-
-    fragment = config.get_rollout_fragment_length()
-    rows = fragment * config.num_envs_per_env_runner
-    what = f"capacity of {own} rows of each shard" if shards else f"capacity of {own} rows"
-    by = " (by `num_env_steps_per_update`)" if config.rollout_fragment_length == "auto" else ""
-    fix = f"Lower it{by} or `num_envs_per_env_runner`, or raise the {what}: else rows are lost unseen."
-    require(config, "rollout_fragment_length", rows <= own, f"so short that {rows} rows fit the buffer", fix, fragment)
-    check_replay_device(config)
-
-
-def check_replay_device(config: AlgorithmConfig) -> None:
-    """Rows can be kept on a GPU where this process has one and updates in it."""
-    device, key = config.replay_buffer_config["device"], "replay_buffer_config['device']"
-    ok = device == "cpu" or (isinstance(device, str) and re.fullmatch(r"cuda(:\d{1,3})?", device) is not None)
-    require(config, key, ok, "'cpu' or 'cuda'", "", device)
-    if device != "cpu":
-        has = torch.cuda.is_available() and int(device.partition(":")[2] or 0) < torch.cuda.device_count()
-        fix = f"torch sees {torch.cuda.device_count()} GPUs here. Set 'cpu'."
-        require(config, key, has, "a GPU that this process can use", fix, device)
-        fix = "Remote Learners get their rows over the network: set 'cpu', or `num_learners=0`."
-        require(config, key, not config.num_learners, "'cpu' with remote Learners", fix, device)
-        fix = "Shards are processes of their own: set 'cpu', or `num_shards` to 0."
-        require(config, key, not config.replay_buffer_config["num_shards"], "'cpu' with `num_shards`", fix, device)
 
 
 def unknown_key_message(key: str, known: list[str]) -> str:

@@ -21,8 +21,9 @@ from rllib_maddpg.config.agent_mapping import AgentMapping, module_of_agent, res
 from rllib_maddpg.config.checks import check_settings, unknown_key_message, use_python_scalars
 from rllib_maddpg.config.described import DescribedConfig
 from rllib_maddpg.config.member_checks import check_members
+from rllib_maddpg.config.replay_checks import replay_settings
 from rllib_maddpg.config.require import shown
-from rllib_maddpg.config.rllib_checks import check_kind, check_policy_values
+from rllib_maddpg.config.rllib_checks import check_policy_values
 from rllib_maddpg.config.setters import name_settings
 from rllib_maddpg.config.table import SETTINGS
 from rllib_maddpg.envs import probe_env
@@ -112,7 +113,8 @@ class MADDPGConfig(DescribedConfig):
             actor_head: "tanh", or "softmax" for boxes from 0 to 1 (as OpenAI's program acts on MPE).
             replay_buffer_config: Is merged with the present one. `capacity`: env steps; memory is claimed as rows come.
                 `device`: "cuda" keeps the rows beside a Learner on this process's GPU. `num_shards`: actors that share the
-                rows, which then go from runners to Learners past this process; 0: it keeps them itself.
+                rows, which then go from runners to Learners past this process; 0: it keeps them itself. `type`: also
+                "ShardedReplayBuffer", or your subclass of `JointReplay` or its path, which gets the other keys as arguments.
             store_buffer_in_checkpoints: Whether a resumed run goes on with the same replay rows; only the filled part is
                 written.
             extra_columns: Columns of joint rows beside the built-in ones, filled from infos: `Column("context", "env", width=2,
@@ -228,9 +230,7 @@ class MADDPGConfig(DescribedConfig):
         if self._validate_config is False:  # other values that count as False are refused below
             return
         use_python_scalars(self)
-        replay = self.table()["replay_buffer_config"]
-        check_kind(self, replay.key, replay.check)
-        self.replay_buffer_config = {**replay.default, **self.replay_buffer_config}
+        self.replay_buffer_config = replay_settings(self)
         check_settings(self)
         if self.train_batch_size is not None:
             self.train_batch_size_per_learner = self.train_batch_size // (self.num_learners or 1)

@@ -32,6 +32,7 @@ from rllib_maddpg.config.rllib_table import OTHERS, RESOURCES
 from rllib_maddpg.config.setting import Setting
 from rllib_maddpg.learning.losses import CRITIC_LOSSES
 from rllib_maddpg.modules.views import VIEWS, View
+from rllib_maddpg.replay.choice import DEFAULTS
 from rllib_maddpg.rows.actions import ACTOR_HEADS
 from rllib_maddpg.rows.schema import Column
 from rllib_maddpg.sampling.collecting import SAMPLE_MODES
@@ -193,11 +194,12 @@ SETTINGS: tuple[Setting, ...] = (
     # Replay.
     Setting(
         "replay_buffer_config",
-        {"type": "JointReplayBuffer", "capacity": 1_000_000, "device": "cpu", "num_shards": 0},
+        dict(DEFAULTS),
         dict_of_words("{'capacity': 1000000}"),
         'Is merged with the present one. `capacity`: env steps; memory is claimed as rows come. `device`: "cuda" keeps the '
         "rows beside a Learner on this process's GPU. `num_shards`: actors that share the rows, which then go from runners to "
-        "Learners past this process; 0: it keeps them itself.",
+        'Learners past this process; 0: it keeps them itself. `type`: also "ShardedReplayBuffer", or your subclass of '
+        "`JointReplay` or its path, which gets the other keys as arguments.",
         main=True,
     ),
     Setting(

@@ -40,7 +40,6 @@ from rllib_maddpg.learning.stages import LossStage, Stage, check_stages
 from rllib_maddpg.learning.td_errors import TDErrors
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule, actor_state_of
 from rllib_maddpg.modules.rule_modules import acts_by_rule, check_stateless, has_networks
-from rllib_maddpg.replay.remote import ShardedBatch
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import RowSchema
@@ -150,7 +149,7 @@ class JointTorchLearner(TorchLearner):
     @override(Learner)
     def update(
         self,
-        batch: JointBatch | ShardedBatch | MultiAgentBatch | None = None,
+        batch: JointBatch | MultiAgentBatch | Any = None,
         *,
         batch_refs: list | None = None,
         training_data: TrainingData | None = None,
@@ -162,7 +161,7 @@ class JointTorchLearner(TorchLearner):
         """One update of all modules, or one after the other on parts of the batch.
 
         Args:
-            batch: Joint rows, or where to fetch them; or per module their columns `[B, n, dim]`, `[B, n]`.
+            batch: Joint rows, or what stands for them (`JointReplay.draw`); or per module columns `[B, n, dim]`, `[B, n]`.
             batch_refs: A Ray reference to one such batch instead.
             training_data: Either of these, as `LearnerGroup.update` wraps it.
             timesteps: `{"num_env_steps_sampled_lifetime": env steps}`, for schedules and target updates.
@@ -195,9 +194,7 @@ class JointTorchLearner(TorchLearner):
         self._log_metrics_of_updates(step)
         return self.metrics.reduce()
 
-    def _to_device(self, batch: JointBatch | ShardedBatch | MultiAgentBatch) -> JointBatch:
-        if isinstance(batch, ShardedBatch):
-            batch = JointBatch(None, batch.gather())
+    def _to_device(self, batch: JointBatch | MultiAgentBatch | Any) -> JointBatch:
         if isinstance(batch, MultiAgentBatch):
             batch = JointBatch.from_modules(self.schema, batch.policy_batches)
         return batch.to(self._device, self.schema)

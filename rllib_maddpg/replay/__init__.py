@@ -1,5 +1,6 @@
-"""The replay buffer D of Algorithm 1: one ring, or shards of it in actors."""
+"""The replay buffer D of Algorithm 1: one ring, shards of it in actors, or a class of the user's."""
 
 from rllib_maddpg.replay.buffer import JointReplayBuffer
+from rllib_maddpg.replay.protocol import JointReplay, Stored
 
-__all__ = ["JointReplayBuffer"]
+__all__ = ["JointReplay", "JointReplayBuffer", "Stored"]

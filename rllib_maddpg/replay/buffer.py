@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
 
+from rllib_maddpg.replay.protocol import JointReplay, Stored
 from rllib_maddpg.replay.resharding import merged, num_rows
 from rllib_maddpg.replay.state_check import SCHEMA, check_buffer_state
 from rllib_maddpg.rows.joint_batch import JointBatch
@@ -22,25 +22,15 @@ from rllib_maddpg.rows.schema import RowSchema
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Stored:
-    """What became of a rollout.
-
-    Attributes:
-        rows: That are in the buffer now.
-        error: Why none are, for the algorithm to raise when it has stored the others.
-        lost: Whether they were lost on the way, with the machine that had them.
-    """
-
-    rows: int = 0
-    error: str = ""
-    lost: bool = False
-
-
-class JointReplayBuffer(Checkpointable):
+class JointReplayBuffer(JointReplay):
     """Ring of joint transitions, sampled uniformly with replacement.
 
     Rows are never taken apart: one index draws the observations, actions and rewards of all agents at one env step.
+    A subclass that draws otherwise overrides `choose`; one that has to know where rows lie reads `next_place` in `add`.
+
+    Attributes:
+        rng: NumPy's generator of all draws, whose state goes into checkpoints.
+        num_rows_added: In all, also those that were overwritten.
     """
 
     def __init__(self, schema: RowSchema, capacity: int = 1_000_000, seed: Any = None, device: str = "cpu"):
@@ -54,9 +44,8 @@ class JointReplayBuffer(Checkpointable):
         Raises:
             ValueError: If the device cannot hold `capacity` rows.
         """
-        self.schema = schema
-        self.capacity = int(capacity)
-        self._rng = np.random.default_rng(seed)
+        super().__init__(schema, capacity, seed)
+        self.rng = np.random.default_rng(seed)
         self._next = 0
         self._size = 0
         self.num_rows_added = 0
@@ -74,10 +63,16 @@ class JointReplayBuffer(Checkpointable):
         return self._size
 
     @property
+    def next_place(self) -> int:
+        """Where in the ring the next row will lie; the ones after it follow, from 0 again after `capacity - 1`."""
+        return self._next
+
+    @property
     def bytes_per_row(self) -> int:
         """Bytes of one joint row."""
         return self.schema.bytes_per_row
 
+    @override(JointReplay)
     def store(self, rollouts: Sequence[JointRollout]) -> list[Stored]:
         """Adds those whose values are all finite; for each what became of it."""
         return [self._store(rollout) for rollout in rollouts]
@@ -106,17 +101,36 @@ class JointReplayBuffer(Checkpointable):
         self._size = min(self.capacity, self._size + rows)
         self.num_rows_added += rows
 
+    @override(JointReplay)
+    def draw(self, learners: int, updates: int, rows: int, shuffled: bool = False) -> list[JointBatch]:
+        """Rows drawn uniformly with replacement, on the buffer's device; arguments as in `JointReplay.draw`."""
+        batch = self.sample(updates * rows * learners)
+        # Each update's rows side by side: all Learners together make the updates that one would make on the whole batch.
+        return batch.shards(learners, rows) if learners > 1 else [batch]
+
+    @override(JointReplay)
+    def latest(self, rows: int) -> JointBatch:
+        count = min(rows, self._size)
+        return self.rows_at((self._next - count + np.arange(count)) % self.capacity)
+
     def sample(self, num_rows: int) -> JointBatch:
-        """Draws rows uniformly with replacement, as tensors on the buffer's device.
+        """The rows that `choose` draws, as tensors on the buffer's device; errors as there."""
+        return self.rows_at(self.choose(num_rows))
+
+    def choose(self, num_rows: int) -> np.ndarray:
+        """Draws places in the ring uniformly with replacement, `[num_rows]`.
 
         Raises:
             ValueError: If the buffer is empty.
         """
         if not self._size:
             raise ValueError("The replay buffer is empty: sample from the environment before you train.")
-        # Drawn on the CPU, so that every device gives the same rows.
-        at = torch.from_numpy(self._rng.integers(0, self._size, num_rows)).to(self.device)
-        return JointBatch(self.schema, self._rows.index_select(0, at))
+        return self.rng.integers(0, self._size, num_rows)
+
+    def rows_at(self, places: np.ndarray) -> JointBatch:
+        """The rows at these places of the ring, on the buffer's device."""
+        # Places are drawn on the CPU, so that every device gives the same rows.
+        return JointBatch(self.schema, self._rows.index_select(0, torch.from_numpy(places).to(self.device)))
 
     @override(Checkpointable)
     def get_state(
@@ -133,7 +147,7 @@ class JointReplayBuffer(Checkpointable):
             "next": self._next,
             "capacity": self.capacity,
             "num_rows_added": self.num_rows_added,
-            "rng": self._rng.bit_generator.state,
+            "rng": self.rng.bit_generator.state,
             "layout": self.schema.layout.description(),
             SCHEMA: self.schema.description(),
         }
@@ -147,7 +161,7 @@ class JointReplayBuffer(Checkpointable):
         Raises:
             ValueError: If it does not fit, with nothing changed.
         """
-        check_buffer_state(state, self.schema)
+        self.check_state(state)
         state = merged(state)
         rows = num_rows(state["columns"])
         # Oldest row first, unless nothing changed: then every row keeps its place, so that sampling goes on alike.
@@ -162,15 +176,15 @@ class JointReplayBuffer(Checkpointable):
         self._next = state["next"] if self.capacity == state["capacity"] else self._size % self.capacity
         self.num_rows_added = state["num_rows_added"]
         if state["rng"] is not None:
-            self._rng.bit_generator.state = state["rng"]
+            self.rng.bit_generator.state = state["rng"]
+
+    @override(JointReplay)
+    def check_state(self, state: dict[str, Any]) -> None:
+        check_buffer_state(state, self.schema)
 
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
         return (), {"schema": self.schema, "capacity": self.capacity, "device": str(self.device)}
-
-    @override(Checkpointable)
-    def get_checkpointable_components(self) -> list:
-        return []
 
 
 def check_memory(capacity: int, bytes_per_row: int, device: str = "cpu") -> None:

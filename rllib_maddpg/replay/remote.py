@@ -11,7 +11,9 @@ import torch
 from ray.exceptions import RayError
 from torch import Tensor
 
+from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.rollout import JointRollout
+from rllib_maddpg.rows.schema import RowSchema
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,13 @@ class ShardedBatch:
 
     def __init__(self, refs: list[ray.ObjectRef | None], counts: np.ndarray, seed: int | None = None):
         self.refs, self.counts, self.seed = refs, counts, seed
+
+    def __len__(self) -> int:
+        return int(self.counts.sum())
+
+    def to(self, device: torch.device, schema: RowSchema) -> JointBatch:
+        """Fetches the rows, onto a device; errors as in `gather`."""
+        return JointBatch(schema, self.gather().to(device))
 
     def gather(self) -> Tensor:
         """Fetches the rows: `[parts * rows, row_width]`, part by part.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,16 +23,21 @@ def merged(state: dict[str, Any]) -> dict[str, Any]:
     """
     if SHARDS not in state:
         return state
-    ages, blocks = [], []
-    for shard in filter(None, state[SHARDS]):
-        columns = _in_order(shard)
-        rows = num_rows(columns)
-        blocks.append(columns)
-        # Rows of full shards are equally old where they are equally far from the newest.
-        ages.append(np.arange(rows, 0, -1))
-    order = np.argsort(-np.concatenate(ages), kind="stable") if ages else np.arange(0)
+    blocks = [_in_order(shard) for shard in filter(None, state[SHARDS])]
+    order = by_age([num_rows(columns) for columns in blocks])
     columns = {name: np.concatenate([block[name] for block in blocks])[order] for name in (blocks[0] if blocks else ())}
     return _state_of(columns, state)
+
+
+def by_age(lengths: Sequence[int]) -> np.ndarray:
+    """The order, oldest first, of rows that lie one shard after the other, in each of them oldest first.
+
+    Args:
+        lengths: Rows of each shard. Rows of several shards are equally old where they are equally far from the newest; such
+            rows stay in the order of the shards.
+    """
+    ages = [np.arange(length, 0, -1) for length in lengths]
+    return np.argsort(-np.concatenate(ages), kind="stable") if ages else np.arange(0)
 
 
 def dealt(state: dict[str, Any], num_shards: int) -> list[dict[str, Any]]:

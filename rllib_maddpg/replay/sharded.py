@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import ray
+import torch
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.util.placement_group import PlacementGroup, get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from rllib_maddpg.replay.buffer import JointReplayBuffer, Stored
+from rllib_maddpg.replay.buffer import JointReplayBuffer
+from rllib_maddpg.replay.protocol import JointReplay, Stored
 from rllib_maddpg.replay.remote import RemoteRollout, ShardedBatch
-from rllib_maddpg.replay.resharding import SHARDS, dealt
+from rllib_maddpg.replay.resharding import SHARDS, by_age, dealt
 from rllib_maddpg.replay.state_check import SCHEMA, check_buffer_state
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.rollout import JointRollout
@@ -24,7 +26,7 @@ from rllib_maddpg.rows.schema import RowSchema
 
 logger = logging.getLogger(__name__)
 
-SHARD_RESOURCES = {"CPU": 1}
+_SHARD_RESOURCES = {"CPU": 1}
 # Seconds after which somebody is told what is waited for.
 _PATIENCE = 60
 
@@ -46,6 +48,10 @@ class ReplayShard:
         drawn = [self.buffer.sample(n).joint_rows.numpy() for n in num_rows]
         return drawn if len(drawn) > 1 else drawn[0]
 
+    def latest(self, rows: int) -> np.ndarray:
+        """The newest rows of this shard, oldest first, `[rows, row_width]`, float32."""
+        return self.buffer.latest(rows).joint_rows.numpy()
+
     def size(self) -> int:
         """Rows held now."""
         return len(self.buffer)
@@ -60,7 +66,7 @@ class ReplayShard:
         return len(self.buffer)
 
 
-class ShardedReplayBuffer(Checkpointable):
+class ShardedReplayBuffer(JointReplay):
     """K rings of joint transitions in as many actors, which together are sampled uniformly with replacement.
 
     - A rollout goes to one shard as a whole, to each shard in turn. Remote runners keep it until the shard fetches it.
@@ -70,6 +76,8 @@ class ShardedReplayBuffer(Checkpointable):
     - A shard that dies takes its rows with it. Training goes on with the others' while Ray restarts it, empty. When no shard
       is left, training ends with an error.
     """
+
+    fetches_rollouts = True
 
     def __init__(self, schema: RowSchema, capacity: int, seed: int | None = None, num_shards: int = 1):
         """
@@ -82,14 +90,15 @@ class ShardedReplayBuffer(Checkpointable):
         Raises:
             ValueError: If a machine cannot hold its share of the rows.
         """
-        self.schema, self.capacity, self.num_shards = schema, int(capacity), num_shards
+        super().__init__(schema, capacity, seed)
+        self.num_shards = num_shards
         self.num_rows_added = 0
         *seeds, own = np.random.SeedSequence(seed).spawn(num_shards + 1)
         self._rng = np.random.default_rng(own)
         self._next = 0  # shard of the next rollout
         self._capacities = [self.capacity // num_shards + (k < self.capacity % num_shards) for k in range(num_shards)]
         group = get_current_placement_group()
-        make = ray.remote(num_cpus=SHARD_RESOURCES["CPU"], max_restarts=-1)(ReplayShard)
+        make = ray.remote(num_cpus=_SHARD_RESOURCES["CPU"], max_restarts=-1)(ReplayShard)
         self._shards = [
             make.options(**_place(group, num_shards, k)).remote(schema, self._capacities[k], seeds[k])
             for k in range(num_shards)
@@ -112,6 +121,7 @@ class ShardedReplayBuffer(Checkpointable):
         """Appends a rollout to one of the shards."""
         self.store([rollout])
 
+    @override(JointReplay)
     def store(self, rollouts: Sequence[JointRollout | RemoteRollout]) -> list[Stored]:
         """Adds those whose values are all finite; for each what became of it. Waits until they are in the shards.
 
@@ -135,14 +145,11 @@ class ShardedReplayBuffer(Checkpointable):
         self.num_rows_added += sum(result.rows for result in results)
         return results
 
-    def draw(self, num_learners: int, updates: int, rows: int, shuffled: bool = False) -> list[ShardedBatch]:
-        """Rows drawn uniformly with replacement, as references.
+    @override(JointReplay)
+    def draw(self, learners: int, updates: int, rows: int, shuffled: bool = False) -> list[ShardedBatch]:
+        """Rows drawn uniformly with replacement, as references; arguments as in `JointReplay.draw`.
 
-        Args:
-            num_learners: Of the batches to return.
-            updates: Parts of each batch. Every part is a sample of its own of all shards.
-            rows: Rows of each part.
-            shuffled: Whether it matters which rows of a part are side by side, as it does where modules share them out.
+        Every part of a batch is a sample of its own of all shards.
 
         Raises:
             ValueError: If no shard has a row.
@@ -151,21 +158,56 @@ class ShardedReplayBuffer(Checkpointable):
         if not total:
             raise ValueError("The replay buffer is empty: sample from the environment before you train.")
         shares = np.array(self._sizes) / total
-        counts = self._rng.multinomial(rows, shares, (num_learners, updates))
+        counts = self._rng.multinomial(rows, shares, (learners, updates))
         refs = [self._draw(k, counts[:, :, k].sum(1).tolist()) for k in range(self.num_shards)]
-        seeds = self._rng.integers(2**62, size=num_learners).tolist() if shuffled else [None] * num_learners
-        return [
-            ShardedBatch([own[learner] for own in refs], counts[learner], seeds[learner]) for learner in range(num_learners)
-        ]
+        seeds = self._rng.integers(2**62, size=learners).tolist() if shuffled else [None] * learners
+        return [ShardedBatch([own[learner] for own in refs], counts[learner], seeds[learner]) for learner in range(learners)]
+
+    @override(JointReplay)
+    def latest(self, rows: int) -> JointBatch:
+        """The newest rows of all shards, fetched.
+
+        Rows of two shards are equally old where each is as many rows from its shard's newest one; of such rows those of the
+        shard that was given a rollout last are the newer ones. That is the order in which they were sampled where rollouts are
+        equally long and as many runners as there are shards sample at the same time; else it is off by less than one rollout
+        of each shard. The rows of a shard that is away are missing.
+        """
+        in_turn = (self._next + np.arange(self.num_shards)) % self.num_shards
+        held = np.minimum(np.array(self._sizes)[in_turn], rows)
+        newest = by_age(held)[max(0, held.sum() - rows) :]
+        wanted = np.bincount(np.repeat(in_turn, held)[newest], minlength=self.num_shards).tolist()
+        asked = [self._ask(k, lambda shard, n=wanted[k]: shard.latest.remote(n)) for k in in_turn.tolist() if wanted[k]]
+        pieces = [piece for piece in asked if piece is not None]
+        if not pieces:
+            return JointBatch(self.schema, torch.empty(0, self.schema.row_width))
+        order = by_age([len(piece) for piece in pieces])
+        return JointBatch(self.schema, torch.from_numpy(np.concatenate(pieces)[order]))
 
     def sample(self, num_rows: int) -> JointBatch:
         """Draws rows as `JointReplayBuffer.sample` does, and fetches them."""
         return JointBatch(self.schema, self.draw(1, 1, num_rows)[0].gather())
 
+    @override(JointReplay)
     def stop(self) -> None:
         """Ends the shards' actors."""
         for shard in self._shards:
             ray.kill(shard)
+
+    @classmethod
+    @override(JointReplay)
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        if not settings["num_shards"]:
+            raise ValueError("It needs `num_shards` of at least 1; four are usually enough.")
+
+    @classmethod
+    @override(JointReplay)
+    def parts(cls, settings: Mapping[str, Any]) -> int:
+        return settings["num_shards"]
+
+    @classmethod
+    @override(JointReplay)
+    def resources(cls, settings: Mapping[str, Any]) -> list[dict[str, float]]:
+        return [dict(_SHARD_RESOURCES) for _ in range(settings["num_shards"])]
 
     # ------------------------------------------------------------------------------------------ shards
 
@@ -267,7 +309,7 @@ class ShardedReplayBuffer(Checkpointable):
         Raises:
             ValueError: If it does not fit, with nothing changed.
         """
-        check_buffer_state(state, self.schema)
+        self.check_state(state)
         same = len(state.get(SHARDS, ())) == self.num_shards and all(state[SHARDS])
         states = state[SHARDS] if same else dealt(state, self.num_shards)
         for k, own in enumerate(states):
@@ -287,17 +329,17 @@ class ShardedReplayBuffer(Checkpointable):
             self._gone(k, error)
             return None
 
+    @override(JointReplay)
+    def check_state(self, state: dict[str, Any]) -> None:
+        check_buffer_state(state, self.schema)
+
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
         return (), {"schema": self.schema, "capacity": self.capacity, "num_shards": self.num_shards}
 
-    @override(Checkpointable)
-    def get_checkpointable_components(self) -> list:
-        return []
-
 
 def _place(group: PlacementGroup | None, num_shards: int, k: int) -> dict[str, Any]:
-    """Options that put shard k into its own bundle, one of the last of a trial's (see `MADDPG.default_resource_request`)."""
+    """Options that put shard k into its own bundle, one of the last of a trial's (see `resources`)."""
     if group is None:
         return {"scheduling_strategy": "SPREAD"}
     index = len(group.bundle_specs) - num_shards + k

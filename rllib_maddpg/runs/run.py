@@ -18,6 +18,7 @@ from rllib_maddpg.algorithm.checkpoints import load_config
 from rllib_maddpg.algorithm.maddpg import MADDPG
 from rllib_maddpg.config.config_file import CONFIG_FILE, write_config
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
+from rllib_maddpg.config.replay_checks import replay_resources
 from rllib_maddpg.config.text_settings import apply_settings
 from rllib_maddpg.plotting.plots import save_learning_curve
 from rllib_maddpg.results.folder_lock import locked
@@ -129,7 +130,7 @@ def train(options: TrainOptions, observer: Observer | None = None) -> RunSummary
         torch.set_num_threads(options.torch_threads)
         config = plan.config
         actors = config.num_env_runners + (config.num_learners or 0) + (config.evaluation_num_env_runners or 0)
-        actors += config.replay_buffer_config.get("num_shards", 0)
+        actors += len(replay_resources(config))
         stack.enter_context(local_ray(actors, options.address))
         algo = MADDPG.from_checkpoint(str(plan.checkpoint)) if plan.checkpoint else plan.config.build_algo()
         with stopped_after(algo):

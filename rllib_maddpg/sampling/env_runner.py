@@ -17,6 +17,7 @@ from ray.rllib.utils.annotations import override
 from rllib_maddpg.envs import ParallelPettingZoo, ReadableEndings, SeededEpisodes, resolve_env
 from rllib_maddpg.envs.seed_check import are_alike, plays_alike
 from rllib_maddpg.modules.rl_module import actor_state_of
+from rllib_maddpg.replay.choice import replay_class
 from rllib_maddpg.replay.remote import RemoteRollout
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.rollout import JointRollout
@@ -213,7 +214,7 @@ class MADDPGEnvRunner(StockLoop):
             number, vector = weights
             self.set_actors(number, self.split_weights(vector))
         rollouts = self.sample()
-        if self.config.replay_buffer_config["num_shards"]:
+        if replay_class(self.config.replay_buffer_config).fetches_rollouts:
             rollouts = [RemoteRollout(rollout) for rollout in rollouts]
         return rollouts, self.get_metrics() if want_metrics else None
 

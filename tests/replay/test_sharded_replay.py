@@ -100,7 +100,7 @@ def test_rows_that_are_not_finite_are_refused(buffer):
 def test_draws_are_uniform_over_all_rows(buffer):
     for first, last in [(0, 3), (3, 30), (30, 40)]:  # shards of 3, 27 and 10 rows
         buffer.add(rows(first, last))
-    batches = buffer.draw(num_learners=2, updates=40, rows=1000)
+    batches = buffer.draw(learners=2, updates=40, rows=1000)
     for batch in batches:
         assert (batch.counts.sum(1) == 1000).all()
         drawn = drawn_numbers(batch)

@@ -17,7 +17,7 @@ from ledger_env import TIME_LIMIT, LedgerEnv
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from trouble_env import TellingRunner, TroubleEnv, make_trouble
 
-from rllib_maddpg import MADDPG, MADDPGConfig
+from rllib_maddpg import MADDPGConfig
 from rllib_maddpg.sampling.collecting import RolloutCollector
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -389,8 +389,7 @@ def test_updates_in_one_call_or_of_two_learners_are_the_same(learned, per_module
     for k in range(updates):
         part = batch.rows(slice(k * 2 * rows, (k + 1) * 2 * rows))
         single_calls.update(batch=part, timesteps=steps)
-    shards = MADDPG._for_learners(SimpleNamespace(config=SimpleNamespace(num_learners=2)), batch, rows)
-    two.update(**shards, timesteps=steps, minibatch_size=rows)
+    two.update(batch_refs=[ray.put(shard) for shard in batch.shards(2, rows)], timesteps=steps, minibatch_size=rows)
     (expected,), (single,) = on_each(one_call, weights_of), on_each(single_calls, weights_of)
     start = state["learner"]["rl_module"]
     for name, value in expected.items():

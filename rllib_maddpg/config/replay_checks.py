@@ -1,0 +1,131 @@
+"""Whether there is such a replay buffer as `replay_buffer_config` asks for, and whether rows and batches fit it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+
+from rllib_maddpg.config.require import is_whole, require
+from rllib_maddpg.envs.errors import did_you_mean
+from rllib_maddpg.replay.buffer import check_memory
+from rllib_maddpg.replay.choice import DEFAULTS, OURS, replay_arguments, replay_class
+from rllib_maddpg.replay.protocol import JointReplay
+
+_KEY = "replay_buffer_config"
+
+
+def check_replay(config: AlgorithmConfig) -> None:
+    """The buffer can be made and holds a batch and a fragment."""
+    cls, settings = check_replay_class(config)
+    _check_device(config, settings.get("device", DEFAULTS["device"]))
+    capacity = settings["capacity"]
+    learners, total = config.num_learners or 1, config.train_batch_size
+    rows = total or config.train_batch_size_per_learner * learners
+    of = f" times {learners} (`num_learners`)" if learners > 1 and not total else ""
+    fix = f"Raise the capacity or lower `train_batch_size_per_learner`{of}."
+    holds = capacity >= rows
+    require(config, _key("capacity"), holds, f"at least the total train batch size of {rows} rows", fix, capacity)
+
+    parts = cls.parts(settings)
+    own = capacity // parts
+    fragment = config.get_rollout_fragment_length()
+    rows = fragment * config.num_envs_per_env_runner
+    what = f"capacity of {own} rows of each shard" if parts > 1 else f"capacity of {own} rows"
+    by = " (by `num_env_steps_per_update`)" if config.rollout_fragment_length == "auto" else ""
+    fix = f"Lower it{by} or `num_envs_per_env_runner`, or raise the {what}: else rows are lost unseen."
+    require(config, "rollout_fragment_length", rows <= own, f"so short that {rows} rows fit the buffer", fix, fragment)
+
+
+def replay_settings(config: AlgorithmConfig) -> dict[str, Any]:
+    """`replay_buffer_config` with the defaults of the keys it leaves out.
+
+    Raises:
+        ValueError: If it is no dict.
+    """
+    given = config.replay_buffer_config
+    is_dict = isinstance(given, Mapping) and all(isinstance(key, str) for key in given)
+    require(config, _KEY, is_dict, "a dict", "For example {'capacity': 1000000}.")
+    return {**DEFAULTS, **given}
+
+
+def replay_resources(config: AlgorithmConfig) -> list[dict[str, float]]:
+    """What each actor of the replay buffer asks of Ray, for a config that need not have been validated.
+
+    Raises:
+        ValueError: As `check_replay_class`.
+    """
+    cls, settings = check_replay_class(config)
+    return cls.resources(settings)
+
+
+def check_replay_class(config: AlgorithmConfig) -> tuple[type[JointReplay], dict[str, Any]]:
+    """The class that `replay_buffer_config` names, and its keyword arguments.
+
+    Raises:
+        ValueError: If there is no such class, it has not the protocol, or it does not take these arguments.
+    """
+    buffer = replay_settings(config)
+    _check_our_keys(config, buffer)
+    try:
+        cls = replay_class(buffer)
+    except ValueError as error:
+        allowed = f"one of {list(OURS)}, or a subclass of JointReplay or its path, 'package.module.Class'"
+        hint = did_you_mean(buffer["type"], OURS) if isinstance(buffer["type"], str) else ""
+        more = " RLlib's own buffers take joint transitions apart, so a centralized critic cannot learn from them."
+        require(config, _key("type"), False, allowed, f"{error}{hint}{more}", buffer["type"])
+    try:
+        settings = replay_arguments(cls, buffer)
+    except ValueError as error:
+        require(config, _KEY, False, f"made of what {cls.__qualname__} takes", str(error))
+    try:
+        cls.check(settings)
+    except Exception as error:  # code of the user's
+        require(config, _KEY, False, f"what {cls.__qualname__} accepts", str(error))
+    return cls, settings
+
+
+def check_replay_memory(config: AlgorithmConfig, bytes_per_row: int) -> None:
+    """A full buffer fits this machine, or its device; of one in several parts, each of them.
+
+    Raises:
+        ValueError: If not.
+    """
+    cls, settings = check_replay_class(config)
+    # Where the parts will lie is not known yet; each looks at its own machine when it is made.
+    rows = math.ceil(settings["capacity"] / cls.parts(settings))
+    check_memory(rows, bytes_per_row, settings.get("device", DEFAULTS["device"]))
+
+
+def _check_our_keys(config: AlgorithmConfig, buffer: Mapping[str, Any]) -> None:
+    """What means the same to all classes."""
+    capacity, shards, device = buffer["capacity"], buffer["num_shards"], buffer["device"]
+    whole = is_whole(capacity, 1)
+    require(config, _key("capacity"), whole, "a whole number of env steps", "The paper uses 1,000,000.", capacity)
+    fix = "0: the main process keeps the rows."
+    require(config, _key("num_shards"), is_whole(shards, 0), "a whole number >= 0", fix, shards)
+    fix = "Four shards are usually enough."
+    require(config, _key("num_shards"), shards <= capacity, f"at most the capacity of {capacity} rows", fix, shards)
+    ok = device == "cpu" or (isinstance(device, str) and re.fullmatch(r"cuda(:\d{1,3})?", device) is not None)
+    require(config, _key("device"), ok, "'cpu' or 'cuda'", "", device)
+    fix = "Shards are processes of their own: set 'cpu', or `num_shards` to 0."
+    require(config, _key("device"), device == "cpu" or not shards, "'cpu' with `num_shards`", fix, device)
+
+
+def _check_device(config: AlgorithmConfig, device: str) -> None:
+    """Rows can be kept on a GPU where this process has one and updates in it."""
+    if device == "cpu":
+        return
+    has = torch.cuda.is_available() and int(device.partition(":")[2] or 0) < torch.cuda.device_count()
+    fix = f"torch sees {torch.cuda.device_count()} GPUs here. Set 'cpu'."
+    require(config, _key("device"), has, "a GPU that this process can use", fix, device)
+    fix = "Remote Learners get their rows over the network: set 'cpu', or `num_learners=0`."
+    require(config, _key("device"), not config.num_learners, "'cpu' with remote Learners", fix, device)
+
+
+def _key(key: str) -> str:
+    return f"{_KEY}[{key!r}]"
