@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from paths import ROOT
-from test_sweeps import SETTINGS
+from sweep_settings import SETTINGS
 
 
 class Driver:
