@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import json
 import shlex
 import sys
@@ -18,7 +17,7 @@ import torch
 
 from benchmarks import text
 from benchmarks.growth import measure_growth
-from benchmarks.machine import hardware, versions
+from benchmarks.machine import hardware
 from benchmarks.markdown import write_markdown
 from benchmarks.options import Options
 from benchmarks.pictures import save_pictures
@@ -28,7 +27,9 @@ from benchmarks.scale import ACTORS, measure_scale
 from benchmarks.soak import Sample, check_length, measure_soak
 from benchmarks.train import measure_train
 from benchmarks.update import measure_update
+from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.results.output_paths import check_file, make_folder
+from rllib_maddpg.results.versions import versions
 from rllib_maddpg.runs.ray_start import local_ray
 
 PROGRAM = "python -m benchmarks"
@@ -133,8 +134,7 @@ def parts_of(args: argparse.Namespace) -> list[str]:
     """The parts to measure: those named; none named: all, unless only `--growth` or `--soak` was asked for."""
     for part in args.parts:
         if part not in PARTS and part != ALL:
-            close = difflib.get_close_matches(part, PARTS, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(part, PARTS)
             raise ValueError(f"{part!r} is not a part of the benchmarks.{hint} There are: {', '.join(PARTS)}, {ALL}.")
     if ALL in args.parts or not (args.parts or args.growth or args.soak):
         return list(PARTS)
@@ -150,7 +150,7 @@ def _measure(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
         check_length(options)
     report: dict[str, Any] = {
         "schema": SCHEMA,
-        "command": f"rllib-maddpg {shlex.join(argv)}",
+        "command": f"{PROGRAM} {shlex.join(argv[1:])}",
         "date": f"{datetime.now():%Y-%m-%d}",
         "options": asdict(options),
         "hardware": hardware(),

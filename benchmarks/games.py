@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -17,6 +15,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from benchmarks.options import FRAGMENT, known_scenarios
 from rllib_maddpg.algorithm.maddpg import MADDPG
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
+from rllib_maddpg.runs.built import stopped_after
 
 # Key of `env_config` that makes mpe2 envs go through PettingZoo's AEC conversion.
 DIRECT_STEPPING = "direct_stepping"
@@ -52,23 +51,16 @@ def make_config(
         .training(
             train_batch_size_per_learner=batch,
             num_steps_sampled_before_learning_starts=0,
+            process_wide_speedups=True,  # as the command line has it
             replay_buffer_config={"capacity": max(batch, 1000, FRAGMENT * num_envs) if rows is None else rows},
         )
         .debugging(seed=0)
     )
 
 
-@contextlib.contextmanager
-def built(config: AlgorithmConfig) -> Iterator[Algorithm]:
+def built(config: AlgorithmConfig) -> contextlib.AbstractContextManager[Algorithm]:
     """The algorithm of a config, stopped at the end."""
-    algo = config.build_algo()
-    try:
-        yield algo
-    finally:
-        algo.stop()
-        # Tune's base class makes a folder for each algorithm; nothing goes there.
-        with contextlib.suppress(OSError):
-            os.rmdir(algo.logdir)
+    return stopped_after(config.build_algo())
 
 
 def takes_direct_stepping(scenario: str) -> bool:

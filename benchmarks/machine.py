@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
-
-from rllib_maddpg.results.run_folder import versions as core_versions
 
 
 def hardware() -> dict[str, Any]:
@@ -34,19 +30,3 @@ def cpu_model() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def versions() -> dict[str, str]:
-    """Of Python, this package and those that the measured code runs in."""
-    return {
-        **core_versions(),
-        "numpy": np.__version__,
-        **{name: _version(name) for name in ("mpe2", "pettingzoo", "gymnasium")},
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

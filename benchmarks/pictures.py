@@ -12,6 +12,7 @@ from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, LogLoca
 
 from benchmarks.markdown import picture_name
 from benchmarks.text import number
+from rllib_maddpg.plotting.axes import plain_axes
 
 _COLORS = ("#1f6fb4", "#888888", "#d1601f")
 _MARKERS = ("o", "s", "^")
@@ -89,6 +90,5 @@ def _figure(rows: int, title: str, setting: str) -> tuple[Figure, list[Axes]]:
     axes = list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
     figure.suptitle(f"{title}\n{setting}", fontsize=11)
     for a in axes:
-        a.grid(alpha=0.3)
-        a.spines[["top", "right"]].set_visible(False)
+        plain_axes(a)
     return figure, axes

@@ -15,6 +15,7 @@ from benchmarks.compare import Contender, Table, measure_in_turn, ratio, seconds
 from benchmarks.games import built, fill, make_config
 from benchmarks.options import Options
 from rllib_maddpg.algorithm.maddpg import MADDPG
+from rllib_maddpg.modules.critic_inputs import CriticInputs
 from rllib_maddpg.rows.joint_batch import JointBatch
 
 OURS, BARE = "ours", "bare PyTorch"
@@ -52,7 +53,8 @@ def update_table(scenario: str, options: Options, env_config: dict[str, Any], ba
         fill(algo, batch_size)
         bare = make_bare(algo, options.device)
         check_same_arithmetic(algo, bare)
-        inputs = algo.replay_buffer.sample(batch_size).inputs
+        seen = algo.layout.obs_dim + algo.layout.action_dim
+        inputs = CriticInputs(algo.replay_buffer.sample(batch_size).joint_rows[:, :seen])
         contenders = [
             Contender(
                 OURS,

@@ -4,7 +4,6 @@
 """
 
 import os
-from importlib.metadata import PackageNotFoundError, version
 
 from rllib_maddpg.algorithm.maddpg import MADDPG
 from rllib_maddpg.algorithm.registration import register
@@ -13,12 +12,8 @@ from rllib_maddpg.envs import resolve_env
 from rllib_maddpg.learning.learner import MADDPGTorchLearner
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
 from rllib_maddpg.replay import JointReplayBuffer
+from rllib_maddpg.results.versions import __version__
 from rllib_maddpg.sampling.env_runner import MADDPGEnvRunner
-
-try:
-    __version__ = version("rllib-maddpg")
-except PackageNotFoundError:  # run from a source tree
-    __version__ = "0.0.0"
 
 __all__ = [
     "MADDPG",
@@ -27,6 +22,7 @@ __all__ = [
     "MADDPGEnvRunner",
     "MADDPGTorchLearner",
     "MADDPGTorchRLModule",
+    "__version__",
     "register",
     "resolve_env",
 ]

@@ -19,7 +19,6 @@ from typing import Any
 
 import gymnasium as gym
 
-from rllib_maddpg import __version__
 from rllib_maddpg.algorithm.checkpoint_files import ACTING
 from rllib_maddpg.algorithm.checkpoints import load_config
 from rllib_maddpg.cli.console import guarded_output
@@ -30,6 +29,7 @@ from rllib_maddpg.plotting.command import add_plot
 from rllib_maddpg.plotting.plots import save_gif
 from rllib_maddpg.results.output_paths import check_file, why_not_written
 from rllib_maddpg.results.run_folder import CHECKPOINTS, find_checkpoint, short_path
+from rllib_maddpg.results.versions import __version__
 from rllib_maddpg.runs.evaluation import Estimate, Evaluation, evaluate_checkpoint
 from rllib_maddpg.runs.run import DEFAULT_ENV_STEPS, DEFAULT_SEED, RunSummary, TrainOptions, train
 from rllib_maddpg.runs.stop_signals import StoppedAtOnce
@@ -196,11 +196,14 @@ def _add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace, argv: list[str]) -> int:
+    settings = with_booleans(parse_settings(args.set, "--set"))
+    if args.resume is None:  # a run keeps the settings that it has
+        settings.setdefault("process_wide_speedups", True)  # this process has nothing else to do
     names = ("env", "env_steps", "seed", "out", "num_env_runners", "num_envs", "checkpoint_every", "keep_checkpoints")
     options = TrainOptions(
         **{name: getattr(args, name) for name in (*names, "eval_episodes", "torch_threads", "address", "resume")},
         env_config=parse_settings(args.env_config, "--env-config"),
-        settings=with_booleans(parse_settings(args.set, "--set")),
+        settings=settings,
         argv=argv,
     )
     screen = Screen()

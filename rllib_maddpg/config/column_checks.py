@@ -19,11 +19,8 @@ def check_columns(config: AlgorithmConfig) -> None:
     Raises:
         ValueError: Naming the column, what it has and what is allowed.
     """
-    columns = config.extra_columns
-    ok = isinstance(columns, (list, tuple)) and all(isinstance(column, Column) for column in columns)
-    require(config, KEY, ok, "a list of `rllib_maddpg.rows.schema.Column`s", "Set [] for none.")
     taken = {column.name for column in BUILT_IN} | {*ALIASES, *TAKEN}
-    for place, column in enumerate(columns):
+    for place, column in enumerate(config.extra_columns):
         _check_name(config, place, column, taken)
         _check_kind(config, column)
         _check_fill(config, column)

@@ -16,29 +16,6 @@ from rllib_maddpg.config.text_settings import apply_settings
 from rllib_maddpg.config.yaml_file import YamlFile
 
 CONFIG_FILE = "config.yaml"
-# Written in any case, in this order; all others only where they differ from the defaults.
-KEY_SETTINGS = (
-    "env",
-    "env_config",
-    "seed",
-    "num_env_runners",
-    "num_envs_per_env_runner",
-    "num_learners",
-    "lr",
-    "actor_lr",
-    "critic_lr",
-    "gamma",
-    "tau",
-    "train_batch_size_per_learner",
-    "num_env_steps_per_update",
-    "num_steps_sampled_before_learning_starts",
-    "noise_type",
-    "noise_scale",
-    "exploration_temperature",
-    "actor_head",
-    "model_config",
-    "replay_buffer_config",
-)
 # What follows from other settings, and RLlib's inner names of settings above.
 _DERIVED = {"policies", "simple_optimizer", "train_batch_size"}
 _END = "...\n"
@@ -50,10 +27,10 @@ _HEAD = """\
 
 def write_config(config: MADDPGConfig, file: str | Path) -> None:
     """Writes a checked config; settings that YAML cannot hold, such as classes and functions, become comments."""
-    default = MADDPGConfig()
-    main = {key: _value(config, key) for key in KEY_SETTINGS}
+    default = type(config)()
+    main = {key: _value(config, key) for key in _main_keys(config)}
     # The keys of a fresh config: a loaded one has an entry for its class, too.
-    keys = sorted(key for key in vars(default) if not key.startswith("_") and key not in (*KEY_SETTINGS, *_DERIVED))
+    keys = sorted(key for key in vars(default) if not key.startswith("_") and key not in {*main, *_DERIVED})
     others = {key: _value(config, key) for key in keys if _value(config, key) != _value(default, key)}
     text = _HEAD.format(name=Path(file).name) + _yaml(main)
     if others:
@@ -61,14 +38,23 @@ def write_config(config: MADDPGConfig, file: str | Path) -> None:
     Path(file).write_text(text)
 
 
-def read_config(file: str | Path) -> MADDPGConfig:
+def _main_keys(config: MADDPGConfig) -> list[str]:
+    """Written in any case, in this order; all others only where they differ from the defaults."""
+    return ["env", "env_config", *(key for key, setting in config.table().items() if setting.main), "model_config"]
+
+
+def read_config(file: str | Path, config_class: type[MADDPGConfig] = MADDPGConfig) -> MADDPGConfig:
     """A config with the settings of a file that `write_config` wrote, or a person with the same keys.
+
+    Args:
+        file: The file.
+        config_class: Of the config; `MADDPGConfig` or a subclass that has the same settings.
 
     Raises:
         ValueError: If the file cannot be read, or names an unknown setting, with file, line and key.
     """
     yaml_file = YamlFile(file)
-    config = MADDPGConfig()
+    config = config_class()
     for key, value in yaml_file.data.items():
         try:
             apply_settings(config, {key: value})

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rllib_maddpg.config.require import is_whole, near
+from rllib_maddpg.config.require import is_whole, near, same
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,14 @@ class Kind:
         accepts: Whether a value is of the kind; takes any object and raises nothing.
         fix: What else to say where it does not accept a value.
         words: Those that are allowed, to find the one that was meant.
+        schedules: Whether RLlib's schedules are among them.
     """
 
     allowed: str
     accepts: Callable[[Any], bool]
     fix: str = ""
     words: tuple[str, ...] = ()
+    schedules: bool = False
 
     def hint(self, value: Any) -> str:
         """What to do instead of `value`."""
@@ -35,7 +37,8 @@ class Kind:
 
     def or_none(self, meaning: str = "") -> Kind:
         """This kind or None, which means what is said."""
-        return Kind(f"{self.allowed}, or None", lambda x: x is None or self.accepts(x), meaning or self.fix, self.words)
+        allowed = f"{self.allowed}, or None"
+        return replace(self, allowed=allowed, accepts=lambda x: x is None or self.accepts(x), fix=meaning or self.fix)
 
     def but(self, fix: str) -> Kind:
         """This kind with another hint."""
@@ -88,6 +91,17 @@ def one_of(*words: str) -> Kind:
     return Kind(f"one of {list(words)}", lambda x: isinstance(x, str) and x in words, words=words)
 
 
+def only(value: Any, fix: str) -> Kind:
+    """The one value that a setting may have."""
+    return Kind(repr(value), lambda x: same(x, value), fix)
+
+
+def dict_of_words(example: str) -> Kind:
+    """Dicts with words as keys."""
+    fix = f"For example {example}."
+    return Kind("a dict", lambda x: isinstance(x, Mapping) and all(isinstance(word, str) for word in x), fix)
+
+
 def _from(least: int) -> str:
     return "> 0" if least == 1 else f">= {least}"
 
@@ -121,11 +135,13 @@ RATE = Kind(
     "a rate >= 0 or a schedule [[0, rate], [env_steps, rate], ...], with rates of at most 100",
     lambda x: is_schedule(x, 100),
     "The paper uses 0.01.",
+    schedules=True,
 )
 SCHEDULE = Kind(
     "a number >= 0 or a schedule [[0, v], [t, v], ...], with values of at most 1e10",
     lambda x: is_schedule(x, 1e10),
     "Try 0.1 or 1.",
+    schedules=True,
 )
 CPUS = Kind("a number of CPUs >= 0", lambda x: is_number(x) and x >= 0)
 GPUS = Kind("a number of GPUs: a share below 1, or a whole number >= 0", _is_gpus)

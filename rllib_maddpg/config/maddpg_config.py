@@ -1,4 +1,4 @@
-"""`MADDPGConfig`: every setting of the algorithm, with its default, its source and its check."""
+"""`MADDPGConfig`: the settings of the algorithm, by the table in `config/table.py`, and what RLlib asks a config."""
 
 from __future__ import annotations
 
@@ -18,29 +18,24 @@ from ray.rllib.utils.annotations import override
 from ray.util import log_once
 
 from rllib_maddpg.config.agent_mapping import AgentMapping, module_of_agent, resolve_agents
-from rllib_maddpg.config.checks import (
-    DEFAULT_BATCH,
-    PER_MODULE_NUMBERS,
-    PER_MODULE_WORDS,
-    check_settings,
-    unknown_key_message,
-    use_python_scalars,
-)
+from rllib_maddpg.config.checks import check_settings, unknown_key_message, use_python_scalars
+from rllib_maddpg.config.described import DescribedConfig
 from rllib_maddpg.config.member_checks import check_members
 from rllib_maddpg.config.replay_checks import replay_settings
 from rllib_maddpg.config.require import shown
 from rllib_maddpg.config.rllib_checks import check_policy_values
-from rllib_maddpg.config.setters import NamedErrors, name_settings
+from rllib_maddpg.config.setters import name_settings
+from rllib_maddpg.config.table import SETTINGS
 from rllib_maddpg.envs import probe_env
-from rllib_maddpg.replay.choice import DEFAULTS as DEFAULT_REPLAY_BUFFER_CONFIG
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import Column, RowSchema
 from rllib_maddpg.sampling.connectors import check_connectors, with_agent_filters
 from rllib_maddpg.sampling.flatten_connector import flatten_where_needed
+from rllib_maddpg.sampling.noise import NoiseType
 
 
 @name_settings
-class MADDPGConfig(NamedErrors):
+class MADDPGConfig(DescribedConfig):
     """Settings of MADDPG; defaults from the paper (Lowe et al. 2017, appendix) or its released code.
 
     ```python
@@ -55,57 +50,16 @@ class MADDPGConfig(NamedErrors):
     Without `.multi_agent(...)` every agent gets a module of its own, named after it.
     """
 
+    SETTINGS = SETTINGS
+
     def __init__(self, algo_class: type | None = None):
         from rllib_maddpg.algorithm.maddpg import MADDPG
         from rllib_maddpg.sampling.env_runner import MADDPGEnvRunner
 
         super().__init__(algo_class=algo_class or MADDPG)
-        # Learning (paper, appendix).
-        self.lr = 0.01  # Adam, for actors and critics that have no rate of their own
-        self.actor_lr: float | list | None = None
-        self.critic_lr: float | list | None = None
-        self.gamma = 0.95
-        self.tau = 0.01
-        self.target_network_update_freq = 0  # env steps; 0: after every update, as in Algorithm 1
-        self.train_batch_size_per_learner = DEFAULT_BATCH
-        self.train_batch_size: int | None = None  # RLlib's older key: the total of all Learners
-        self.num_env_steps_per_update = 100.0
-        self.num_steps_sampled_before_learning_starts = 1500  # env steps with random actions; released code: 25,600
-        # Losses (released code: openai/maddpg).
-        self.grad_clip = 0.5
-        self.grad_clip_by = "global_norm"
-        self.actor_output_reg = 1e-3
-        self.critic_loss = "mse"
-        self.huber_delta = 1.0
-        self.others_actions = "replay"
-        self.critic_view: Any = "all"
-        self.minibatch_per_module = False
-        self.gumbel_softmax_temperature = 1.0
-        # Networks.
-        self.actor_head = "tanh"
-        # Replay.
-        self.replay_buffer_config: dict[str, Any] = dict(DEFAULT_REPLAY_BUFFER_CONFIG)
-        self.store_buffer_in_checkpoints = True
-        # Columns of joint rows beside the built-in ones.
-        self.extra_columns: list[Column] = []
-        # Exploration.
-        self.noise_type = "gaussian"
-        self.noise_scale: float | list = 0.1
-        self.ou_theta = 0.15
-        self.ou_sigma = 0.2
-        self.exploration_temperature: float | list = 1.0
-        # Sampling.
-        self.sample_mode = "pipelined"
-        self.broadcast_interval = 1
-        self.env_runner_fast_path = True
-        # RLlib's own settings that MADDPG needs otherwise than RLlib's default.
+        # Not in the table, which cannot import them.
         self.env_runner_cls = MADDPGEnvRunner
-        self.rollout_fragment_length = "auto"
-        self.disable_env_checking = True  # RLlib's check refuses games of one step, such as matrix games
-        self.min_sample_timesteps_per_iteration = 1000
         self.policy_mapping_fn: Callable = AgentMapping()
-        self.output_write_episodes = False  # recordings are joint rows; RLlib's episodes are of single agents
-        self._dont_auto_sync_env_runner_states = True  # `MADDPG.step` does it
 
     @override(AlgorithmConfig)
     def training(
@@ -128,70 +82,76 @@ class MADDPGConfig(NamedErrors):
         replay_buffer_config: dict = NotProvided,
         store_buffer_in_checkpoints: bool = NotProvided,
         extra_columns: list[Column] = NotProvided,
-        noise_type: str = NotProvided,
+        noise_type: NoiseType = NotProvided,
         noise_scale: float | list = NotProvided,
         ou_theta: float = NotProvided,
         ou_sigma: float = NotProvided,
         exploration_temperature: float | list = NotProvided,
+        process_wide_speedups: bool = NotProvided,
         **kwargs: Any,
     ) -> MADDPGConfig:
         """Sets what MADDPG learns from and how. All of these are plain keys for Tune, too.
 
         Args:
-            actor_lr: Adam's rate for actors, float or schedule `[[0, v0], [t1, v1], ...]` over env steps. None: `lr`.
+            actor_lr: Adam's rate for actors, float or schedule. None: `lr`.
             critic_lr: The same for critics.
             tau: Polyak factor of the targets, in (0, 1].
-            target_network_update_freq: Env steps between target updates; 0: after every update.
-            num_env_steps_per_update: Env steps sampled for each update; below 1: several updates per env step.
-            num_steps_sampled_before_learning_starts: Env steps with random actions before the first update.
+            target_network_update_freq: Env steps between target updates; 0: after every update, as in Algorithm 1.
+            num_env_steps_per_update: Env steps sampled for each update, for any number of envs and runners; below 1: several
+                updates per env step.
+            num_steps_sampled_before_learning_starts: Env steps with random actions before the first update (released code:
+                25,600 without).
             actor_output_reg: Weight of mean(head output^2) in the actor loss.
             critic_loss: "mse" or "huber".
             huber_delta: TD error from which the Huber loss is linear.
             others_actions: In the actor loss: "replay" (the paper) or "current" (the others' current actors).
             critic_view: What a critic sees: "all" (every agent's observation and action), "own" (its own agent's: independent
                 DDPG), or a `View`.
-            minibatch_per_module: True: each module draws rows of its own (as Algorithm 1 is written); False: all learn from
-                the same rows, which costs less.
-            gumbel_softmax_temperature: Of the relaxation through which discrete actors learn.
+            minibatch_per_module: True: each module draws rows of its own (as Algorithm 1 is written); False: all learn from the
+                same rows, which costs less.
+            gumbel_softmax_temperature: Of the relaxation (straight-through) through which discrete actors learn.
             actor_head: "tanh", or "softmax" for boxes from 0 to 1 (as OpenAI's program acts on MPE).
-            replay_buffer_config: `{"type": "JointReplayBuffer", "capacity": rows, "device": "cpu" or "cuda", "num_shards": 0}`;
-                merged with the present one. "cuda" keeps the rows beside a Learner on this process's GPU. `num_shards`: actors
-                that share the rows, which then go from runners to Learners past this process; 0: it keeps them itself.
-                "type" may also be "ShardedReplayBuffer", or the user's subclass of `JointReplay` or its path, which gets the
-                other keys as arguments.
-            store_buffer_in_checkpoints: Whether a resumed run goes on with the same replay rows.
+            replay_buffer_config: Is merged with the present one. `capacity`: env steps; memory is claimed as rows come.
+                `device`: "cuda" keeps the rows beside a Learner on this process's GPU. `num_shards`: actors that share the
+                rows, which then go from runners to Learners past this process; 0: it keeps them itself. `type`: also
+                "ShardedReplayBuffer", or your subclass of `JointReplay` or its path, which gets the other keys as arguments.
+            store_buffer_in_checkpoints: Whether a resumed run goes on with the same replay rows; only the filled part is
+                written.
             extra_columns: Columns of joint rows beside the built-in ones, filled from infos: `Column("context", "env", width=2,
                 source=lambda infos: infos["agent_0"]["context"])`, see `rllib_maddpg.rows.schema.Column`.
-            noise_type: For boxes: "gaussian", "ornstein_uhlenbeck" or "none".
+            noise_type: For boxes: "gaussian", "ornstein_uhlenbeck", "none", or your class with the interface of
+                `sampling.noise.Noise` (a `functools.partial` of it where it has parameters), or its "package.module.Class".
             noise_scale: Factor of that noise (actions lie in [-1, 1]), float or schedule over env steps.
             ou_theta: Pull of the OU noise to zero, per env step.
             ou_sigma: Standard deviation of its increments.
             exploration_temperature: Of the Gumbel noise of discrete actions and softmax heads, float or schedule.
+            process_wide_speedups: True: a process with a Learner keeps freed memory (glibc), and torch no longer fills fresh
+                memory with NaN where there is a `seed`. That holds for all else in the process; the command line does it.
             **kwargs: RLlib's own, such as `lr` (sets both rates), `gamma`, `grad_clip`, `train_batch_size_per_learner`.
 
         Raises:
             ValueError: For an unknown key.
         """
-        own = {k: v for k, v in locals().items() if k not in ("self", "kwargs", "__class__")}
-        buffer_config = own.pop("replay_buffer_config")
-        takes = inspect.signature(super().training).parameters
-        for key in kwargs:
-            if key in takes:
+        given = {
+            k: v for k, v in locals().items() if k not in ("self", "kwargs", "__class__") and v is not NotProvided
+        } | kwargs
+        takes, own = inspect.signature(super().training).parameters, self.own_keys("training")
+        for key in given:
+            if key in takes or key in own:
                 continue
             if key in vars(self):
                 raise ValueError(
                     f"`{key}` is a setting of RLlib, but none of `.training()`: set it with the method it belongs to."
                 )
-            raise ValueError(unknown_key_message(key, [*own, "replay_buffer_config", *takes]))
-        super().training(**kwargs)
-        for key, value in own.items():
-            if value is not NotProvided:
-                setattr(self, key, value)
-        if buffer_config is not NotProvided:
-            # What is no dict, `validate()` refuses.
-            merges = isinstance(buffer_config, Mapping)
-            self.replay_buffer_config = {**self.replay_buffer_config, **buffer_config} if merges else buffer_config
+            raise ValueError(unknown_key_message(key, [*own, *takes]))
+        if "replay_buffer_config" in given:
+            given["replay_buffer_config"] = self._merged(given["replay_buffer_config"])
+        super().training(**self._set_own("training", given))
         return self
+
+    def _merged(self, replay: Any) -> Any:
+        """A `replay_buffer_config` with the present one's items, too; what is no dict, `validate()` refuses."""
+        return {**self.replay_buffer_config, **replay} if isinstance(replay, Mapping) else replay
 
     @override(AlgorithmConfig)
     def env_runners(
@@ -211,13 +171,10 @@ class MADDPGConfig(NamedErrors):
             broadcast_interval: In "async" mode, rounds of sampling and updating from one sending of weights to the next.
             **kwargs: RLlib's own, such as `num_env_runners`, `num_envs_per_env_runner`, `sample_timeout_s`.
         """
-        super().env_runners(**kwargs)
-        if env_runner_fast_path is not NotProvided:
-            self.env_runner_fast_path = env_runner_fast_path
-        if sample_mode is not NotProvided:
-            self.sample_mode = sample_mode
-        if broadcast_interval is not NotProvided:
-            self.broadcast_interval = broadcast_interval
+        given = {
+            k: v for k, v in locals().items() if k not in ("self", "kwargs", "__class__") and v is not NotProvided
+        } | kwargs
+        super().env_runners(**self._set_own("env_runners", given))
         return self
 
     @override(AlgorithmConfig)
@@ -243,15 +200,6 @@ class MADDPGConfig(NamedErrors):
             return lr
         own = getattr(self, lr if lr.endswith("lr") else f"{lr}_lr")
         return self.lr if own is None else own
-
-    def module_numbers(self) -> dict[str, float]:
-        """Settings that are numbers, and that a module can have for itself; no schedules among them."""
-        numbers = {key: getattr(self, key) for key in PER_MODULE_NUMBERS}
-        return {key: math.inf if value is None else float(value) for key, value in numbers.items()}
-
-    def module_words(self) -> dict[str, Any]:
-        """Settings that say what is computed, and that a module can have for itself."""
-        return {key: getattr(self, key) for key in PER_MODULE_WORDS}
 
     @property
     @override(AlgorithmConfig)
@@ -368,8 +316,8 @@ class MADDPGConfig(NamedErrors):
 
     @override(AlgorithmConfig)
     def serialize(self) -> dict[str, Any]:
-        """RLlib's, with class paths also where it leaves classes, so that JSON takes all of it."""
-        return tree.map_structure(_class_path, super().serialize())
+        """RLlib's, with class paths also where it leaves classes, and columns as text, so that JSON takes all of it."""
+        return tree.map_structure(_plain, super().serialize())
 
     @override(AlgorithmConfig)
     def get_rollout_fragment_length(self, worker_index: int = 0) -> int:
@@ -380,5 +328,7 @@ class MADDPGConfig(NamedErrors):
         return max(1, math.ceil(self.num_env_steps_per_update / num_envs))
 
 
-def _class_path(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    if isinstance(value, (Column, partial)):
+        return repr(value)
     return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else value

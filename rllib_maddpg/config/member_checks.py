@@ -16,6 +16,7 @@ from rllib_maddpg.envs import EnvSpaces
 from rllib_maddpg.learning.stages import check_stages
 from rllib_maddpg.modules.rule_modules import has_networks
 from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec
+from rllib_maddpg.modules.views import View
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import RowSchema
 
@@ -26,37 +27,47 @@ def check_members(config: AlgorithmConfig, env: EnvSpaces) -> None:
     Raises:
         ValueError: Naming module or class, network or stage.
     """
-    roles = {}
-    for module_id, spec in given_specs(config, config.policies).items():
-        cls = spec.module_class if spec else None
-        if cls is not None and not has_networks(cls):
-            continue
-        roles[module_id] = {ACTOR, CRITIC}
-        # Only what somebody else has written is tried; and not where connectors of the user's say what networks get to see.
-        if has_own_networks(cls) and not config.has_own_connectors:
-            networks = _networks(config, env, module_id, cls, spec.model_config)
-            roles[module_id] = {network.role for network in networks if network.lr is not None}
-    learner = config.learner_class
-    check_stages(learner.stages(config), learner.__name__, roles)
-
-
-def _networks(config: AlgorithmConfig, env: EnvSpaces, module_id: str, cls: Any, model: Any) -> Sequence[NetworkSpec]:
-    """Those of a module that is made for this."""
     boxes = {
         agent: gym.spaces.Box(-np.inf, np.inf, (gym.spaces.flatdim(space),), np.float32)
         for agent, space in env.observation_spaces.items()
     }
     layout = JointLayout(boxes, env.action_spaces, partial(module_of_agent, config), config.actor_head, env.observation_spaces)
-    agent = layout.slots_of(module_id)[0].agent
-    added = config.added_to_model(module_id, RowSchema(layout, config.extra_columns))
-    model_config = {**config.model_config, **(model or {}), **added}
+    schema = RowSchema(layout, config.extra_columns)
+    roles = {}
+    for module_id, spec in given_specs(config, config.policies).items():
+        cls = spec.module_class if spec else None
+        if cls is not None and not has_networks(cls):
+            continue
+        added = config.added_to_model(module_id, schema)
+        _check_view(added["critic_view"], schema, module_id)
+        roles[module_id] = {ACTOR, CRITIC}
+        # Only what somebody else has written is tried; and not where connectors of the user's say what networks get to see.
+        if has_own_networks(cls) and not config.has_own_connectors:
+            agent = layout.slots_of(module_id)[0].agent
+            model = {**config.model_config, **(spec.model_config or {}), **added}
+            networks = _networks(cls, boxes[agent], env.action_spaces[agent], model)
+            roles[module_id] = {network.role for network in networks if network.lr is not None}
+    learner = config.learner_class
+    check_stages(learner.stages(config), learner.__name__, roles)
+
+
+def _check_view(view: Any, schema: RowSchema, module_id: str) -> None:
+    if isinstance(view, View):
+        try:
+            view.check(schema)
+        except ValueError as error:
+            raise ValueError(f"`critic_view` of module {module_id!r}: {error}") from None
+
+
+def _networks(cls: Any, observation_space: gym.Space, action_space: gym.Space, model: dict[str, Any]) -> Sequence[NetworkSpec]:
+    """Those of a module that is made for this."""
     try:
-        module = cls(observation_space=boxes[agent], action_space=env.action_spaces[agent], model_config=model_config)
+        module = cls(observation_space=observation_space, action_space=action_space, model_config=model)
         return module.network_specs
     except ValueError:
         raise
     except Exception as error:
         raise ValueError(
-            f"`rl_module_spec`: module {module_id!r} of class {cls.__name__} could not be made ({type(error).__name__}: "
-            f"{error}). Fix its `setup`, `networks` or the methods that build its networks."
+            f"`rl_module_spec`: module {model['module_id']!r} of class {cls.__name__} could not be made "
+            f"({type(error).__name__}: {error}). Fix its `setup`, `networks` or the methods that build its networks."
         ) from error

@@ -32,16 +32,19 @@ logger = logging.getLogger(__name__)
 
 
 def check_rllib_settings(config: AlgorithmConfig) -> None:
-    """Each of RLlib's settings by itself: of its kind, or as it was."""
-    defaults = _defaults(type(config))
+    """Each of RLlib's settings by itself: of its kind, or as it was. What the table has is the table's."""
+    defaults, table = defaults_of(type(config)), type(config).table()
     for key in defaults:
         if is_old(key, defaults) and not same(getattr(config, key), defaults[key]):
             raise ValueError(old_key_message(key))
     for key, fix in REFUSED.items():
+        if key in table:
+            continue
         value, default = getattr(config, key), defaults[key]
         require(config, public_name(key), means_default(value, default), shown(default), fix, value)
     for key, kind in PASSED.items():
-        check_kind(config, key, kind)
+        if key not in table:
+            check_kind(config, key, kind)
     _check_model(config.model)
 
 
@@ -65,11 +68,12 @@ def means_default(value: Any, default: Any) -> bool:
 
 def is_old(key: str, settings: Collection[str]) -> bool:
     """Whether a key is one of `OLD_SETTINGS`, and not of those `settings` that a subclass of MADDPG's config has added."""
-    return key in OLD_SETTINGS and (key not in settings or key in _defaults(AlgorithmConfig))
+    return key in OLD_SETTINGS and (key not in settings or key in defaults_of(AlgorithmConfig))
 
 
 @cache
-def _defaults(cls: type[AlgorithmConfig]) -> dict[str, Any]:
+def defaults_of(cls: type[AlgorithmConfig]) -> dict[str, Any]:
+    """The attributes of a new config of a class; not to be changed."""
     return vars(cls())
 
 

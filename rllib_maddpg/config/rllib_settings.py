@@ -1,4 +1,4 @@
-"""What becomes of each attribute of RLlib's `AlgorithmConfig`: each stands in one of these tables, or in `OLD_SETTINGS`.
+"""What becomes of RLlib's settings that are not in `table.py`: each stands in one of these tables, or in `OLD_SETTINGS`.
 
 RLlib accepts any value of any of them, and many have no effect on the new API stack, or none for MADDPG.
 """
@@ -25,28 +25,12 @@ from rllib_maddpg.config.kinds import (
     whole,
 )
 
-# numpy takes seeds of 32 bits; RLlib adds 1,000,000 for evaluation, and the number of the runner.
-MAX_SEED = 4_290_000_000
-
 # MADDPG's own affair, with checks that look at more than one value: `checks`, `rllib_checks`, `model_checks`, `agent_mapping`.
 CHECKED_ELSEWHERE = (
     "algo_class",
     "env",
-    "num_env_runners",
-    "num_learners",
-    "num_envs_per_env_runner",
-    "rollout_fragment_length",
     "env_runner_cls",
-    "sample_timeout_s",
-    "seed",
-    "gamma",
-    "lr",
-    "grad_clip",
-    "grad_clip_by",
-    "train_batch_size",
     "_train_batch_size_per_learner",
-    "normalize_actions",
-    "count_steps_by",
     "batch_mode",
     "model",
     "_model_config",
@@ -56,7 +40,6 @@ CHECKED_ELSEWHERE = (
     "policies",
     "policies_to_train",
     "policy_mapping_fn",
-    "algorithm_config_overrides_per_module",
     "evaluation_config",
     "enable_rl_module_and_learner",
     "enable_env_runner_and_connector_v2",
@@ -84,11 +67,8 @@ PASSED: dict[str, Kind] = {
     "torch_compile_learner_what_to_compile": one_of("forward_train", "complete_update"),
     "torch_compile_learner_dynamo_backend": TEXT,
     "torch_compile_learner_dynamo_mode": TEXT.or_none(),
-    "torch_skip_nan_gradients": BOOL,
     "learner_config_dict": DICT,  # for Learners of the user's
     # Environments and env runners.
-    "env_config": DICT,
-    "disable_env_checking": BOOL,
     "create_local_env_runner": BOOL,
     "validate_env_runners_after_construction": BOOL,
     "create_env_on_local_worker": BOOL,
@@ -138,7 +118,6 @@ PASSED: dict[str, Kind] = {
     "metrics_num_episodes_for_smoothing": whole(1, 10**9),
     "min_time_s_per_iteration": SECONDS.or_none(),
     "min_train_timesteps_per_iteration": NUMBER.or_none(),
-    "min_sample_timesteps_per_iteration": NUMBER.or_none(),
     "stats_cls_lookup": DICT,
     "log_level": one_of(*logging.getLevelNamesMapping()).or_none(),
     "log_sys_usage": BOOL,
@@ -209,7 +188,6 @@ REFUSED: dict[str, str] = {
     "checkpoint_trainable_policies_only": "Checkpoints have all modules, so that they can be restored whole.",
     "export_native_model_files": "`rllib-maddpg export` writes actors as TorchScript, ONNX and other formats.",
     "metrics_episode_collection_timeout_s": "Metrics come with the rows; see `sample_timeout_s`.",
-    "_dont_auto_sync_env_runner_states": "`MADDPG.step` tells the env runners what they need.",
     "output_compress_columns": _RECORDING,
     "output_config": _RECORDING,
     "output_filesystem": _RECORDING,
@@ -217,9 +195,6 @@ REFUSED: dict[str, str] = {
     "output_max_file_size": "Set `output_max_rows_per_file`.",
     "output_write_method": _RECORDING,
     "output_write_method_kwargs": _RECORDING,
-    "output_write_episodes": (
-        "RLlib's readers know single agents' episodes only. Read the rows with `ray.data.read_parquet(output)`."
-    ),
     **dict.fromkeys(
         (
             "eager_tracing",

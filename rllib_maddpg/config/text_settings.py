@@ -13,16 +13,9 @@ from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.config.require import shown
 
 # Names of long keys where room is short: tables and legends.
-SHORT_NAMES = {
-    "train_batch_size_per_learner": "batch",
-    "num_env_steps_per_update": "steps/update",
-    "num_steps_sampled_before_learning_starts": "random steps",
-    "min_sample_timesteps_per_iteration": "steps/iteration",
-    "num_envs_per_env_runner": "envs",
-    "num_env_runners": "runners",
-    "fcnet_hiddens": "hidden",
-    "continuous_actions": "continuous",
-}
+SHORT_NAMES = {key: setting.short for key, setting in MADDPGConfig.table().items() if setting.short}
+# Items of `model_config` and `env_config`.
+SHORT_NAMES |= {"fcnet_hiddens": "hidden", "continuous_actions": "continuous"}
 _WORDS_FOR_BOOLEANS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 # Settings that RLlib keeps under another name, behind a property.
 _PROPERTIES = ("model_config", "train_batch_size_per_learner")
@@ -54,9 +47,9 @@ def parse_settings(items: Sequence[str], option: str) -> dict[str, Any]:
     return settings
 
 
-def with_booleans(settings: Mapping[str, Any]) -> dict[str, Any]:
+def with_booleans(settings: Mapping[str, Any], config_class: type[MADDPGConfig] = MADDPGConfig) -> dict[str, Any]:
     """Settings from a command line, where `yes`, `no`, `on` and `off` mean True and False if the setting is one of these."""
-    default = vars(MADDPGConfig())
+    default = vars(config_class())
 
     def value_of(key: str, value: Any) -> Any:
         is_word = isinstance(value, str) and isinstance(default.get(key), bool)
@@ -75,6 +68,11 @@ def parse_value(text: str) -> Any:
     return text
 
 
+def known_keys(config: MADDPGConfig) -> list[str]:
+    """The keys that `apply_settings` takes, without what a dotted key may lead to."""
+    return [key for key in vars(config) if not key.startswith("_")] + list(_PROPERTIES)
+
+
 def apply_settings(config: MADDPGConfig, settings: Mapping[str, Any]) -> None:
     """Sets keys of MADDPG and RLlib on `config`; a dotted key sets an item of a dict and leaves the others as they are.
 
@@ -85,7 +83,7 @@ def apply_settings(config: MADDPGConfig, settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If no setting has such a key, or if a dotted key leads into something that is no dict.
     """
-    known = [key for key in vars(config) if not key.startswith("_")] + list(_PROPERTIES)
+    known = known_keys(config)
     for dotted, value in settings.items():
         if not isinstance(dotted, str):
             raise ValueError(f"{shown(dotted)} is no setting of MADDPG: settings have words as keys.")
@@ -98,8 +96,6 @@ def apply_settings(config: MADDPGConfig, settings: Mapping[str, Any]) -> None:
             if not isinstance(value, Mapping):
                 raise ValueError(f"`model_config`={value!r} must be a dict, such as {{'fcnet_hiddens': [64, 64]}}.")
             config.rl_module(model_config=value)
-        elif key == "replay_buffer_config":
-            config.training(replay_buffer_config=value)
         elif key == "policy_mapping_fn":
             config.multi_agent(policy_mapping_fn=value)
         else:

@@ -28,7 +28,8 @@ from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.envs.sources import ModuleSource
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
 from rllib_maddpg.results.output_paths import check_local
-from rllib_maddpg.results.run_folder import find_checkpoint, versions
+from rllib_maddpg.results.run_folder import find_checkpoint
+from rllib_maddpg.results.versions import versions
 from rllib_maddpg.rows.layout import AgentSlot
 from rllib_maddpg.rows.observations import differs_from_rllib
 from rllib_maddpg.runs.evaluation import restored_runner
@@ -216,7 +217,7 @@ def _reason_against(module_id: str, module: RLModule) -> str:
 def _program(runner: Any, slot: AgentSlot, space: Any) -> ActorProgram:
     module = runner.module[slot.module].unwrapped()
     module.eval().cpu()  # whatever the network draws in training, it plays without
-    return ActorProgram(module.actor, describe_observation(space, slot.agent), slot.codec).eval()
+    return ActorProgram(module.acting_network, describe_observation(space, slot.agent), slot.codec).eval()
 
 
 def _encode(fmt: Format, program: ActorProgram, slot: AgentSlot) -> bytes:

@@ -37,11 +37,7 @@ def check_step_result(result: Any) -> None:
     Raises:
         EnvFailure: If that is not five dicts; an old `(observations, rewards, dones, infos)` is recognised.
     """
-    if not isinstance(result, tuple | list):
-        raise _wrong("step", f"{_described(result)} and not 5 values", _STEP)
-    if len(result) != 5:
-        old = " Gym's old `done` is now two flags: terminated, and truncated (a time limit)." if len(result) == 4 else ""
-        raise _wrong("step", f"{len(result)} values and not 5", _STEP + old)
+    check_five(result, _STEP)
     for name, part in zip(_PARTS, result, strict=True):
         if not isinstance(part, Mapping) and not (name == "infos" and part is None):
             raise _wrong("step", f"{_described(part)} as {name}", _STEP)
@@ -66,15 +62,23 @@ def check_gym_step(result: Any) -> None:
     Raises:
         EnvFailure: If that is not five values, or if its flags are dicts by agent.
     """
-    fix = "`step` must return (observation, reward, terminated, truncated, info)."
+    check_five(result, "`step` must return (observation, reward, terminated, truncated, info).")
+    for name, part in (("terminated", result[2]), ("truncated", result[3])):
+        if isinstance(part, Mapping):
+            raise by_agent("step", name)
+
+
+def check_five(result: Any, fix: str) -> None:
+    """Looks at how much a `step` has returned.
+
+    Raises:
+        EnvFailure: If that is not five values, with what to do.
+    """
     if not isinstance(result, tuple | list):
         raise _wrong("step", f"{_described(result)} and not 5 values", fix)
     if len(result) != 5:
         old = " Gym's old `done` is now two flags: terminated, and truncated (a time limit)." if len(result) == 4 else ""
         raise _wrong("step", f"{len(result)} values and not 5", fix + old)
-    for name, part in (("terminated", result[2]), ("truncated", result[3])):
-        if isinstance(part, Mapping):
-            raise by_agent("step", name)
 
 
 def by_agent(method: str, part: str) -> EnvFailure:

@@ -6,9 +6,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rllib_maddpg.envs.api import by_agent, check_gym_reset
+from rllib_maddpg.envs.adapted import AdaptedGame
+from rllib_maddpg.envs.api import by_agent, check_five, check_gym_reset
 from rllib_maddpg.envs.errors import EnvError, EnvFailure
-from rllib_maddpg.envs.single_agent import GymGame
 
 REWARDS_KEY = "rewards_from"
 _KEY = f'env_config["{REWARDS_KEY}"]'
@@ -33,7 +33,7 @@ def agents_in_spaces(env: gym.Env) -> list[Hashable]:
     return []
 
 
-class JointGymGame(GymGame):
+class JointGymGame(AdaptedGame):
     """Adapter for such an env, like those of lbforaging, rware and highway-env.
 
     The episode ends when `terminated` or `truncated` is True, or True for every agent. An agent whose own flag is set before
@@ -83,10 +83,7 @@ class JointGymGame(GymGame):
         self._actions.update(action_dict)
         actions = [self._actions[agent] for agent in self.possible_agents]
         result = self.env.step(tuple(actions) if self._is_tuple else dict(zip(self.possible_agents, actions, strict=True)))
-        if not isinstance(result, tuple | list) or len(result) != 5:
-            fix = "`step` must return (observations, rewards, terminated, truncated, info)."
-            count = len(result) if isinstance(result, tuple | list) else 1
-            raise EnvFailure(f"`step` returned {count} values and not 5", fix, can_pass=False)
+        check_five(result, "`step` must return (observations, rewards, terminated, truncated, info).")
         observation, reward, terminated, truncated, info = result
         info = info or {}
         rewards = self._rewards(reward, info)

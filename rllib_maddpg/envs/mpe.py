@@ -7,6 +7,7 @@ called as it is.
 Import this module only where mpe2 is installed.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,25 +18,44 @@ from pettingzoo import ParallelEnv
 from pettingzoo.utils import wrappers
 from pettingzoo.utils.conversions import aec_to_parallel_wrapper
 from pettingzoo.utils.wrappers import BaseParallelWrapper
+from ray.util import log_once
 
 from rllib_maddpg.envs.mpe_world import is_stock, make_quick
 
 # What these do in a step is repeated here; other versions may do something else, and are stepped in turns.
 _KNOWN_VERSIONS = ("1.1.0", "1.1.1")
+logger = logging.getLogger(__name__)
 _FLOAT32 = np.dtype(np.float32)  # one object, also in every array of that type
 
 
 def can_step_directly(env: ParallelEnv) -> bool:
-    """Whether `env` is what the `parallel_env` of an mpe2 scenario returns, with nothing added."""
-    if mpe2.__version__ not in _KNOWN_VERSIONS or type(env) is not aec_to_parallel_wrapper:
+    """Whether `env` is what the `parallel_env` of an mpe2 scenario returns, with nothing added, and mpe2's version is known.
+
+    Where only the version is not, a warning says so, once in a process.
+    """
+    if not _is_bare(env):
+        return False
+    is_known = mpe2.__version__ in _KNOWN_VERSIONS
+    if not is_known and log_once(f"mpe2 {mpe2.__version__} in turns"):
+        logger.warning(
+            "mpe2 %s is stepped turn by turn, which takes about twice the time: stepping all agents at once was checked against"
+            " mpe2 %s only. Install one of these to have it.",
+            mpe2.__version__,
+            " and ".join(_KNOWN_VERSIONS),
+        )
+    return is_known
+
+
+def _is_bare(env: ParallelEnv) -> bool:
+    if type(env) is not aec_to_parallel_wrapper:
         return False
     raw = env.unwrapped
     if not (isinstance(raw, SimpleEnv) and type(raw).__module__.startswith("mpe2.")):
         return False
     bounds = wrappers.ClipOutOfBoundsWrapper if raw.continuous_actions else wrappers.AssertOutOfBoundsWrapper
     order = env.aec_env
-    is_bare = type(order) is wrappers.OrderEnforcingWrapper and type(order.env) is bounds and order.env.env is raw
-    return is_bare and is_stock(raw, SimpleEnv, "step", "reset", "observe")
+    wrapped = type(order) is wrappers.OrderEnforcingWrapper and type(order.env) is bounds and order.env.env is raw
+    return wrapped and is_stock(raw, SimpleEnv, "step", "reset", "observe")
 
 
 class DirectMPE(BaseParallelWrapper):

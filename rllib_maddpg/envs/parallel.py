@@ -3,18 +3,17 @@
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from pettingzoo import ParallelEnv
-from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
+from rllib_maddpg.envs.adapted import AdaptedGame
 from rllib_maddpg.envs.api import check_reset_result, check_step_result
 from rllib_maddpg.envs.endings import flags_of_nobody, nobody_ends, settle_flags
 from rllib_maddpg.envs.errors import EnvError, EnvFailure
 from rllib_maddpg.envs.step_checks import LIVES, check_known, check_no_reward_is_lost
 
 
-class ParallelPettingZoo(MultiAgentEnv):
+class ParallelPettingZoo(AdaptedGame):
     """Adapter with one agent order (sorted) and a right `__all__` also where agents end in different ways.
 
     Args:
@@ -23,8 +22,6 @@ class ParallelPettingZoo(MultiAgentEnv):
     Attributes:
         possible_agents: All agents, sorted by `str`.
         agents: The agents now alive, sorted likewise; all of them before the first reset, none after an episode.
-        observation_spaces: agent -> space. `observation_space` is the same as a gymnasium `Dict`.
-        action_spaces: agent -> space. `action_space` is the same as a gymnasium `Dict`.
 
     Raises:
         EnvError: If the env has no `possible_agents`: joint rows need a fixed set of agents.
@@ -37,27 +34,12 @@ class ParallelPettingZoo(MultiAgentEnv):
                 f"env={type(env).__name__} has no `possible_agents`: joint transitions need all agents known "
                 "beforehand. Set `possible_agents` in the env's constructor."
             )
-        self.env = env
-        self.possible_agents = sorted(agents, key=str)
-        self.agents = list(self.possible_agents)
-        super().__init__()
-
-        self.observation_spaces = {agent: env.observation_space(agent) for agent in self.possible_agents}
-        self.action_spaces = {agent: env.action_space(agent) for agent in self.possible_agents}
-        self.observation_space = gym.spaces.Dict(self.observation_spaces)
-        self.action_space = gym.spaces.Dict(self.action_spaces)
-        # A copy: vector envs write into it, and mpe2 shares one dict among all its scenarios.
-        self.metadata = dict(getattr(env, "metadata", None) or {})
-        self.render_mode = getattr(env, "render_mode", None)
-
+        agents = sorted(agents, key=str)
+        spaces = ({agent: of(agent) for agent in agents} for of in (env.observation_space, env.action_space))
+        super().__init__(env, *spaces)
         self._env_agents: list[Hashable] = []  # the env's own list, as it was after the last step
         self._ended: set[Hashable] = set()  # agents of this episode that are out of it already
         self._last: dict[Hashable, Any] = {}  # the last observations
-
-    @property
-    def unwrapped_env(self) -> Any:
-        """The bare PettingZoo env, below all of its wrappers (an AEC env if it was converted from one)."""
-        return self.env.unwrapped
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         """Starts an episode. Returns agent -> observation and agent -> info, in sorted order."""
@@ -179,14 +161,6 @@ class ParallelPettingZoo(MultiAgentEnv):
             says_ended = agent not in observations or terminateds.get(agent) or truncateds.get(agent)
             if agent not in self._env_agents or not says_ended:
                 raise EnvFailure(f"Agent {agent!r} is observed after its end", LIVES, can_pass=False)
-
-    def render(self) -> Any:
-        """Renders as the env's own `render_mode` says; for "rgb_array": uint8 `[height, width, 3]`."""
-        return self.env.render()
-
-    def close(self) -> None:
-        """Closes the env."""
-        self.env.close()
 
     @staticmethod
     def _pick(values: dict, agents: list) -> dict:

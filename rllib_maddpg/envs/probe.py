@@ -90,7 +90,7 @@ def _read_on_a_runner(creator: EnvCreator, config: dict, num_env_runners: int, h
 
 
 def _cache_key(env: Any, creator: EnvCreator, config: dict) -> tuple | None:
-    # Pickles, not reprs: the repr of a large array leaves most of it out. The id tells a class that was defined anew
+    # Pickles, not reprs: the repr of a large array leaves most of it out. The id tells a class that was defined again
     # from the old one of the same name; the cache holds `env` itself, so that no other object can get its id.
     try:
         return (None if isinstance(env, str) else id(env), cloudpickle.dumps((creator, dict(config))))

@@ -14,6 +14,7 @@ class SeededEpisodes(gym.Wrapper):
         env: A `MultiAgentEnv`, or a wrapper around one.
         seed_of_episode: number of an episode -> seed.
         first_episode: The number of the first episode.
+        on_reset: Called with the number of an episode before the env is reset for it.
 
     Attributes:
         episode: Number of the episode now running, -1 before the first reset.
@@ -21,8 +22,15 @@ class SeededEpisodes(gym.Wrapper):
         first_observations: A copy of what the first reset gave; None before it.
     """
 
-    def __init__(self, env: MultiAgentEnv, seed_of_episode: Callable[[int], int], first_episode: int = 0) -> None:
+    def __init__(
+        self,
+        env: MultiAgentEnv,
+        seed_of_episode: Callable[[int], int],
+        first_episode: int = 0,
+        on_reset: Callable[[int], None] = lambda episode: None,
+    ) -> None:
         super().__init__(env)
+        self._on_reset = on_reset
         self.seed_of_episode = seed_of_episode
         self.episode = -1
         self.next_episode = first_episode
@@ -32,6 +40,7 @@ class SeededEpisodes(gym.Wrapper):
         """Starts episode `next_episode`. `seed` is not used: RLlib gives one to the first reset only."""
         self.episode = self.next_episode
         self.next_episode += 1
+        self._on_reset(self.episode)
         result = self.env.reset(seed=self.seed_of_episode(self.episode), options=options)
         if self.first_observations is None:
             self.first_observations = copy.deepcopy(result[0])

@@ -1,52 +1,14 @@
 """A Gymnasium environment as a game of one agent."""
 
-from typing import Any
-
 import gymnasium as gym
-from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
+from rllib_maddpg.envs.adapted import AdaptedGame
 from rllib_maddpg.envs.api import by_agent, check_gym_reset, check_gym_step
 
 AGENT_ID = "agent_0"
 
 
-class GymGame(MultiAgentEnv):
-    """A Gymnasium env as a `MultiAgentEnv` of the agents that subclasses see in it.
-
-    Args:
-        env: The gymnasium env; it stays reachable as `.env`, the bare one underneath as `.unwrapped_env`.
-        observation_spaces: agent -> space.
-        action_spaces: agent -> space.
-    """
-
-    def __init__(self, env: gym.Env, observation_spaces: dict, action_spaces: dict) -> None:
-        self.env = env
-        self.possible_agents = list(observation_spaces)
-        self.agents = list(observation_spaces)
-        super().__init__()
-
-        self.observation_spaces = observation_spaces
-        self.action_spaces = action_spaces
-        self.observation_space = gym.spaces.Dict(self.observation_spaces)
-        self.action_space = gym.spaces.Dict(self.action_spaces)
-        self.metadata = dict(env.metadata)  # a copy: vector envs write into it
-        self.render_mode = env.render_mode
-
-    @property
-    def unwrapped_env(self) -> gym.Env:
-        """The bare gymnasium env, below all of its wrappers."""
-        return self.env.unwrapped
-
-    def render(self) -> Any:
-        """Renders as the env's own `render_mode` says; for "rgb_array": uint8 `[height, width, 3]`."""
-        return self.env.render()
-
-    def close(self) -> None:
-        """Closes the env."""
-        self.env.close()
-
-
-class SingleAgentGame(GymGame):
+class SingleAgentGame(AdaptedGame):
     """Adapter for single-agent envs: with one agent MADDPG is DDPG.
 
     Args:

@@ -19,8 +19,7 @@ from rllib_maddpg.modules.critic_inputs import CriticInputs
 from rllib_maddpg.modules.rule_modules import rule_codes
 from rllib_maddpg.modules.specs import ACTOR
 from rllib_maddpg.rows.joint_batch import JointBatch
-
-NAMES = {"acts": "alive", "next_acts": "next_alive"}
+from rllib_maddpg.rows.schema import ALIASES
 
 
 class GroupRows:
@@ -39,17 +38,17 @@ class GroupRows:
         self._counts: dict[str, Tensor] = {}
 
     def __getitem__(self, column: str) -> Tensor:
-        return self.joint.stack(self._modules, NAMES.get(column, column))
+        return self.joint.stack(self._modules, column)
 
     def count(self, column: str) -> Tensor:
         """Sum of a column of zeros and ones over rows, agents and Learners, at least 1, `[G]`."""
-        column = NAMES.get(column, column)
-        if column not in self._counts:
-            count = self[column].sum((1, 2))
+        name = ALIASES.get(column, column)  # columns that are one are counted once
+        if name not in self._counts:
+            count = self[name].sum((1, 2))
             if self._distributed:
                 dist.all_reduce(count)
-            self._counts[column] = count.clamp(min=1.0)
-        return self._counts[column]
+            self._counts[name] = count.clamp(min=1.0)
+        return self._counts[name]
 
 
 class UpdateContext:
@@ -145,24 +144,24 @@ class UpdateContext:
 
     def inputs(self, group: NetworkGroup) -> CriticInputs | Tensor:
         """What the networks of a group with a view see of its rows: (x, a)."""
-        joint = self._joint(group)
-        return self._seen("row", group, lambda: (joint.columns["obs"], joint.columns["actions"]))
+        return self._seen("row", group, dict)
 
     def next_inputs(self, group: NetworkGroup) -> CriticInputs | Tensor:
         """(x', mu'(o')) by the target actors, or by a module's own rule; zeros for agents that do not act there."""
         joint = self._joint(group)
-        return self._seen("next", group, lambda: (self._next_obs(joint), self._next_actions(joint)))
+        return self._seen(
+            "next", group, lambda: {"obs": self._next_obs(joint), "actions": self._next_actions(joint), "at_next": True}
+        )
 
     def current_inputs(self, group: NetworkGroup) -> CriticInputs | Tensor:
         """(x, what the current actors do in x); zeros for agents that do not act. No gradient goes to any actor."""
         joint = self._joint(group)
-        return self._seen("current", group, lambda: (joint.columns["obs"], self._current_actions(joint)))
+        return self._seen("current", group, lambda: {"actions": self._current_actions(joint)})
 
-    def _seen(self, when: str, group: NetworkGroup, parts: Callable[[], tuple[Tensor, Tensor]]) -> CriticInputs | Tensor:
+    def _seen(self, when: str, group: NetworkGroup, other: Callable[[], dict[str, Any]]) -> CriticInputs | Tensor:
         # The same for all groups where everybody sees the same.
-        whose = () if group.view.is_shared else group.modules
-        key = when, group.view, self._joint(group), whose
-        return self.once(key, lambda: group.view.inputs(self._layout, group.modules, *parts()))
+        whose, joint = () if group.view.is_shared else group.modules, self._joint(group)
+        return self.once((when, group.view, joint, whose), lambda: group.view.inputs(joint, group.modules, **other()))
 
     def _joint(self, group: NetworkGroup) -> JointBatch:
         return self._rows_of[group.modules[0]]
@@ -196,7 +195,7 @@ class UpdateContext:
 
         def masked() -> Tensor:
             widths = [slot.obs.stop - slot.obs.start for slot in self._layout.slots]
-            acts = joint.columns[NAMES["next_acts"]].split(1, -1)
+            acts = joint.columns["next_acts"].split(1, -1)
             agents = zip(joint.columns["new_obs"].split(widths, -1), acts, strict=True)
             return torch.cat([obs * does for obs, does in agents], -1)
 
@@ -210,9 +209,9 @@ class UpdateContext:
             actions = {}
             for group in actors_of(self._groups):
                 output = (group.target or group.network)(joint.stack(group.modules, "new_obs"))
-                code = group.codec.greedy(output) * joint.stack(group.modules, NAMES["next_acts"]).unsqueeze(-1)
+                code = group.codec.greedy(output) * joint.stack(group.modules, "next_acts").unsqueeze(-1)
                 actions.update(zip(group.modules, code, strict=True))
-            return self._joined(actions | self._rule_actions(joint, "new_obs", NAMES["next_acts"]))
+            return self._joined(actions | self._rule_actions(joint, "new_obs", "next_acts"))
 
         return self.once(("next_actions", joint), act)
 
@@ -225,9 +224,9 @@ class UpdateContext:
             for group in actors_of(self._groups):
                 with torch.enable_grad():
                     _, code = self.policy(group, joint)
-                code = code.detach() * joint.stack(group.modules, NAMES["acts"]).unsqueeze(-1)
+                code = code.detach() * joint.stack(group.modules, "acts").unsqueeze(-1)
                 actions.update(zip(group.modules, code, strict=True))
-            return self._joined(actions | self._rule_actions(joint, "obs", NAMES["acts"]))
+            return self._joined(actions | self._rule_actions(joint, "obs", "acts"))
 
         return self.once(("current_actions", joint), act)
 

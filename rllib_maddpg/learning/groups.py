@@ -10,7 +10,7 @@ from rllib_maddpg.learning.group_settings import GroupSettings
 from rllib_maddpg.modules.critics import SingleCritic, StackedCritics, StackedOwnCritics
 from rllib_maddpg.modules.specs import ACTOR, NetworkSpec
 from rllib_maddpg.modules.stacking import SingleNetwork, StackedMLP, is_plain_mlp, shape_of
-from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import RowSchema
 
 
 @dataclass
@@ -39,7 +39,7 @@ class NetworkGroup:
     def __init__(
         self,
         spec: NetworkSpec,
-        layout: JointLayout,
+        schema: RowSchema,
         modules: Mapping[str, Any],
         settings: Mapping[str, ModuleSettings],
         stacked: bool,
@@ -47,10 +47,10 @@ class NetworkGroup:
         self.name, self.role, self.view = spec.name, spec.role, spec.view
         self.is_trainable = spec.lr is not None
         self.modules = tuple(modules)
-        self.codec = layout.codec_of(self.modules[0])
+        self.codec = schema.layout.codec_of(self.modules[0])
         self._attributes, self._modules = spec.attributes, list(modules.values())
         self._joined_from = self._networks()
-        joined = [self._joined(layout, networks, stacked) for networks in self._joined_from]
+        joined = [self._joined(schema, networks, stacked) for networks in self._joined_from]
         self.network, self.target = joined if spec.has_target else (*joined, None)
         own = [settings[m] for m in self.modules]
         self.settings = GroupSettings([s.numbers for s in own], own[0].words, self.network.parameters[0])
@@ -63,13 +63,13 @@ class NetworkGroup:
         # Each update asks, and torch's own way to a submodule is slow.
         return [[module._modules[name] for module in self._modules] for name in self._attributes]
 
-    def _joined(self, layout: JointLayout, networks: list, stacked: bool) -> Any:
+    def _joined(self, schema: RowSchema, networks: list, stacked: bool) -> Any:
         if self.view is None:
             return StackedMLP(networks) if stacked else SingleNetwork(networks[0])
         if not stacked:
-            return SingleCritic(layout, self._modules[0], networks[0], self.view)
+            return SingleCritic(schema, self._modules[0], networks[0], self.view)
         if self.view.is_shared:
-            return StackedCritics(layout, self.modules, networks, self.view)
+            return StackedCritics(schema, self.modules, networks, self.view)
         return StackedOwnCritics(networks)
 
     def is_tied(self) -> bool:
@@ -80,12 +80,12 @@ class NetworkGroup:
 
 
 def group_networks(
-    layout: JointLayout, modules: Mapping[str, Any], settings: Mapping[str, ModuleSettings], stacked: bool = True
+    schema: RowSchema, modules: Mapping[str, Any], settings: Mapping[str, ModuleSettings], stacked: bool = True
 ) -> dict[str, list[NetworkGroup]]:
     """Puts the networks of all modules into as few groups as can be.
 
     Args:
-        layout: Its modules and agents.
+        schema: Of the rows, with all modules and agents.
         modules: Module id -> `MADDPGTorchRLModule`, in layout order.
         settings: Of each module.
         stacked: False: each module by itself, with its own parameters.
@@ -103,7 +103,7 @@ def group_networks(
             alike.setdefault(spec.name, {}).setdefault(key, {})[module_id] = module
     return {
         name: [
-            NetworkGroup(specs[name, key], layout, members, settings, stacked=isinstance(key, tuple))
+            NetworkGroup(specs[name, key], schema, members, settings, stacked=isinstance(key, tuple))
             for key, members in by_key.items()
         ]
         for name, by_key in alike.items()

@@ -1,22 +1,17 @@
-"""What MADDPG needs of an RLlib Learner, whatever its losses: joint rows, groups of networks, gradients of several Learners."""
+"""Updates from joint rows, in stages, whatever their losses."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import math
-import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from ray.rllib.core import COMPONENT_OPTIMIZER
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.learner.training_data import TrainingData
-from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
@@ -29,32 +24,27 @@ from ray.rllib.utils.metrics import (
     NUM_MODULE_STEPS_TRAINED_LIFETIME,
     WEIGHTS_SEQ_NO,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
 from rllib_maddpg.learning import losses
 from rllib_maddpg.learning.context import UpdateContext, gumbel_noise_of
 from rllib_maddpg.learning.gradients import ClippedGradients, clipped_gradients
-from rllib_maddpg.learning.group_optimizer import GroupOptimizer
-from rllib_maddpg.learning.groups import ModuleSettings, NetworkGroup, group_networks
+from rllib_maddpg.learning.grouped_learner import GroupedTorchLearner
+from rllib_maddpg.learning.groups import NetworkGroup
 from rllib_maddpg.learning.metrics import UpdateMetrics
 from rllib_maddpg.learning.stages import LossStage, Stage, check_stages
 from rllib_maddpg.learning.td_errors import TDErrors
-from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule, actor_state_of
-from rllib_maddpg.modules.rule_modules import acts_by_rule, check_stateless, has_networks
 from rllib_maddpg.rows.joint_batch import JointBatch
-from rllib_maddpg.rows.layout import JointLayout
-from rllib_maddpg.rows.schema import RowSchema
 
 logger = logging.getLogger(__name__)
 
 
-class JointTorchLearner(TorchLearner):
+class JointTorchLearner(GroupedTorchLearner):
     """A Learner whose losses need the rows of all modules at once.
 
     - It takes `JointBatch`es, and as many updates in one call as `minibatch_size` makes of a batch.
     - An update is a list of `stages`, which share an `UpdateContext`.
-    - Networks that are alike are computed as one (`NetworkGroup`).
-    - Several Learners add up their gradients, without DDP, so that their update is that of one Learner on all rows.
+    - That of several Learners is that of one Learner on all rows.
     - Metrics are taken of the last update before a report only, and leave the device in one transfer.
     """
 
@@ -72,80 +62,18 @@ class JointTorchLearner(TorchLearner):
 
     # ------------------------------------------------------------------------------------------ setting up
 
-    @override(TorchLearner)
+    @override(GroupedTorchLearner)
     def build(self) -> None:
         super().build()
-        self._configs = {m: self.config.get_config_for_module(m) for m in self.module.keys()}  # noqa: SIM118
-        modules = {m: self._networks(m) for m in self._configs}
-        model_config = next(iter(modules.values())).model_config
-        self.layout: JointLayout = model_config["layout"]
-        self.schema: RowSchema = model_config["schema"]
-        check_stateless(modules.items())
-        # Those that can be trained, and those that act by a rule of their own while they are not.
-        self._learnable = [m for m in self.layout.modules if has_networks(modules[m])]
-        self._rules = {m: modules[m] for m in self.layout.modules if acts_by_rule(modules[m])}
         self._stages = self.stages(self.config)
-        roles = {m: {spec.role for spec in modules[m].network_specs if spec.lr is not None} for m in self._learnable}
+        networks = {m: self._networks(m).network_specs for m in self._learnable}
+        roles = {m: {spec.role for spec in specs if spec.lr is not None} for m, specs in networks.items()}
         check_stages(self._stages, type(self).__name__, roles)
-        self._env_steps = 0
-        self._num_updates = 0
-        self._last_target_update = 0
-        self._groups: dict[str, list[NetworkGroup]] = {}
-        self._optimizers_of: dict[NetworkGroup, GroupOptimizer] = {}
         # Metrics of the last update, and what was trained since they were reported.
         self._update_metrics = UpdateMetrics()
         self._updates_to_report: int | None = 0  # how many come after this one; None: nobody will look
         self._rows_trained = 0
         self._td_errors = TDErrors()
-        _keep_freed_memory()
-        # RLlib makes torch deterministic where there is a seed, and torch then fills all fresh memory with NaN, lest somebody
-        # reads it unwritten. It takes a tenth of an update.
-        torch.utils.deterministic.fill_uninitialized_memory = False
-        seed = self.config.seed if self.config.seed is not None else int(np.random.SeedSequence().entropy % 2**62)
-        # On the device, because NCCL knows no other tensors.
-        seed = torch.tensor([seed], device=self._device)
-        distributed = self.config.num_learners > 1
-        self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
-        if distributed:
-            self._start_alike(seed)
-        # Every Learner's generator draws the same numbers.
-        self._rng = torch.Generator().manual_seed(int(seed))
-
-    def _start_alike(self, seed: Tensor) -> None:
-        """Takes seed and initial weights from the first Learner."""
-        dist.broadcast(seed, 0)
-        # Also those that are not trained: targets depend on what they do.
-        for module_id in sorted(self._configs):
-            module = self._networks(module_id)
-            for tensor in module.state_dict().values() if isinstance(module, nn.Module) else ():
-                dist.broadcast(tensor, 0)
-
-    @override(TorchLearner)
-    def _make_modules_ddp_if_necessary(self) -> None:
-        """No DDP: its hooks see one backward pass per forward pass, and this update has two; the Learners would drift apart."""
-
-    @override(Learner)
-    def should_module_be_updated(self, module_id: str, multi_agent_batch: Any = None) -> bool:
-        """True: RLlib would drop the rows of frozen modules from the batch, which all critics need."""
-        return True
-
-    def _is_trained(self, module_id: str, batch: JointBatch) -> bool:
-        """Whether the module is one of `policies_to_train`, and has networks."""
-        return module_id in self._learnable and super().should_module_be_updated(module_id, batch)
-
-    @override(TorchLearner)
-    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        module = self._networks(module_id)
-        for spec in module.network_specs if has_networks(module) else ():
-            if spec.lr is not None:
-                params = list(getattr(module, spec.name).parameters())
-                self.register_optimizer(
-                    module_id=module_id,
-                    optimizer_name=spec.name,
-                    optimizer=torch.optim.Adam(params, fused=True),
-                    params=params,
-                    lr_or_lr_schedule=config.learning_rate(spec.lr),
-                )
 
     # ------------------------------------------------------------------------------------------ updates
 
@@ -304,71 +232,7 @@ class JointTorchLearner(TorchLearner):
                 losses.polyak_update(*zip(*pairs, strict=True), tau)
         ctx.targets_have_changed()
 
-    def _sum_over_learners(self, tensors: Collection[Tensor]) -> list[Tensor]:
-        if self._world == 1:
-            return list(tensors)
-        flat = torch.cat([t.flatten() for t in tensors])
-        dist.all_reduce(flat)
-        parts = flat.split([t.numel() for t in tensors])
-        return [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]
-
-    # ------------------------------------------------------------------------------------------ modules and their groups
-
-    def _networks(self, module_id: str) -> MADDPGTorchRLModule | RLModule:
-        return self.module[module_id].unwrapped()
-
-    def _tie(self) -> None:
-        """Makes the groups, or rebuilds them where somebody has changed a module's networks."""
-        if self._groups and all(group.is_tied() for groups in self._groups.values() for group in groups):
-            return
-        networks = {m: self._networks(m) for m in self._learnable}
-        alone = self._why_not_stacked()
-        if alone and not self._groups:
-            logger.info("Modules are not computed together, which takes longer: %s.", alone)
-        self._groups = group_networks(self.layout, networks, {m: self._module_settings(m) for m in networks}, not alone)
-        self._optimizers_of = {
-            group: GroupOptimizer(
-                [self.get_optimizer(m, group.name) for m in group.modules],
-                [list(getattr(self._networks(m), group.name).parameters()) for m in group.modules],
-                group.network.parameters if group.network.is_stacked else None,
-            )
-            for groups in self._groups.values()
-            for group in groups
-            if group.is_trainable
-        }
-
-    def _module_settings(self, module_id: str) -> ModuleSettings:
-        config = self._configs[module_id]
-        # With rows of their own no two modules can be computed as one.
-        apart = module_id if self.config.minibatch_per_module else None
-        return ModuleSettings(config.module_numbers(), config.module_words(), apart)
-
-    def _why_not_stacked(self) -> str:
-        """Why each module must learn by its own parameters; empty: the losses depend on modules by their groups only."""
-        return ""
-
-    @torch.no_grad()
-    def get_actor_weights(self) -> tuple[int, np.ndarray]:
-        """What remote env runners need: the number of these weights, and the state of all actors as one vector."""
-        # One transfer from the device.
-        return self._weights_seq_no, torch.cat([t.flatten() for t in self.actor_state()]).cpu().numpy()
-
-    def count_weights(self) -> None:
-        """Makes the present weights newer than all that env runners have."""
-        self._weights_seq_no += 1
-
-    def actor_state(self) -> list[Tensor]:
-        """All tensors that env runners have, module by module in layout order."""
-        return actor_state_of(self.module, self.layout)
-
-    def optimizer_shapes(self) -> dict[str, list[tuple[int, ...]]]:
-        """Shapes of the parameters of each optimizer, in its order."""
-        return {
-            name: [tuple(p.shape) for group in optimizer.param_groups for p in group["params"]]
-            for name, optimizer in self._named_optimizers.items()
-        }
-
-    # ------------------------------------------------------------------------------------------ metrics and state
+    # ------------------------------------------------------------------------------------------ metrics
 
     def _note_total_losses(self, ctx: UpdateContext, roles: list[str]) -> None:
         """RLlib's total loss: the sum over the stages that ran."""
@@ -406,54 +270,6 @@ class JointTorchLearner(TorchLearner):
         log((ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), rows, reduce="lifetime_sum", with_throughput=True)
         self._rows_trained = 0
 
-    @override(Learner)
-    def get_state(
-        self,
-        components: str | Collection[str] | None = None,
-        *,
-        not_components: str | Collection[str] | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        state = super().get_state(components, not_components=not_components, **kwargs)
-        state["gumbel_rng"] = self._rng.get_state().numpy()
-        state["env_steps"] = self._env_steps
-        state["num_updates"] = self._num_updates
-        state["last_target_update"] = self._last_target_update
-        return state
-
-    @override(Learner)
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over what was learned; every setting, such as learning rates and who is trained, stays this Learner's own."""
-        state = {key: value for key, value in state.items() if key != "should_module_be_updated"}
-        # RLlib skips weights that are older than its own, but a checkpoint is restored whole. What comes out of it is new
-        # to the env runners, even if they have seen later updates.
-        before, self._weights_seq_no = self._weights_seq_no, 0
-        super().set_state(state)
-        # RLlib lets Adam go on in the very arrays of the state, which may be those of another Learner, too.
-        for optimizer in self._named_optimizers.values():
-            for own in optimizer.state.values():
-                own.update({name: value.clone() for name, value in own.items() if isinstance(value, Tensor)})
-        for group_optimizer in self._optimizers_of.values():
-            group_optimizer.tie()
-        self._weights_seq_no = max(before + 1, self._weights_seq_no)
-        if "gumbel_rng" in state:
-            self._rng.set_state(torch.from_numpy(state["gumbel_rng"].copy()))
-        self._env_steps = state.get("env_steps", self._env_steps)
-        self._num_updates = state.get("num_updates", self._num_updates)
-        self._last_target_update = state.get("last_target_update", self._last_target_update)
-        if COMPONENT_OPTIMIZER in state:
-            self._set_learning_rates()
-
-    def _set_learning_rates(self) -> None:
-        """Rates of this config at the present env step.
-
-        RLlib restores those of the checkpoint with the optimizers, and would make one update with them.
-        """
-        for optimizer, schedule in self._optimizer_lr_schedules.items():
-            lr = schedule.update(self._env_steps)
-            # Before the first update RLlib has a schedule's value in single precision: a resumed run must not differ.
-            self._set_optimizer_lr(optimizer, lr if self._env_steps else schedule.get_current_value())
-
     def _on_not_finite(self, role: str, found: ClippedGradients, batch: JointBatch) -> None:
         """Raises, or counts the skipped update where `torch_skip_nan_gradients` is set."""
         self._update_metrics.clear()
@@ -473,15 +289,3 @@ class JointTorchLearner(TorchLearner):
             "extreme rewards or a learning rate that is too high, set `grad_clip`, or set `torch_skip_nan_gradients=True` "
             "to skip such updates and count them."
         )
-
-
-def _keep_freed_memory() -> None:
-    """Has glibc keep the memory of one update for the next, instead of giving it back and getting zeroed pages again.
-
-    Only blocks over 32 MiB, and what is free beyond 1 GiB, still go back. With other C libraries it does nothing.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3  # as malloc.h numbers them
-        mallopt(mmap_threshold, 2**25)
-        mallopt(trim_threshold, 2**30)

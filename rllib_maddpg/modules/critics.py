@@ -26,18 +26,18 @@ from rllib_maddpg.modules.critic_inputs import CriticInputs
 from rllib_maddpg.modules.networks import MLP
 from rllib_maddpg.modules.stacking import SingleNetwork, StackedMLP, wide_linear
 from rllib_maddpg.modules.views import View
-from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import RowSchema
 
 
 class StackedCritics(StackedMLP):
     """Critics of G modules whose networks are MLPs of one shape, which all see the same."""
 
-    def __init__(self, layout: JointLayout, modules: Sequence[str], critics: Sequence[MLP], view: View):
+    def __init__(self, schema: RowSchema, modules: Sequence[str], critics: Sequence[MLP], view: View):
         super().__init__(critics)
-        slots = [layout.slots_of(m) for m in modules]
+        slots = [schema.layout.slots_of(m) for m in modules]
         self._agents, self._code_dim = len(slots[0]), slots[0][0].codec.dim
-        obs_dim = view.obs_dim(layout, modules[0])
-        self._shared_inputs = obs_dim + view.action_dim(layout, modules[0])
+        obs_dim = view.obs_dim(schema, modules[0])
+        self._shared_inputs = obs_dim + view.action_dim(schema, modules[0])
         # Where each agent's own action lies in the inputs, [G, n * code_dim].
         own = [[obs_dim + c for s in group for c in range(s.actions.start, s.actions.stop)] for group in slots]
         self._own_columns = torch.tensor(own, device=self.parameters[0].device)
@@ -103,11 +103,11 @@ def _with_agent_ids(inputs: Tensor) -> Tensor:
 class SingleCritic(SingleNetwork):
     """The critic of one module, whatever network it is and whatever its module makes of the inputs."""
 
-    def __init__(self, layout: JointLayout, module: Any, critic: nn.Module, view: View):
+    def __init__(self, schema: RowSchema, module: Any, critic: nn.Module, view: View):
         super().__init__(critic)
         self._module, self._is_shared = module, view.is_shared
-        self._slots = layout.slots_of(module.module_id)
-        self._dims = [view.obs_dim(layout, module.module_id), view.action_dim(layout, module.module_id)]
+        self._slots = schema.layout.slots_of(module.module_id)
+        self._dims = [view.obs_dim(schema, module.module_id), view.action_dim(schema, module.module_id)]
 
     def q_values(self, inputs: CriticInputs | Tensor) -> Tensor:
         """As in `StackedCritics` or `StackedOwnCritics`; G is 1."""

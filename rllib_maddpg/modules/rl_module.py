@@ -19,6 +19,7 @@ from rllib_maddpg.modules.networks import MLP
 from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec, check_specs
 from rllib_maddpg.modules.views import VIEWS, View
 from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import RowSchema
 
 # Column that carries the raw head output from `forward_exploration` to the env runner's exploration.
 HEAD_OUTPUT = "actor_head_output"
@@ -31,7 +32,8 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     may still have different rewards. On env runners only the actor exists.
 
     `model_config` keys: `fcnet_hiddens`, `fcnet_activation` (actor, and critic unless `critic_fcnet_hiddens`,
-    `critic_fcnet_activation` are set). `MADDPGConfig` adds `layout` (`JointLayout`), `module_id` and `critic_view`.
+    `critic_fcnet_activation` are set). `MADDPGConfig` adds `layout` (`JointLayout`), `schema` (`RowSchema`), `module_id` and
+    `critic_view`.
 
     To bring other networks, subclass and override `build_actor` and `build_critic`; to have more of them, `networks`.
     """
@@ -45,12 +47,14 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
                 "`MADDPGConfig.get_multi_rl_module_spec()`, which knows all agents of the game."
             )
         self.layout: JointLayout = self.model_config["layout"]
+        # Modules of old checkpoints know no schema.
+        self.schema: RowSchema = self.model_config.get("schema") or RowSchema(self.layout)
         self.module_id: str = self.model_config["module_id"]
         self.codec = self.layout.codec_of(self.module_id)
         self.num_agents = len(self.layout.slots_of(self.module_id))
         self._actor_state: list[Tensor] | None = None
         self.network_specs = tuple(self.networks())
-        check_specs(self.network_specs, f"Module {self.module_id!r} of class {type(self).__name__}")
+        check_specs(self.network_specs, self.schema, f"Module {self.module_id!r} of class {type(self).__name__}")
         mine = [spec for spec in self.network_specs if spec.on_runners or not self.inference_only]
         for spec in mine:
             setattr(self, spec.name, spec.build())
@@ -80,6 +84,11 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         return MLP(input_dim, 1, hiddens, activation)
 
     @property
+    def acting_network(self) -> nn.Module:
+        """The network that chooses actions: the one of the role "actor"."""
+        return getattr(self, next(spec.name for spec in self.network_specs if spec.role == ACTOR))
+
+    @property
     def critic_view(self) -> View:
         """What the critic sees: the setting `critic_view`."""
         view = self.model_config.get("critic_view", "all")
@@ -88,7 +97,7 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     def input_dim(self, view: View) -> int:
         """Width of the input of a network with this view: what it shows, and the one-hot of a shared module's agent."""
         agent_id_dim = self.num_agents if self.num_agents > 1 else 0
-        return view.obs_dim(self.layout, self.module_id) + view.action_dim(self.layout, self.module_id) + agent_id_dim
+        return view.obs_dim(self.schema, self.module_id) + view.action_dim(self.schema, self.module_id) + agent_id_dim
 
     @property
     def has_plain_values(self) -> bool:
@@ -125,18 +134,18 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Greedy actions `[B, ...]` in RLlib's episode format (Box in [-1, 1])."""
         with torch.no_grad():
-            return {Columns.ACTIONS: self.codec.decode(self.codec.greedy(self.actor(batch[Columns.OBS])))}
+            return {Columns.ACTIONS: self.codec.decode(self.codec.greedy(self.acting_network(batch[Columns.OBS])))}
 
     @override(TorchRLModule)
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Head output `[B, dim]`; `MADDPGEnvRunner` adds the noise, which has a state for each env and agent."""
         with torch.no_grad():
-            return {HEAD_OUTPUT: self.actor(batch[Columns.OBS])}
+            return {HEAD_OUTPUT: self.acting_network(batch[Columns.OBS])}
 
     @override(TorchRLModule)
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Head output `[B, n, dim]`. The Learner calls the networks themselves, since critics need all agents' rows."""
-        return {HEAD_OUTPUT: self.actor(batch[Columns.OBS])}
+        return {HEAD_OUTPUT: self.acting_network(batch[Columns.OBS])}
 
     @override(InferenceOnlyAPI)
     def get_non_inference_attributes(self) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from rllib_maddpg.modules.views import View
+from rllib_maddpg.rows.schema import RowSchema
 
 # Roles that MADDPG's own stages train. Others' stages may train networks of other roles.
 ACTOR, CRITIC = "actor", "critic"
@@ -47,11 +48,12 @@ class NetworkSpec:
         return (self.name, self.target) if self.has_target else (self.name,)
 
 
-def check_specs(specs: Sequence[NetworkSpec], module: str) -> None:
+def check_specs(specs: Sequence[NetworkSpec], schema: RowSchema, module: str) -> None:
     """The networks of a module can live side by side, and one of them acts.
 
     Args:
         specs: Its networks.
+        schema: Of the rows.
         module: What the module is called in errors.
 
     Raises:
@@ -72,6 +74,11 @@ def check_specs(specs: Sequence[NetworkSpec], module: str) -> None:
             seen.add(name)
         if spec.view is not None and not isinstance(spec.view, View):
             raise ValueError(f"{module}: network {spec.name!r} has view={spec.view!r}. Give a `View`, such as `ALL`, or None.")
+        if spec.view is not None:
+            try:
+                spec.view.check(schema)
+            except ValueError as error:
+                raise ValueError(f"{module}: network {spec.name!r}: {error}") from None
     actors = [spec.name for spec in specs if spec.role == ACTOR]
     if len(actors) != 1 or not next(spec for spec in specs if spec.role == ACTOR).on_runners:
         raise ValueError(

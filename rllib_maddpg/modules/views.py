@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from rllib_maddpg.modules.critic_inputs import CriticInputs
-from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.joint_batch import JointBatch
+from rllib_maddpg.rows.schema import NEXT, RowSchema
 
 WHOSE = ("all", "own")
 
@@ -25,44 +26,91 @@ class View:
         name: As settings and errors have it.
         agents: "all": observations and actions of all agents, the same for every agent that is judged. "own": those of the
             judged agent only.
+        columns: Names of users' columns that it sees, too: what belongs to the env, and what belongs to these agents.
     """
 
     name: str
     agents: str = "all"
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.agents not in WHOSE:
             raise ValueError(f"View {self.name!r} has agents={self.agents!r}. It must be one of {list(WHOSE)}.")
+        if isinstance(self.columns, str) or not all(isinstance(name, str) for name in self.columns):
+            raise ValueError(f"View {self.name!r} has columns={self.columns!r}. Give a tuple of names of columns.")
 
     @property
     def is_shared(self) -> bool:
         """Whether all agents are judged by the same input."""
         return self.agents == "all"
 
-    def obs_dim(self, layout: JointLayout, module: str) -> int:
+    def check(self, schema: RowSchema) -> None:
+        """Its columns are there, also at x', where targets are computed.
+
+        Raises:
+            ValueError: Naming view and column.
+        """
+        mine = [column.name for column in schema.extra]
+        for name in self.columns:
+            if name not in mine:
+                raise ValueError(
+                    f"view {self.name!r} has a column {name!r}, but `extra_columns` has only {mine}. Add it there, or take it "
+                    "out of the view."
+                )
+            if NEXT + name not in schema:
+                raise ValueError(
+                    f"view {self.name!r} has a column {name!r} without a value at x', which targets need. Declare it with "
+                    "`at_next=True`."
+                )
+
+    def obs_dim(self, schema: RowSchema, module: str) -> int:
         """Width of what it shows beside actions."""
-        return layout.obs_dim if self.is_shared else layout.obs_dim_of(module)
+        layout, agents = schema.layout, len(schema.layout)
+        width = layout.obs_dim if self.is_shared else layout.obs_dim_of(module)
+        for name in self.columns:
+            each = schema.column(name).per == "agents" and not self.is_shared
+            width += schema.width(name) // (agents if each else 1)
+        return width
 
-    def action_dim(self, layout: JointLayout, module: str) -> int:
+    def action_dim(self, schema: RowSchema, module: str) -> int:
         """Width of the action codes that it shows, which come last."""
-        return layout.action_dim if self.is_shared else layout.codec_of(module).dim
+        return schema.layout.action_dim if self.is_shared else schema.layout.codec_of(module).dim
 
-    def inputs(self, layout: JointLayout, modules: Sequence[str], obs: Tensor, actions: Tensor) -> CriticInputs | Tensor:
+    def inputs(
+        self,
+        joint: JointBatch,
+        modules: Sequence[str],
+        obs: Tensor | None = None,
+        actions: Tensor | None = None,
+        at_next: bool = False,
+    ) -> CriticInputs | Tensor:
         """What the networks of some modules see, without the one-hots of the judged agents.
 
         Args:
-            layout: Order of agents.
+            joint: The rows.
             modules: G modules of n agents each.
-            obs: x, `[B, obs_dim of all agents]`.
-            actions: a, `[B, code_dim of all agents]`.
+            obs: Other observations than the rows', `[B, obs_dim of all agents]`.
+            actions: Other actions than the rows', `[B, code_dim of all agents]`.
+            at_next: Whether users' columns are those at x'.
 
         Returns:
             The same for all: `CriticInputs` `[B, dim]`; else `[G, n, B, dim]`.
         """
+        if self.is_shared and obs is actions is None and not self.columns:
+            return CriticInputs(joint.obs_and_actions)  # without a copy
+        obs = joint.columns["obs"] if obs is None else obs
+        actions = joint.columns["actions"] if actions is None else actions
+        columns = [NEXT + name if at_next else name for name in self.columns]
         if self.is_shared:
-            return CriticInputs(torch.cat([obs, actions], -1))
-        parts = layout.stack(obs, modules, "obs"), layout.stack(actions, modules, "actions")
-        return torch.cat(parts, -1)
+            return CriticInputs(torch.cat([obs, *(joint.columns[name].to(obs.dtype) for name in columns), actions], -1))
+        own_obs, own_actions = joint.layout.stack(obs, modules, "obs"), joint.layout.stack(actions, modules, "actions")
+        parts = [_with_width(joint.stack(modules, name)).to(obs.dtype) for name in columns]
+        return torch.cat([own_obs, *parts, own_actions], -1)
+
+
+def _with_width(column: Tensor) -> Tensor:
+    """`[G, n, B]` or `[G, n, B, dim]` -> `[G, n, B, dim]`."""
+    return column.unsqueeze(-1) if column.dim() == 3 else column
 
 
 ALL = View("all")

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from rllib_maddpg.plotting.axes import plain_axes
 from rllib_maddpg.plotting.curves import MeanCurve
 
 # More lines than that cannot be told apart by a legend.
@@ -72,9 +73,8 @@ def _draw(axes: Axes, curves: Sequence[MeanCurve], labels: Sequence[str], colors
         if np.isfinite(curve.low).any():
             axes.fill_between(curve.env_steps, curve.low, curve.high, color=color, alpha=0.2, linewidth=0)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.grid(alpha=0.3)
     axes.margins(x=0.01)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_axes(axes)
 
 
 def _colors(count: int) -> Sequence:

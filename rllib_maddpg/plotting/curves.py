@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -19,8 +18,9 @@ from scipy import stats
 
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.config.text_settings import SHORT_NAMES
+from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.results.progress import AGENTS, ENV_STEPS, TEAM
-from rllib_maddpg.results.result_files import CSV_FILE, JSON_FILE, PARAMS_FILE, read_progress
+from rllib_maddpg.results.result_files import CSV_FILE, JSON_FILE, PARAMS_FILE, json_rows, read_progress
 from rllib_maddpg.results.run_folder import CHECKPOINTS
 
 # Points of a mean curve, at most; with fewer results than that it has their env steps.
@@ -209,9 +209,7 @@ def _rows(folder: Path, metric: str) -> list[dict[str, Any]]:
             raise ValueError(f"{folder} has no results yet.")
         if metric == TEAM or metric.startswith(f"{AGENTS}/"):
             raise ValueError(f"{folder} has no learning curve: no episode has ended in it.")
-        close = difflib.get_close_matches(metric, known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{folder} has no metric {metric!r}.{hint} There are: {_listed(known)}.")
+        raise ValueError(f"{folder} has no metric {metric!r}.{did_you_mean(metric, known)} There are: {_listed(known)}.")
     return rows
 
 
@@ -225,18 +223,11 @@ def _listed(metrics: set[str]) -> str:
 
 
 def _json_rows(folder: Path) -> list[dict[str, Any]]:
-    file, rows = folder / JSON_FILE, []
+    file = folder / JSON_FILE
     if not file.is_file():
         return list(read_progress(folder))
-    with file.open() as f:
-        for line in f:
-            try:
-                row = json.loads(line)
-            except ValueError:  # a line that a killed process has not finished
-                continue
-            row.pop("config", None)
-            rows.append(flatten_dict(row, delimiter="/"))
-    return rows
+    rows = ({key: value for key, value in row.items() if key != "config"} for row in json_rows(file))
+    return [flatten_dict(row, delimiter="/") for row in rows]
 
 
 def _metrics(rows: Sequence[dict[str, Any]]) -> set[str]:

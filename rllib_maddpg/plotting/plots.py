@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from PIL import Image
 
+from rllib_maddpg.plotting.axes import plain_axes
 from rllib_maddpg.plotting.curves import without_abandoned
 from rllib_maddpg.results.progress import AGENTS, ENV_STEPS, TEAM
 from rllib_maddpg.results.result_files import read_progress
@@ -99,9 +100,8 @@ def _draw_lines(axes: Axes, env_steps: Sequence[float], lines: dict[str, list[fl
         marker = "o" if len(env_steps) < 10 else None
         axes.plot(env_steps, values, style, color=color, label=name, linewidth=1.8, marker=marker, markersize=4)
     axes.set_ylabel("reward per episode,\nmean of recent training episodes")
-    axes.grid(alpha=0.3)
     axes.margins(x=0.01)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_axes(axes)
 
 
 def save_gif(frames: Sequence[np.ndarray], file: str | Path, frames_per_second: float = 10) -> None:

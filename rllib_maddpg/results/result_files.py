@@ -7,9 +7,8 @@ import csv
 import io
 import json
 import math
-import os
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from ray.tune.utils import flatten_dict
 from rllib_maddpg.results.event_file import EventFile
 from rllib_maddpg.results.output_paths import why_not_written
 from rllib_maddpg.results.progress import ENV_STEPS
+from rllib_maddpg.results.whole_file import replace_text
 
 CSV_FILE, JSON_FILE, PARAMS_FILE, PARAMS_PICKLE = "progress.csv", "result.json", "params.json", "params.pkl"
 
@@ -71,7 +71,7 @@ class ResultFiles:
         if new:
             old_rows = read_progress(self._csv.parent)
             self._columns += new
-            _replace(self._csv, _table(self._columns, old_rows))
+            replace_text(self._csv, _table(self._columns, old_rows))
         with self._csv.open("a", newline="") as f:
             csv.DictWriter(f, self._columns, restval="").writerow(row)
 
@@ -94,6 +94,20 @@ def write_params(folder: Path, config: Mapping[str, Any]) -> None:
         (folder / PARAMS_PICKLE).write_bytes(cloudpickle.dumps(dict(config)))
     except (pickle.PicklingError, TypeError):  # a setting of the user's own; nothing here reads this file
         (folder / PARAMS_PICKLE).unlink(missing_ok=True)
+
+
+def json_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """The results in a `result.json`, line by line; none if there is no such file."""
+    if not file.is_file():
+        return
+    with file.open() as lines:
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:  # a line that a killed process has not finished
+                continue
+            if isinstance(row, dict):
+                yield row
 
 
 def read_progress(folder: Path) -> list[dict[str, str]]:
@@ -129,7 +143,7 @@ def _rewrite(file: Path, keep: Callable[[str], str]) -> None:
         text = f.read()
     kept = keep(text[: text.rfind("\n") + 1])
     if kept != text:
-        _replace(file, kept)
+        replace_text(file, kept)
 
 
 def _lines_until(text: str, env_steps: int) -> str:
@@ -155,18 +169,6 @@ def _table(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _replace(file: Path, text: str) -> None:
-    """Replaces the file as a whole."""
-    part = file.with_name(f".{file.name}")
-    try:
-        with part.open("w", newline="") as f:
-            f.write(text)
-        os.replace(part, file)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
 
 
 # ------------------------------------------------------------------------------------------ values and errors

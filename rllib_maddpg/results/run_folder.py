@@ -6,26 +6,23 @@ import contextlib
 import itertools
 import json
 import os
-import platform
 import re
 import shutil
 import time
 from collections.abc import Collection, Iterator
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import rllib_maddpg
 from rllib_maddpg.algorithm.checkpoint_files import EVERYTHING, METADATA_FILE, CheckpointFiles, newest_whole
 from rllib_maddpg.algorithm.tunable import BEFORE_ERROR
 from rllib_maddpg.results.folder_lock import LOCK_FILE, is_empty, locked, remove_if_empty
 from rllib_maddpg.results.output_paths import make_folder, why_not_written
 from rllib_maddpg.results.tune_folder import newest_in_trial
+from rllib_maddpg.results.whole_file import replace_json
 
 RUN_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
-PACKAGES = ("ray", "torch", "numpy", "gymnasium", "pettingzoo", "mpe2", "supersuit")
 BEST_CHECKPOINT = "best_checkpoint"  # in the folder of a sweep
 _UNFINISHED = ".unfinished-"
 
@@ -98,9 +95,7 @@ class RunFolder:
 
     def write_info(self, info: dict[str, Any]) -> None:
         """Replaces `run.json`."""
-        file = self.path / f".{RUN_FILE}"
-        file.write_text(json.dumps(info, indent=2) + "\n")
-        os.replace(file, self.path / RUN_FILE)
+        replace_json(self.path / RUN_FILE, info)
 
     # ------------------------------------------------------------------------------------------ checkpoints
 
@@ -206,12 +201,3 @@ def _new_folder(env: str, seed: int | None) -> Path:
 def short_path(path: Path) -> str:
     """The path as seen from here, where that is shorter."""
     return min(str(path), os.path.relpath(path), key=len)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on; packages that are not installed are left out."""
-    found = {"python": platform.python_version(), "rllib_maddpg": rllib_maddpg.__version__}
-    for package in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

@@ -68,6 +68,11 @@ class JointBatch:
         """Order of agents in a row."""
         return self.schema.layout
 
+    @property
+    def obs_and_actions(self) -> Tensor:
+        """x and a side by side, as they lie in the row: `[B, obs_dim + code_dim of all agents]`."""
+        return self.joint_rows[:, : self.layout.obs_dim + self.layout.action_dim]
+
     def __len__(self) -> int:
         return len(self.joint_rows)
 

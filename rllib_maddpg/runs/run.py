@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,7 +24,9 @@ from rllib_maddpg.plotting.plots import save_learning_curve
 from rllib_maddpg.results.folder_lock import locked
 from rllib_maddpg.results.output_paths import make_folder, why_not_written
 from rllib_maddpg.results.result_files import ResultFiles, read_progress, rows_until, write_params
-from rllib_maddpg.results.run_folder import RunFolder, find_checkpoint, run_at, versions
+from rllib_maddpg.results.run_folder import RunFolder, find_checkpoint, run_at
+from rllib_maddpg.results.versions import versions
+from rllib_maddpg.runs.built import stopped_after
 from rllib_maddpg.runs.closing_evaluation import ClosingEvaluation
 from rllib_maddpg.runs.ray_start import local_ray
 from rllib_maddpg.runs.stop_signals import StopSignals
@@ -132,13 +133,8 @@ def train(options: TrainOptions, observer: Observer | None = None) -> RunSummary
         actors += len(replay_resources(config))
         stack.enter_context(local_ray(actors, options.address))
         algo = MADDPG.from_checkpoint(str(plan.checkpoint)) if plan.checkpoint else plan.config.build_algo()
-        try:
+        with stopped_after(algo):
             return _train(algo, plan, observer)
-        finally:
-            algo.stop()
-            # Tune's base class makes a folder for each algorithm that is built outside of Tune; nothing goes there.
-            with contextlib.suppress(OSError):
-                os.rmdir(algo.logdir)
 
 
 def build_config(options: TrainOptions) -> MADDPGConfig:
@@ -153,12 +149,8 @@ def build_config(options: TrainOptions) -> MADDPGConfig:
         config.env_runners(num_env_runners=options.num_env_runners)
     if options.num_envs is not None:
         config.env_runners(num_envs_per_env_runner=options.num_envs)
-    try:
-        apply_settings(config, options.settings)
-        config.validate()
-    except (TypeError, AttributeError) as error:
-        # RLlib does not check the types of all of its settings.
-        raise ValueError(f"A setting has a value of the wrong type ({error}): {options.settings}.") from error
+    apply_settings(config, options.settings)
+    config.validate()
     return config
 
 

@@ -45,7 +45,7 @@ class RolloutCollector:
     - `sync`: a round asks all runners with the newest weights and waits for them.
     - `pipelined`: a round asks for the next fragments and then waits for those that the round before has asked for, so runners
       always have something to do. Weights lag by exactly one fragment.
-    - `async`: a round takes what is there, one fragment at least, and asks those runners anew. New weights are sent
+    - `async`: a round takes what is there, one fragment at least, and asks those runners again. New weights are sent
       every `broadcast_interval` rounds.
 
     A runner that is not back after `sample_timeout_s` is late: nobody waits for it any more, and its rows are taken

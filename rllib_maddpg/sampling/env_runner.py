@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,10 @@ from rllib_maddpg.sampling.exploration import JointExploration, exploration_sett
 from rllib_maddpg.sampling.fast_path import reason_for_stock_path
 from rllib_maddpg.sampling.joint_sampler import JointSampler
 from rllib_maddpg.sampling.metrics import Tally
+from rllib_maddpg.sampling.noise import NoiseError
 from rllib_maddpg.sampling.noise_connector import AddExplorationNoise
 from rllib_maddpg.sampling.recording import Recorder
+from rllib_maddpg.sampling.seeds import EpisodeSeeds
 from rllib_maddpg.sampling.stock_loop import SamplingError, StockLoop
 from rllib_maddpg.sampling.traces import EpisodeTraces
 
@@ -47,15 +50,21 @@ class MADDPGEnvRunner(StockLoop):
 
     Env number e of runner w starts its episode number k with a seed made from (config.seed, w, e, k), which also seeds the
     exploration noise of that episode. The counters k are all that a resumed run needs to go on with the same games.
+
+    Attributes:
+        exploration_class: What makes the actions noisy. A subclass may have another one.
+        exploration: Its object, which both loops use; it has the clock of the schedules. None without modules.
     """
+
+    exploration_class: type[JointExploration] = JointExploration
+    exploration: JointExploration | None = None
 
     def __init__(self, config: Any, **kwargs: Any):
         if not config.is_resolved:  # a runner made by hand
             config = config.copy(copy_frozen=False)
             config.validate()
         # Needed by `make_env`, which the base class calls in its constructor.
-        seed = int(np.random.SeedSequence(config.seed).entropy)  # None: any
-        self._seed_words = [seed >> bit & 0xFFFFFFFF for bit in range(0, max(128, seed.bit_length()), 32)]
+        self._seeds = EpisodeSeeds(config.seed, int(config.in_evaluation), kwargs.get("worker_index") or 0)
         super().__init__(config=config, **kwargs)
         self.schema: RowSchema | None = None
         self.layout: JointLayout | None = None
@@ -63,7 +72,6 @@ class MADDPGEnvRunner(StockLoop):
             self.schema = next(iter(self.module.values())).unwrapped().model_config["schema"]
             self.layout = self.schema.layout
             self._traces = EpisodeTraces(self.schema)
-        self._random_actions = False
         # Where there are envs side by side, on one runner or on several; one runner is enough to tell.
         self._seeds_compared = max(self.num_envs, config.num_env_runners) < 2 or (self.worker_index or 0) > 1
         self.sampling_error = ""  # of the last call of `sample`
@@ -73,11 +81,17 @@ class MADDPGEnvRunner(StockLoop):
         self._stock_reason: str | None = None  # of the slow path; None: not asked yet, "": none
         if self.layout is not None:
             settings = exploration_settings(config)
-            if self.env is not None:
-                self.exploration = JointExploration(self.layout, self.num_envs, **settings)
-            # Also on a local runner without envs, whose pipelines are those of checkpoints.
+            # Also on a local runner without envs, whose pipelines are those of checkpoints. RLlib sets the exact clock at the
+            # end of each iteration; until then this runner assumes that the others are as fast as itself.
+            self.exploration = self.exploration_class(
+                self.layout,
+                max(1, self.num_envs),
+                generators=self._seeds.of_noise,
+                env_steps_per_act=max(1, config.num_env_runners),
+                **settings,
+            )
             noise = AddExplorationNoise(settings=settings)
-            noise.runner = self
+            noise.exploration = self.exploration
             self._module_to_env.insert_after(RemoveSingleTsTimeRankFromBatch, noise)
         self._recorder: Recorder | None = None
         if config.output and self.env is not None and self.layout is not None:
@@ -92,15 +106,16 @@ class MADDPGEnvRunner(StockLoop):
         super().make_env()
         for e, env in enumerate(self.env.envs):
             self.env.envs[e] = self._wrapped(env, e, first_episodes[e])
-        self._explored_episode = [-1] * self.num_envs
 
-    def _seed_of_episode(self, env: int) -> Callable[[int], int]:
-        return lambda episode: int(self._seed_sequence(env, episode).generate_state(1)[0] >> 1)
+    @property
+    def num_env_steps_sampled_lifetime(self) -> int:
+        """RLlib's name for the clock of the exploration."""
+        return 0 if self.exploration is None else self.exploration.env_steps
 
-    def _seed_sequence(self, env: int, episode: int, *child: int) -> np.random.SeedSequence:
-        """`SeedSequence(seed, spawn_key=key)`, whose words are put together here in a third of the time."""
-        key = int(self.config.in_evaluation), self.worker_index or 0, env, episode, *child
-        return np.random.SeedSequence(np.array([*self._seed_words, *key], np.uint32))
+    @num_env_steps_sampled_lifetime.setter
+    def num_env_steps_sampled_lifetime(self, env_steps: int) -> None:
+        if self.exploration is not None:  # RLlib sets 0 first of all
+            self.exploration.env_steps = env_steps
 
     def _compare_seeds(self) -> None:
         """Warns if parallel envs play the same games. Only where all have begun alike others are made to find that out."""
@@ -142,7 +157,11 @@ class MADDPGEnvRunner(StockLoop):
         # Our adapter for PettingZoo reports endings in that form already.
         if not isinstance(env.unwrapped, ParallelPettingZoo):
             env = ReadableEndings(env)
-        return SeededEpisodes(env, self._seed_of_episode(number), first_episode)
+        return SeededEpisodes(env, partial(self._seeds.of_env, number), first_episode, partial(self._begin_noise, number))
+
+    def _begin_noise(self, env: int, episode: int) -> None:
+        if self.exploration is not None:
+            self.exploration.begin_episode(env, episode)
 
     @override(MultiAgentEnvRunner)
     def _sample(
@@ -165,7 +184,7 @@ class MADDPGEnvRunner(StockLoop):
             ValueError: That error, if the runner is one for evaluation.
         """
         # RLlib's own random actions bypass the module's [-1, 1] scale, so ours are drawn by the exploration.
-        self._random_actions = random_actions
+        self.exploration.random = random_actions
         asked = {"num_timesteps": num_timesteps, "num_episodes": num_episodes, "force_reset": force_reset}
         if self._is_fast():
             rollout = self._sample_columns(explore=explore or random_actions, **asked)
@@ -276,43 +295,29 @@ class MADDPGEnvRunner(StockLoop):
                 self._rebuild_sub_env,
                 self.failures_allowed(),
                 self.worker_index or 0,
-                on_reset=self.begin_exploration,
             )
-        networks = {m: module.unwrapped().actor for m, module in self.module.items()}
+        networks = {m: module.unwrapped().acting_network for m, module in self.module.items()}
         if self._actors is None or not self._actors.is_current(networks):
             self._actors = JointActors(self.layout, networks)
-        actors = self._actors
+        actors, exploration = self._actors, self.exploration
         everyone = list(range(self.num_envs))
 
         def act(obs: np.ndarray) -> np.ndarray:
-            return self.explore(everyone, actors(obs)) if explore else greedy(self.layout, actors(obs))
+            return exploration.act(everyone, actors(obs)) if explore else greedy(self.layout, actors(obs))
 
-        sample = self._sampler.sample(act, force_reset=force_reset or self._needs_initial_reset, **asked)
+        try:
+            sample = self._sampler.sample(act, force_reset=force_reset or self._needs_initial_reset, **asked)
+        except NoiseError as error:
+            self._needs_initial_reset = True
+            return self._nothing(error)
         self._needs_initial_reset = False
         self._tally.add(self, sample)
         return sample.rollout
 
     @override(MultiAgentEnvRunner)
     def get_metrics(self) -> dict[str, Any]:
-        self._tally.log(self)
+        self._tally.log(self, self.layout)
         return super().get_metrics()
-
-    def begin_exploration(self, env: int) -> None:
-        """Starts the noise of the episode that an env is playing, unless that was done already."""
-        episode = self.env.envs[env].episode
-        if episode != self._explored_episode[env]:
-            self._explored_episode[env] = episode
-            # The first child of the episode's own seed.
-            noise_seed = self._seed_sequence(env, episode, 0)
-            self.exploration.begin_episode(env, np.random.default_rng(noise_seed))
-
-    def explore(self, envs: list[int], outputs: np.ndarray) -> np.ndarray:
-        """Noisy action codes `[E, action_dim]` of the envs that act now; see `JointExploration.act`."""
-        codes = self.exploration.act(envs, outputs, self.num_env_steps_sampled_lifetime, self._random_actions)
-        # The schedules run on the env steps of all runners. RLlib sets the exact count at the end of each iteration; until then
-        # this runner assumes that the others are as fast as itself.
-        self.num_env_steps_sampled_lifetime += len(envs) * max(1, self.config.num_env_runners)
-        return codes
 
     @property
     def episode_numbers(self) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.connectors import env_to_module as to_module
@@ -17,9 +16,6 @@ from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
 from rllib_maddpg.sampling.flatten_connector import FlattenAgentObservations
 from rllib_maddpg.sampling.noise_connector import AddExplorationNoise
 from rllib_maddpg.sampling.stock_loop import StockLoop
-
-if TYPE_CHECKING:
-    from rllib_maddpg.sampling.env_runner import MADDPGEnvRunner
 
 # What the columnar loop does itself, in RLlib's order.
 DEFAULT_CONNECTORS = (
@@ -52,12 +48,12 @@ RUNNER_PARTS = (
 )
 
 
-def reason_for_stock_path(runner: MADDPGEnvRunner) -> str | None:
+def reason_for_stock_path(runner: StockLoop) -> str | None:
     """Why the runner has to sample in RLlib's own loop, naming what asks for it; None if it need not."""
     return next(_reasons(runner), None)
 
 
-def _reasons(runner: MADDPGEnvRunner) -> Iterator[str]:
+def _reasons(runner: StockLoop) -> Iterator[str]:
     config = runner.config
     if not config.env_runner_fast_path:
         yield "`env_runner_fast_path` is False"
@@ -87,7 +83,7 @@ def _reasons(runner: MADDPGEnvRunner) -> Iterator[str]:
         yield f"the vector env is a {type(runner.env.unwrapped).__name__}"
 
 
-def _connectors(runner: MADDPGEnvRunner) -> Iterator[str]:
+def _connectors(runner: StockLoop) -> Iterator[str]:
     """Connectors beside RLlib's default ones, and default ones that are missing or have been moved."""
     types = [type(piece) for piece in (*runner._env_to_module.connectors, *runner._module_to_env.connectors)]
     types.remove(AddExplorationNoise)

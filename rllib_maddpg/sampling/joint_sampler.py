@@ -67,7 +67,6 @@ class JointSampler:
         remake_env: Callable[[int], None],
         max_failures: int = 0,
         worker_index: int = 0,
-        on_reset: Callable[[int], None] = lambda env: None,
     ):
         """
         Args:
@@ -76,12 +75,11 @@ class JointSampler:
             remake_env: Puts a new env into this list; called with the number of one that failed.
             max_failures: As `allowed` of `Failures`. A call without any failure ends the row.
             worker_index: Number of the env runner, for messages.
-            on_reset: Called with the number of an env that begins an episode.
         """
         layout = schema.layout
         self.schema, self.layout, self.envs = schema, layout, envs
         self.worker_index = worker_index
-        self._remake_env, self._on_reset = remake_env, on_reset
+        self._remake_env = remake_env
         self._groups = layout.action_groups()
         self._flatteners = layout.flatteners()
         self._games = Games(layout, len(envs))
@@ -268,7 +266,6 @@ class JointSampler:
                 if error:
                     return error
             else:
-                self._on_reset(e)
                 self._due_reset.remove(e)
         return ""
 

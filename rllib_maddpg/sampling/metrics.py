@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray.rllib.env.env_runner import NUM_ENV_STEP_FAILURES_LIFETIME
+from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.utils.metrics import (
     ENV_STEP_TIMER,
     EPISODE_AGENT_RETURN_MEAN,
@@ -31,11 +32,9 @@ from ray.rllib.utils.metrics import (
 )
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
+from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.sampling.games import FinishedEpisode
 from rllib_maddpg.sampling.joint_sampler import Sample
-
-if TYPE_CHECKING:
-    from rllib_maddpg.sampling.env_runner import MADDPGEnvRunner
 
 
 class Tally:
@@ -44,7 +43,7 @@ class Tally:
     def __init__(self) -> None:
         self._total = Sample()
 
-    def add(self, runner: MADDPGEnvRunner, sample: Sample) -> None:
+    def add(self, runner: MultiAgentEnvRunner, sample: Sample) -> None:
         """Counts what one call of the columnar loop brought."""
         if sample.num_failures:
             runner.metrics.log_value(NUM_ENV_STEP_FAILURES_LIFETIME, sample.num_failures, reduce="lifetime_sum")
@@ -55,11 +54,11 @@ class Tally:
         for agent, steps in sample.agent_steps.items():
             total.agent_steps[agent] = total.agent_steps.get(agent, 0) + steps
 
-    def log(self, runner: MADDPGEnvRunner) -> None:
+    def log(self, runner: MultiAgentEnvRunner, layout: JointLayout) -> None:
         """Logs to the runner's metrics what RLlib's own loop would have logged for the same steps, and starts over."""
         sample, self._total = self._total, Sample()
         log = runner.metrics.log_value
-        module_of = {slot.agent: slot.module for slot in runner.layout.slots}
+        module_of = {slot.agent: slot.module for slot in layout.slots}
         if sample.rounds:
             # RLlib times each step of the vector env; this is their mean.
             log(ENV_STEP_TIMER, sample.env_seconds / sample.rounds)
@@ -85,7 +84,7 @@ class Tally:
         _log_episodes(runner, sample.episodes, module_of)
 
 
-def _log_episodes(runner: MADDPGEnvRunner, episodes: list[FinishedEpisode], module_of: dict[str, str]) -> None:
+def _log_episodes(runner: MultiAgentEnvRunner, episodes: list[FinishedEpisode], module_of: dict[str, str]) -> None:
     """The keys of `MultiAgentEnvRunner._log_episode_metrics`, whose walk through trees takes five times as long."""
     config = runner.config
     window = max(1, math.ceil(config.metrics_num_episodes_for_smoothing / (config.num_env_runners or 1)))

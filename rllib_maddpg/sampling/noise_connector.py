@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -17,15 +16,13 @@ from rllib_maddpg.modules.rule_modules import acts_by_rule, codes_of
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.sampling.exploration import JointExploration, greedy
 
-if TYPE_CHECKING:
-    from rllib_maddpg.sampling.env_runner import MADDPGEnvRunner
-
 
 class AddExplorationNoise(ConnectorV2):
     """Module-to-env connector: head outputs -> noisy episode actions. Actions that a module has chosen itself stay.
 
-    On an env runner the noise is the runner's. A pipeline that is restored without one (`ModuleToEnvPipeline.from_checkpoint`)
-    draws other noise by the same settings, with schedules as they stood; where a checkpoint has no settings it is greedy.
+    An env runner sets `exploration` and tells it when episodes begin. A pipeline that is restored without a runner
+    (`ModuleToEnvPipeline.from_checkpoint`) makes one itself by the same settings, with other noise, for whatever episodes come,
+    and with schedules as they stood; where a checkpoint has no settings it is greedy.
     """
 
     def __init__(
@@ -45,9 +42,9 @@ class AddExplorationNoise(ConnectorV2):
         """
         super().__init__(input_observation_space, input_action_space)
         self._settings, self._env_steps = settings, env_steps
-        # Set by the runner and no constructor argument, because RLlib pickles those into checkpoints.
-        self.runner: MADDPGEnvRunner | None = None
-        self._alone: RunnerlessExploration | None = None
+        # No constructor argument, because RLlib pickles those into checkpoints.
+        self.exploration: JointExploration | None = None
+        self._follows = False  # whether the episodes that come here say when noise begins
 
     @override(ConnectorV2)
     def __call__(
@@ -78,15 +75,15 @@ class AddExplorationNoise(ConnectorV2):
         return {key: [slot.codec.decode(codes[row : row + 1, slot.actions])[0]] for key, (row, slot) in places.items()}
 
     def _noisy(self, envs: list[int], joint: np.ndarray, episode_ids: list[str], layout: JointLayout) -> np.ndarray:
-        if self.runner is not None:
-            for e in envs:
-                self.runner.begin_exploration(e)
-            return self.runner.explore(envs, joint)
-        if self._settings is None:
-            return greedy(layout, joint)
-        if self._alone is None:
-            self._alone = RunnerlessExploration(layout, self._settings, self._env_steps)
-        return self._alone.explore(envs, joint, episode_ids)
+        if self.exploration is None:
+            if self._settings is None:
+                return greedy(layout, joint)
+            clock = {"env_steps": self._env_steps, "env_steps_per_act": 0}
+            self.exploration = JointExploration(layout, len(episode_ids), **clock, **self._settings)
+            self._follows = True
+        if self._follows:
+            self.exploration.follow(episode_ids)
+        return self.exploration.act(envs, joint)
 
     @override(ConnectorV2)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
@@ -96,39 +93,8 @@ class AddExplorationNoise(ConnectorV2):
         are, so that one more would make it give a state to another connector.
         """
         args, settings = super().get_ctor_args_and_kwargs()
-        env_steps = self._env_steps if self.runner is None else self.runner.num_env_steps_sampled_lifetime
+        env_steps = self._env_steps if self.exploration is None else self.exploration.env_steps
         return args, {**settings, "env_steps": env_steps}
-
-
-class RunnerlessExploration:
-    """Exploration of whatever episodes come, with noise that nobody has seeded."""
-
-    def __init__(self, layout: JointLayout, settings: dict[str, Any], env_steps: int):
-        """
-        Args:
-            layout: Order of agents in the joint action.
-            settings: See `exploration_settings`.
-            env_steps: Lifetime env steps at which schedules stand.
-        """
-        self._layout, self._settings, self._env_steps = layout, settings, env_steps
-        self._episode_ids: list[str] = []
-
-    def explore(self, envs: list[int], joint: np.ndarray, episode_ids: Sequence[str]) -> np.ndarray:
-        """Noisy action codes `[E, action_dim]` of the episodes that act now.
-
-        Args:
-            envs: Their numbers in `episode_ids`.
-            joint: Head outputs `[E, action_dim]`.
-            episode_ids: All episodes; where the id is another one than before, the noise starts again.
-        """
-        before, self._episode_ids = self._episode_ids, list(episode_ids)
-        if len(before) != len(episode_ids):
-            before = [""] * len(episode_ids)
-            self._exploration = JointExploration(self._layout, len(episode_ids), **self._settings)
-        for e, (old, new) in enumerate(zip(before, episode_ids, strict=True)):
-            if old != new:
-                self._exploration.begin_episode(e, np.random.default_rng())
-        return self._exploration.act(envs, joint, self._env_steps)
 
 
 def _layout(rl_module: MultiRLModule) -> JointLayout:

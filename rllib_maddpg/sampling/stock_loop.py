@@ -22,6 +22,7 @@ from rllib_maddpg.envs.step_checks import check_known, check_step, fitting
 from rllib_maddpg.modules.rule_modules import RuleError
 from rllib_maddpg.rows.observations import ObservationError, Part
 from rllib_maddpg.sampling.failures import Failures
+from rllib_maddpg.sampling.noise import NoiseError
 from rllib_maddpg.sampling.traces import EpisodeTraces
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class StockLoop(MultiAgentEnvRunner):
         except MultiAgentEnvError as error:
             self._needs_initial_reset = True
             raise SamplingError(f"RLlib refuses what the environment gave: {error}") from error
-        except (ObservationError, RuleError) as error:
+        except (NoiseError, ObservationError, RuleError) as error:
             self._needs_initial_reset = True
             raise SamplingError(str(error)) from error
         except SamplingError:

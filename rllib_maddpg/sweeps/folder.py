@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,8 @@ from ray.tune import Tuner
 
 from rllib_maddpg.results.folder_lock import is_empty, locked, remove_if_empty
 from rllib_maddpg.results.output_paths import make_folder
-from rllib_maddpg.results.run_folder import versions
+from rllib_maddpg.results.versions import versions
+from rllib_maddpg.results.whole_file import replace_json
 from rllib_maddpg.sweeps.schema import Sweep
 
 SWEEP_FILE, COPY_FILE = "sweep.json", "sweep.yaml"
@@ -86,7 +86,7 @@ class SweepFolder:
         shutil.copyfile(sweep.file.path, self.path / COPY_FILE)
         started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
         info = {"file": str(sweep.file.path), "argv": argv, "started": started, "versions": versions()}
-        write_json(self.path / SWEEP_FILE, {**info, "sweep": description(sweep)})
+        replace_json(self.path / SWEEP_FILE, {**info, "sweep": description(sweep)})
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -128,10 +128,3 @@ def description(sweep: Sweep) -> dict[str, Any]:
         "keep_checkpoints": sweep.keep_checkpoints,
         "resources": sweep.resources,
     }
-
-
-def write_json(file: Path, data: dict[str, Any]) -> None:
-    """Replaces the file as a whole."""
-    part = file.with_name(f".{file.name}")
-    part.write_text(json.dumps(data, indent=2) + "\n")
-    os.replace(part, file)

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter
 
+from rllib_maddpg.plotting.axes import plain_axes
 from rllib_maddpg.sweeps.ranking import FAILED, STOPPED, Point
 from rllib_maddpg.sweeps.schema import Sweep
 from rllib_maddpg.sweeps.space import LISTS, LOGARITHMIC, Axis
@@ -92,8 +93,7 @@ def draw_curves(points: list[Point], sweep: Sweep) -> Figure:
     axes.set_ylabel(sweep.metric)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlim(left=0)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_axes(axes)
     return figure
 
 
@@ -182,9 +182,8 @@ def _draw_scatter(axes: Axes, x: Axis, y: Axis, points: list[Point], norm: Norma
     for axis, set_scale, set_ticks in ((x, axes.set_xscale, axes.set_xticks), (y, axes.set_yscale, axes.set_yticks)):
         _set_scale(axis, points, set_scale, set_ticks)
     axes.margins(0.08)
-    axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_axes(axes)
     _label(axes, x, y)
 
 
@@ -208,9 +207,8 @@ def _draw_one_key(points: list[Point], sweep: Sweep) -> Figure:
     axes.set_xlabel(axis.key)
     axes.set_ylabel(f"final {sweep.metric}")
     axes.set_title(f"{sweep.env}", loc="left", fontsize=12)
-    axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_axes(axes)
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -15,8 +16,9 @@ from typing import Any
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.tune.experiment import Trial
 
+from rllib_maddpg.results.result_files import json_rows
 from rllib_maddpg.results.run_folder import BEST_CHECKPOINT
-from rllib_maddpg.sweeps.folder import write_json
+from rllib_maddpg.results.whole_file import replace_json, replace_text
 from rllib_maddpg.sweeps.schema import Sweep
 from rllib_maddpg.sweeps.search import swept_value
 
@@ -144,14 +146,8 @@ def read_results(file: Path) -> list[dict[str, Any]]:
     and so is a line that a killed process has not finished.
     """
     rows: list[dict[str, Any]] = []
-    if not file.is_file():
-        return rows
-    for line in file.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if not isinstance(row, dict) or NUM_ENV_STEPS_SAMPLED_LIFETIME not in row:
+    for row in json_rows(file):
+        if NUM_ENV_STEPS_SAMPLED_LIFETIME not in row:
             continue
         while rows and rows[-1][NUM_ENV_STEPS_SAMPLED_LIFETIME] >= row[NUM_ENV_STEPS_SAMPLED_LIFETIME]:
             rows.pop()
@@ -209,19 +205,18 @@ def best_trial(points: list[Point], sweep: Sweep) -> TrialRecord | None:
 def write_results(points: list[Point], sweep: Sweep, folder: Path) -> None:
     """Writes `results.csv`: one row for each trial, best point first."""
     keys = [axis.key for axis in sweep.axes]
-    part = folder / f".{RESULTS_FILE}"
-    with part.open("w", newline="") as file:
-        writer = csv.writer(file)
-        numbers = ["final", "best", "mean_over_seeds", "env_steps", "seconds"]
-        writer.writerow(["rank", "trial", "status", *keys, "seed", *numbers, "checkpoint", "error"])
-        for point in points:
-            for trial in point.trials:
-                values = [_cell(trial.values[key]) for key in keys]
-                found = [trial.final, trial.best(sweep.mode), point.mean, trial.env_steps, round(trial.seconds, 1)]
-                checkpoint = os.path.relpath(trial.checkpoint, folder) if trial.checkpoint else ""
-                row = [point.rank, trial.name, trial.status, *values, trial.seed, *found, checkpoint, trial.error]
-                writer.writerow(["" if cell is None else cell for cell in row])
-    os.replace(part, folder / RESULTS_FILE)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    numbers = ["final", "best", "mean_over_seeds", "env_steps", "seconds"]
+    writer.writerow(["rank", "trial", "status", *keys, "seed", *numbers, "checkpoint", "error"])
+    for point in points:
+        for trial in point.trials:
+            values = [_cell(trial.values[key]) for key in keys]
+            found = [trial.final, trial.best(sweep.mode), point.mean, trial.env_steps, round(trial.seconds, 1)]
+            checkpoint = os.path.relpath(trial.checkpoint, folder) if trial.checkpoint else ""
+            row = [point.rank, trial.name, trial.status, *values, trial.seed, *found, checkpoint, trial.error]
+            writer.writerow(["" if cell is None else cell for cell in row])
+    replace_text(folder / RESULTS_FILE, text.getvalue())
 
 
 def _cell(value: Any) -> Any:
@@ -248,4 +243,4 @@ def write_best(points: list[Point], best: TrialRecord, sweep: Sweep, folder: Pat
         "env_config": sweep.env_config,
         "settings": sweep.settings,
     }
-    write_json(folder / BEST_FILE, info)
+    replace_json(folder / BEST_FILE, info)

@@ -35,7 +35,7 @@ from rllib_maddpg.sweeps.resources import Placement, check_resources, place
 from rllib_maddpg.sweeps.result_file import ResultJson
 from rllib_maddpg.sweeps.schema import Sweep, read_sweep
 from rllib_maddpg.sweeps.search import ENV_STEPS, make_scheduler, make_searcher, perturb_every, tune_num_samples
-from rllib_maddpg.sweeps.snapshots import Watch, mend_checkpoints, mend_snapshot, snapshot_period
+from rllib_maddpg.sweeps.snapshots import Watch, repair_checkpoints, repair_snapshot, snapshot_period
 from rllib_maddpg.sweeps.trial_config import check_trials, param_space
 
 # What Tune reads from the environment, where the user has not set it.
@@ -206,9 +206,9 @@ def _make_tuner(sweep: Sweep, placement: Placement, folder: Path) -> Tuner:
 
 def _restore(folder: Path) -> Tuner:
     """The sweep of a folder: unfinished and failed trials go on from their last checkpoints, finished ones stay as they are."""
-    mend_snapshot(folder)
+    repair_snapshot(folder)
     tuner = Tuner.restore(str(folder), NAME, resume_unfinished=True, resume_errored=True)
-    mend_checkpoints(tuner.get_results()._experiment_analysis.trials)
+    repair_checkpoints(tuner.get_results()._experiment_analysis.trials)
     return tuner
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rllib_maddpg.config.kinds import is_number
+from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.config.require import is_whole
 from rllib_maddpg.config.yaml_file import YamlFile
 from rllib_maddpg.envs.errors import did_you_mean
@@ -37,7 +39,7 @@ SCHEDULERS = {
 }
 RESOURCES = ("num_env_runners", "num_learners", "num_gpus_per_learner", "cpus")
 DEFAULT_METRIC = "env_runners/episode_return_mean"
-DEFAULT_ITERATION = 1000  # env steps, as in `MADDPGConfig`
+DEFAULT_ITERATION = MADDPGConfig.table()["min_sample_timesteps_per_iteration"].default  # env steps
 
 
 @dataclass
@@ -246,19 +248,16 @@ def _check_scheduler(sweep: Sweep) -> None:
         if not ok:
             raise file.error(("scheduler", name), f"{options[name]!r} must be {allowed}.")
 
-    def number(x: Any) -> bool:
-        return isinstance(x, (int, float)) and not isinstance(x, bool)
-
     for name, value in options.items():
         if name in ("grace_env_steps", "perturb_every"):
             ok = is_whole(value, 1) and value <= sweep.env_steps
             check(name, ok, f"a whole number of env steps, at most `stop.env_steps` = {sweep.env_steps}")
         elif name == "reduction_factor":
-            check(name, number(value) and value > 1, "a number > 1: of so many trials one goes on")
+            check(name, is_number(value) and value > 1, "a number > 1: of so many trials one goes on")
         elif name == "quantile_fraction":
-            check(name, number(value) and 0 < value <= 0.5, "in (0, 0.5]: this share of the population is replaced")
+            check(name, is_number(value) and 0 < value <= 0.5, "in (0, 0.5]: this share of the population is replaced")
         elif name == "resample_probability":
-            check(name, number(value) and 0 <= value <= 1, "in [0, 1]")
+            check(name, is_number(value) and 0 <= value <= 1, "in [0, 1]")
         elif name == "synch":
             check(name, isinstance(value, bool), "true or false")
     if sweep.scheduler == "pbt":

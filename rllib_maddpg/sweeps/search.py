@@ -105,7 +105,7 @@ class RaceFreePBT(PopulationBasedTraining):
 
     def _exploit(self, tune_controller: Any, trial: Trial, trial_to_clone: Trial) -> None:
         super()._exploit(tune_controller, trial, trial_to_clone)
-        # Tune takes such a note back before the pause, which writes it anew.
+        # Tune takes such a note back before the pause, which writes it again.
         tune_controller._tune_controller._cached_trial_decisions.pop(trial.trial_id, None)
 
 

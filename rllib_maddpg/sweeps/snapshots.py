@@ -76,8 +76,8 @@ def keep_snapshot(folder: Path) -> None:
         os.replace(part, kept / file.name)
 
 
-def mend_snapshot(folder: Path) -> None:
-    """Puts the last whole snapshot in the place of one that was cut short; else Tune would begin the sweep anew.
+def repair_snapshot(folder: Path) -> None:
+    """Puts the last whole snapshot in the place of one that was cut short; else Tune would begin from scratch.
 
     Raises:
         ValueError: If there is none.
@@ -96,7 +96,7 @@ def mend_snapshot(folder: Path) -> None:
         shutil.copyfile(file, folder / file.name)
 
 
-def mend_checkpoints(trials: Iterable[Trial]) -> None:
+def repair_checkpoints(trials: Iterable[Trial]) -> None:
     """Gives each unfinished trial the checkpoint that its snapshot names.
 
     Tune removes old checkpoints as new ones come and tells the snapshot a moment later. The newest one takes the place then:

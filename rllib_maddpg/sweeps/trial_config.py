@@ -9,7 +9,7 @@ from typing import Any
 
 from rllib_maddpg.config.checks import unknown_key_message
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
-from rllib_maddpg.config.text_settings import _PROPERTIES, apply_settings
+from rllib_maddpg.config.text_settings import apply_settings, known_keys
 from rllib_maddpg.envs import probe_env
 from rllib_maddpg.sweeps.schema import Sweep
 from rllib_maddpg.sweeps.space import SECTION, points
@@ -18,31 +18,14 @@ from rllib_maddpg.sweeps.space import SECTION, points
 RESOURCE_SETTINGS = ("num_env_runners", "num_learners")
 # More combinations than this are not checked all: each key's values are, with the first values of the others.
 _MAX_POINTS = 256
-# What a checkpoint of one trial fits with, whatever the value in another; all else is the trial's form.
-MUTABLE = (
-    "lr",
-    "actor_lr",
-    "critic_lr",
-    "tau",
-    "gamma",
-    "target_network_update_freq",
-    "train_batch_size_per_learner",
-    "num_env_steps_per_update",
-    "grad_clip",
-    "actor_output_reg",
-    "huber_delta",
-    "gumbel_softmax_temperature",
-    "noise_scale",
-    "ou_theta",
-    "ou_sigma",
-    "exploration_temperature",
-)
 
 
 def shared_settings(sweep: Sweep) -> dict[str, Any]:
     """The settings that all trials have, with dotted keys."""
     resources = {key: sweep.resources[key] for key in RESOURCE_SETTINGS if key in sweep.resources}
-    return {"min_sample_timesteps_per_iteration": sweep.iteration, **sweep.settings, **resources}
+    # A process of its own has each trial.
+    defaults = {"process_wide_speedups": True, "min_sample_timesteps_per_iteration": sweep.iteration}
+    return {**defaults, **sweep.settings, **resources}
 
 
 def tune_path(key: str) -> list[str]:
@@ -119,7 +102,7 @@ def _check_keys(sweep: Sweep) -> None:
         "num_gpus_per_learner": "Set it under `resources`.",
     }
     config = MADDPGConfig()
-    known = [key for key in vars(config) if not key.startswith("_")] + list(_PROPERTIES)
+    known, mutable = known_keys(config), config.mutable_keys()
     places = [("settings", key) for key in sweep.settings] + [(SECTION, axis.key) for axis in sweep.axes]
     for section, key in places:
         first = str(key).split(".")[0]
@@ -129,8 +112,8 @@ def _check_keys(sweep: Sweep) -> None:
             raise file.error((section, key), unknown_key_message(first, known))
         if key in RESOURCE_SETTINGS and key in sweep.resources:
             raise file.error((section, key), "this key stands under `resources`, too. Keep one of the two.")
-        if sweep.scheduler == "pbt" and section == SECTION and key not in MUTABLE:
-            fix = f"Set it under `settings`. PBT can change: {', '.join(MUTABLE)}."
+        if sweep.scheduler == "pbt" and section == SECTION and key not in mutable:
+            fix = f"Set it under `settings`. PBT can change: {', '.join(mutable)}."
             raise file.error((section, key), f"pbt cannot change `{key}` of a running trial. {fix}")
 
 
@@ -139,11 +122,10 @@ def _validated(sweep: Sweep, values: dict[str, Any], place: tuple[str, ...]) -> 
     try:
         config = make_config(sweep, values)
         config.validate()
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        text = str(error) if isinstance(error, ValueError) else f"a value has the wrong type ({error})."
-        place = _place_of(sweep, text) or place or ("settings",)
+    except ValueError as error:
+        place = _place_of(sweep, str(error)) or place or ("settings",)
         point = ", ".join(f"{key}={value!r}" for key, value in values.items())
-        raise sweep.file.error(place, f"{text} (In the trial with {point}.)") from error
+        raise sweep.file.error(place, f"{error} (In the trial with {point}.)") from error
     return config
 
 

@@ -162,7 +162,7 @@ def test_each_part_measures_every_contender(ray_session, short_iterations, monke
             assert row["min"] <= row["median"] <= row["max"]
         for claim in table["claims"]:
             assert math.isfinite(claim["value"]) and claim["met"] in (True, False, None)
-    assert report["schema"] == 1 and report["command"].startswith("rllib-maddpg bench ") and part in report["command"]
+    assert report["schema"] == 1 and report["command"].startswith("python -m benchmarks ") and part in report["command"]
     assert report["options"]["batch"] == 32 and report["options"]["scenarios"] == ["simple_adversary"]
     assert set(report["hardware"]) == {"cpu", "cores", "memory_gib", "load_average", "gpu", "system"}
     assert {"python", "ray", "torch", "numpy", "mpe2"} < set(report["versions"])
@@ -299,4 +299,4 @@ def test_a_gpu_that_is_not_there_is_told(capsys, monkeypatch):
 def test_a_report_of_something_else_is_not_loaded(tmp_path, capsys):
     (tmp_path / "x.json").write_text("[]")
     assert main(["bench", "--load", str(tmp_path / "x.json")]) == 2
-    assert "is not a report of `rllib-maddpg bench --save`" in capsys.readouterr().err
+    assert "is not a report of `python -m benchmarks --save`" in capsys.readouterr().err

@@ -1,11 +1,14 @@
 """Users' columns that are none: refused before anything starts, with key, value and fix."""
 
+import json
 import re
 
+import cloudpickle
 import numpy as np
 import pytest
 from fuzz_settings import make_config
 
+from rllib_maddpg import MADDPGConfig
 from rllib_maddpg.envs import probe_env
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import Column, RowSchema
@@ -79,3 +82,14 @@ def test_columns_that_are_some():
     assert list(schema.columns)[-6:] == ["new_context", "seen", "episodes", "t", "lives", "masks"]
     # Agents a (a box of 2) and b (one of 3), which observe 2 numbers each.
     assert [schema.width(name) for name in ("seen", "lives", "masks")] == [4, 4, 5]
+
+
+def test_columns_are_settings_like_others():
+    """In Tune's dicts, in checkpoints and as JSON."""
+    columns = [column(width=2)]
+    config = make_config().update_from_dict({"extra_columns": columns})
+    config.validate()
+    assert config.extra_columns == columns
+    (restored,) = MADDPGConfig.from_state(cloudpickle.loads(cloudpickle.dumps(config.get_state()))).extra_columns
+    assert (restored.name, restored.width, restored.source({})) == ("context", 2, 0.0)
+    assert "name='context'" in json.loads(json.dumps(config.serialize()))["extra_columns"][0]

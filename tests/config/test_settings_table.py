@@ -1,16 +1,141 @@
-"""Every attribute of RLlib's config is used, passed on or refused; a new Ray with a new one is noticed here."""
+"""Every attribute of RLlib's config is in the table, passed on or refused; methods, README and table say the same.
 
+A new Ray with a new setting is noticed here.
+"""
+
+import inspect
+import re
 from itertools import combinations
+from pathlib import Path
 
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+import pytest
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 
+from rllib_maddpg import MADDPGConfig
+from rllib_maddpg.config.kinds import RATE, between, one_of
+from rllib_maddpg.config.markdown import END, START, settings_table, with_table
 from rllib_maddpg.config.old_settings import OLD_SETTINGS
 from rllib_maddpg.config.rllib_settings import CHECKED_ELSEWHERE, PASSED, REFUSED
+from rllib_maddpg.config.setting import Setting
+from rllib_maddpg.config.text_settings import SHORT_NAMES
+
+README = Path(__file__).parents[2] / "README.md"
+TABLE = MADDPGConfig.table()
 
 
 def test_each_setting_of_rllib_is_in_one_table():
     attributes = set(vars(AlgorithmConfig()))
-    tables = [set(CHECKED_ELSEWHERE), set(PASSED), set(REFUSED), set(OLD_SETTINGS) & attributes]
+    tables = [set(CHECKED_ELSEWHERE), set(PASSED), set(REFUSED), set(OLD_SETTINGS) & attributes, set(TABLE) & attributes]
     for one, other in combinations(tables, 2):
         assert one & other == set()
     assert set.union(*tables) == attributes
+
+
+def test_each_setting_has_one_row_and_its_default():
+    assert len(MADDPGConfig.SETTINGS) == len(TABLE) > 40
+    config = MADDPGConfig()
+    for key, setting in TABLE.items():
+        assert setting.check is not None and setting.check.accepts(getattr(config, key)), key
+        if setting.default is not NotProvided:
+            assert getattr(config, key) == setting.default
+    # What is no constant of RLlib's, and not in the table.
+    own = {key for key, value in vars(config).items() if value is not getattr(AlgorithmConfig(), key, NotProvided)}
+    assert own - set(TABLE) >= {"env_runner_cls", "policy_mapping_fn", "algo_class"}
+    assert vars(config).keys() - vars(AlgorithmConfig()).keys() <= set(TABLE)
+
+
+def test_defaults_are_not_shared():
+    one, other = MADDPGConfig(), MADDPGConfig()
+    one.replay_buffer_config["capacity"] = 3
+    assert other.replay_buffer_config["capacity"] == TABLE["replay_buffer_config"].default["capacity"] == 1_000_000
+
+
+@pytest.mark.parametrize("method", ["training", "env_runners"])
+def test_methods_say_what_the_table_says(method):
+    """Each setting that RLlib's method does not take: in the signature, without a default, with the same text."""
+    call = getattr(MADDPGConfig, method)
+    explicit = {k: p.default for k, p in inspect.signature(call).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert explicit == dict.fromkeys(MADDPGConfig.own_keys(method), NotProvided)
+    text = inspect.getdoc(call).split("Args:\n")[1].split("\n\n")[0]
+    parts = re.split(r"^ {4}(\**\w+): ", text, flags=re.MULTILINE)[1:]
+    told = {key: " ".join(words.split()) for key, words in zip(parts[::2], parts[1::2], strict=True)}
+    assert {key: told.get(key) for key in explicit} == {key: TABLE[key].doc for key in explicit}
+
+
+@pytest.mark.parametrize("key", [key for key in TABLE if not key.startswith("_")])
+def test_the_named_method_sets_it(key):
+    method, default = TABLE[key].method, getattr(MADDPGConfig(), key)
+    parameters = inspect.signature(getattr(AlgorithmConfig, method)).parameters
+    assert key in parameters or key in MADDPGConfig.own_keys(method)
+    config = MADDPGConfig()
+    getattr(config, method)(**{key: default})
+    assert getattr(config, key) == default
+
+
+def test_the_readme_has_this_table():
+    text = README.read_text()
+    assert with_table(text) == text, "python -m rllib_maddpg.config.markdown README.md"
+    assert "| `tau` | `0.01` | module, PBT | Polyak factor of the targets, in (0, 1]. |\n" in text
+    shown = re.findall(r"^\| `(\w+)`", text.split(START)[1].split(END)[0], re.MULTILINE)
+    assert shown == [key for key, setting in TABLE.items() if setting.doc]
+    with pytest.raises(ValueError, match="no place for the table"):
+        with_table(text.replace(END, ""))
+    # A bar would begin another column.
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in settings_table().splitlines()}) == 1
+
+
+def test_what_modules_can_have():
+    config = MADDPGConfig().training(grad_clip=None, gamma=1, critic_loss="huber")
+    assert config.module_numbers() == {
+        "gamma": 1.0,
+        "tau": 0.01,
+        "grad_clip": float("inf"),
+        "actor_output_reg": 1e-3,
+        "huber_delta": 1.0,
+        "gumbel_softmax_temperature": 1.0,
+    }
+    assert {type(value) for value in config.module_numbers().values()} == {float}
+    words = {"grad_clip_by": "global_norm", "critic_loss": "huber", "critic_view": "all", "others_actions": "replay"}
+    assert config.module_words() == words
+    per_module = {key for key, setting in TABLE.items() if setting.per_module}
+    assert per_module == {*config.module_numbers(), *words, "lr", "actor_lr", "critic_lr"}
+
+
+def test_parts_and_short_names():
+    config = MADDPGConfig().training(ou_sigma=0.7)
+    assert config.part("exploration") == {
+        "num_steps_sampled_before_learning_starts": 1500,
+        "noise_type": "gaussian",
+        "noise_scale": 0.1,
+        "ou_theta": 0.15,
+        "ou_sigma": 0.7,
+        "exploration_temperature": 1.0,
+    }
+    assert SHORT_NAMES["train_batch_size_per_learner"] == "batch" and "tau" not in SHORT_NAMES
+    assert len(set(SHORT_NAMES.values())) == len(SHORT_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"key": "my-setting"}, "'my-setting': a key must be a Python name"),
+        ({"key": 3}, "3: a key must be a Python name"),
+        ({"key": "x", "check": abs}, "'x': check=<built-in function abs> must be a `Kind`"),
+        (
+            {"key": "x", "default": 5, "check": between(0, 2)},
+            "'x': default=5 must pass its own check: a number >= 0, at most 2",
+        ),
+        ({"key": "x", "default": "a", "check": one_of("a"), "per_module": True}, "'x': default='a' must be a number"),
+        ({"key": "x", "default": True, "per_module": True}, "'x': default=True must be a number"),
+    ],
+)
+def test_rows_that_do_not_fit_themselves(row, text):
+    with pytest.raises(ValueError) as error:
+        Setting(**row)
+    assert text in str(error.value)
+
+
+def test_rates_are_no_numbers_of_modules():
+    rates = {key for key, setting in TABLE.items() if setting.check.schedules}
+    assert rates == {"lr", "actor_lr", "critic_lr", "noise_scale", "exploration_temperature"}
+    assert RATE.or_none().schedules and not Setting("x", [[0, 1.0], [9, 0.1]], RATE, per_module=True).is_module_number

@@ -424,6 +424,22 @@ def test_what_the_switch_refuses(monkeypatch):
     assert "version is not known" in error_of("simple_spread", True)
 
 
+def test_an_unknown_version_of_mpe2_is_stepped_in_turns_and_the_log_says_so_once(monkeypatch, caplog):
+    resolve_env("simple_spread")()
+    assert not caplog.messages  # nothing to say of a known one
+    monkeypatch.setattr(mpe.mpe2, "__version__", "9.0.1")
+    for _ in range(3):
+        assert type(resolve_env("simple_spread")().env) is aec_to_parallel_wrapper
+    # A game that is stepped in turns whatever the version is no reason to say it.
+    assert not can_step_directly(aec_to_parallel_wrapper(simple_spread_v3.raw_env()))
+    (record,) = caplog.records
+    assert (record.levelname, record.name) == ("WARNING", "rllib_maddpg.envs.mpe")
+    assert record.getMessage() == (
+        "mpe2 9.0.1 is stepped turn by turn, which takes about twice the time: stepping all agents at once was checked against "
+        "mpe2 1.1.0 and 1.1.1 only. Install one of these to have it."
+    )
+
+
 def test_a_scenario_of_ones_own_is_stepped_in_turns():
     class MyEnv(simple_spread_v3.raw_env):
         pass

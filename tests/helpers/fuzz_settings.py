@@ -10,7 +10,6 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.policy.policy import PolicySpec
 
 from rllib_maddpg import MADDPGConfig
-from rllib_maddpg.config.checks import SETTINGS
 from rllib_maddpg.config.old_settings import OLD_SETTINGS
 from rllib_maddpg.config.rllib_settings import CHECKED_ELSEWHERE, PASSED, REFUSED
 
@@ -91,22 +90,25 @@ _SENSIBLE = {
     "evaluation_sample_timeout_s": [None, 60],
     "sample_timeout_s": [None, 60],
     "evaluation_auto_duration_max_env_steps_per_sample": [100, 500],
+    "extra_columns": [(), []],
+    "process_wide_speedups": [False],  # would change the tests' process
     "torch_compile_learner": [False],  # takes seconds
     "_validate_config": [True],
     "stats_cls_lookup": [MADDPGConfig().stats_cls_lookup],
 }
 _DEFAULTS = vars(MADDPGConfig())
+_KINDS = PASSED | {key: setting.check for key, setting in MADDPGConfig.table().items()}
 
 
 def _sensible_values(key):
-    kind = SETTINGS.get(key) or PASSED.get(key)
+    kind = _KINDS.get(key)
     if key in _SENSIBLE:
         return _SENSIBLE[key]
     return [*filter(kind.accepts, _PLAIN), *kind.words] if kind else [_DEFAULTS.get(key, -1)]
 
 
 _NEVER = {"env", "in_evaluation", "_is_frozen", "_train_batch_size_per_learner", "_model_config", "output"}
-_USED = sorted({*SETTINGS, *PASSED, *CHECKED_ELSEWHERE, *_SENSIBLE} - _NEVER)
+_USED = sorted({*_KINDS, *CHECKED_ELSEWHERE, *_SENSIBLE} - _NEVER)
 _UNUSED = sorted({*REFUSED, *OLD_SETTINGS} & _DEFAULTS.keys())
 SENSIBLE = {key: _sensible_values(key) for key in [*_USED, *_UNUSED]}
 

@@ -7,6 +7,8 @@ HELPERS = Path(__file__).parent
 TESTS = HELPERS.parent
 ROOT = TESTS.parent
 EXAMPLES = ROOT / "examples"
+EXTENDING = EXAMPLES / "extending"
 # Actors import the classes of test modules by the modules' names.
 FOLDERS = sorted(path.parent for path in TESTS.glob("*/test_*.py"))
-PYTHONPATH = os.pathsep.join([*dict.fromkeys(map(str, (HELPERS, TESTS, ROOT, *FOLDERS))), os.environ.get("PYTHONPATH", "")])
+PLACES = dict.fromkeys(map(str, (HELPERS, TESTS, ROOT, EXTENDING, *FOLDERS)))
+PYTHONPATH = os.pathsep.join([*PLACES, os.environ.get("PYTHONPATH", "")])

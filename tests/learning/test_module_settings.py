@@ -51,7 +51,7 @@ def assert_updates_are_the_oracles(game: Game, hypers: dict[str, Hyper], seed: i
     for k in range(updates):
         rows = game.batch(16, 10 * seed + k)
         record = oracle.update(rows, draw_noise(game, same_generator(learner), 16))
-        learner._uncompiled_update(JointBatch.from_modules(learner.layout, columns_of(game, rows)))
+        learner._uncompiled_update(JointBatch.from_modules(learner.schema, columns_of(game, rows)))
         ours = weights_of(learner)
         for m in game.modules:
             for net in NETS:
@@ -140,5 +140,5 @@ def test_a_view_is_that_of_a_module():
 
 @pytest.mark.parametrize("view", ["al", 3, None, ["all"]])
 def test_views_are_checked(view):
-    with pytest.raises(ValueError, match=r"^`critic_view`=.* is not allowed: it must be 'all', 'own' or a View\."):
+    with pytest.raises(ValueError, match=r"^`critic_view`=.* is not allowed: it must be one of \['all', 'own'\], or a View\."):
         MADDPGConfig().environment("simple_spread").training(critic_view=view).validate()

@@ -220,11 +220,12 @@ def test_a_failed_env_goes_on_with_other_games():
     config.validate()
     runner = config.env_runner_cls(config=config.copy(copy_frozen=False), worker_index=0, num_workers=0)
     seeds = []
-    runner._seed_sequence, original = lambda e, *k: seeds.append(k[0]) or original(e, *k), runner._seed_sequence
+    original = runner._seeds.sequence
+    runner._seeds.sequence = lambda e, *k: seeds.append(k[0]) or original(e, *k)
     runner.sample(num_timesteps=4)
     runner.sample(num_timesteps=8)
     assert Fails.failed and runner.episode_numbers == [4]
-    # Each episode's number is asked for twice, for its reset and for its noise; the first one's before we listened.
+    # Each episode's number is asked for twice, for its reset and for its noise.
     assert sorted(set(seeds)) == [0, 1, 2, 3] and seeds == sorted(seeds)
 
 
@@ -233,10 +234,12 @@ def test_seeds_of_episodes_are_numpys(seed):
     config = MADDPGConfig().environment("simple_spread").debugging(seed=seed)
     config.validate()
     runner = config.env_runner_cls(config=config.copy(copy_frozen=False), worker_index=2, num_workers=2)
-    entropy = sum(word << 32 * i for i, word in enumerate(runner._seed_words))
+    *words, is_evaluation, worker = runner._seeds._words
+    assert (is_evaluation, worker) == (0, 2)
+    entropy = sum(word << 32 * i for i, word in enumerate(words))
     assert entropy == seed or (seed is None and entropy > 2**64)
     for child in ((), (0,)):
-        ours = runner._seed_sequence(1, 99, *child)
+        ours = runner._seeds.sequence(1, 99, *child)
         theirs = np.random.SeedSequence(entropy, spawn_key=(0, 2, 1, 99, *child))
         np.testing.assert_array_equal(ours.generate_state(8), theirs.generate_state(8))
 

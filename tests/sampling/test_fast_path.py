@@ -21,6 +21,7 @@ import rllib_maddpg.sampling.games
 from rllib_maddpg import MADDPGTorchRLModule
 from rllib_maddpg.envs import resolve_env
 from rllib_maddpg.sampling.env_runner import MADDPGEnvRunner
+from rllib_maddpg.sampling.exploration import JointExploration
 from rllib_maddpg.sampling.fast_path import reason_for_stock_path
 
 CONTINUOUS = {"continuous_actions": True}
@@ -243,12 +244,15 @@ class TenfoldGame(gym.Wrapper):
 
 
 def test_a_runner_may_explore_in_its_own_way():
-    class Still(MADDPGEnvRunner):
-        def explore(self, envs, outputs):
-            return np.zeros_like(super().explore(envs, outputs))
+    class Still(JointExploration):
+        def act(self, envs, outputs):
+            return np.zeros_like(super().act(envs, outputs))
+
+    class StillRunner(MADDPGEnvRunner):
+        exploration_class = Still
 
     for fast in (True, False):
-        runner = make_runner("simple_spread", CONTINUOUS, fast=fast, change=lambda c: c.env_runners(env_runner_cls=Still))
+        runner = make_runner("simple_spread", CONTINUOUS, fast=fast, change=lambda c: c.env_runners(env_runner_cls=StillRunner))
         assert bool(reason_for_stock_path(runner)) != fast
         assert not rows_of(runner.sample(num_timesteps=30, explore=True))["actions"].any()
 

@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -11,6 +12,7 @@ from runners import make_runner
 
 from rllib_maddpg import MADDPGConfig
 from rllib_maddpg.runs.evaluation import _make_runner, _play
+from rllib_maddpg.sampling.fast_path import reason_for_stock_path
 
 AGENTS = ("a", "b", "c")
 
@@ -20,18 +22,28 @@ def episodes_of(rows):
     return [episode.to_dict("records") for _, episode in rows.sort_values("t").groupby("eps_id")]
 
 
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("script", [MIXED_END, LATE_JOINER])
-def test_rows_are_those_of_the_env(tmp_path, script):
+def test_rows_are_those_of_the_env(tmp_path, script, fast):
     def change(config):
         config.offline_data(output=str(tmp_path), output_max_rows_per_file=16, output_write_remaining_data=True)
 
-    runner = make_runner(LedgerEnv, {"script": script}, num_envs=2, change=change)
+    runner = make_runner(LedgerEnv, {"script": script}, num_envs=2, fast=fast, change=change)
+    assert bool(reason_for_stock_path(runner)) != fast
     for _ in range(3):
         runner.sample(num_timesteps=14, explore=True)  # fragments end within episodes, too
     ledgers = LEDGERS[-2:]
     runner.stop()
     assert len(list(tmp_path.glob("training/run-000000-*.parquet"))) == 3  # 16 + 16 + 10 rows
-    episodes = episodes_of(pq.read_table(tmp_path).to_pandas())
+    table = pq.read_table(tmp_path)
+    names = ("obs", "action", "reward", "next_obs", "terminated", "truncated", "alive")
+    assert table.column_names == ["eps_id", "t", *(f"{agent}/{name}" for agent in AGENTS for name in names)]
+    types = [table.schema.field(name).type for name in ("eps_id", "t", "a/reward", "b/action", "b/alive")]
+    assert list(map(str, types)) == ["string", "int64", "float", "int64", "bool"]
+    assert table.schema.field("c/obs").type.list_size == 6 and table.schema.field("c/obs").type.value_type == pa.float32()
+    # Number of the runner, something that no other runner of any run has, number of the episode.
+    assert all(re.fullmatch(r"0-[0-9a-f]{8}-\d+", name) for name in set(table["eps_id"].to_pylist()))
+    episodes = episodes_of(table.to_pandas())
     assert sum(map(len, episodes)) == 42 == sum(len(ledger.rows) for ledger in ledgers)
     length = max(end for _, end, _ in script.values())
     for episode in episodes:

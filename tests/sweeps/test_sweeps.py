@@ -23,7 +23,7 @@ from rllib_maddpg.sweeps.result_file import ResultJson
 from rllib_maddpg.sweeps.run import SweepOptions, run_sweep
 from rllib_maddpg.sweeps.schema import read_sweep
 from rllib_maddpg.sweeps.search import make_scheduler
-from rllib_maddpg.sweeps.snapshots import keep_snapshot, mend_snapshot, newest_state
+from rllib_maddpg.sweeps.snapshots import keep_snapshot, newest_state, repair_snapshot
 from rllib_maddpg.sweeps.trial_config import check_trials
 
 RETURN, STEPS = "env_runners/episode_return_mean", "num_env_steps_sampled_lifetime"
@@ -364,12 +364,12 @@ def test_snapshot_cut_short_is_mended(tmp_path):
     keep_snapshot(tmp_path)
     state.write_text('{"trial_da')
     keep_snapshot(tmp_path)
-    mend_snapshot(tmp_path)
+    repair_snapshot(tmp_path)
     assert newest_state(tmp_path).read_text() == '{"trial_data": []}'
     shutil.rmtree(tmp_path / ".last_snapshot")
     state.write_text('{"trial_da')
     with pytest.raises(ValueError, match="was cut short"):
-        mend_snapshot(tmp_path)
+        repair_snapshot(tmp_path)
 
 
 def test_game_counts_its_steps(tmp_path):

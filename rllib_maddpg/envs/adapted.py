@@ -1,0 +1,43 @@
+"""What all adapters of other libraries' environments have in common."""
+
+from typing import Any
+
+import gymnasium as gym
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+
+
+class AdaptedGame(MultiAgentEnv):
+    """An env of another library as a `MultiAgentEnv` of fixed agents; subclasses step it.
+
+    Args:
+        env: The env; it stays reachable as `.env`, the bare one underneath as `.unwrapped_env`.
+        observation_spaces: agent -> space, in the order of the agents. `observation_space` is the same as a gymnasium `Dict`.
+        action_spaces: agent -> space. `action_space` is the same as a gymnasium `Dict`.
+    """
+
+    def __init__(self, env: Any, observation_spaces: dict, action_spaces: dict) -> None:
+        self.env = env
+        self.possible_agents = list(observation_spaces)
+        self.agents = list(observation_spaces)
+        super().__init__()
+
+        self.observation_spaces = observation_spaces
+        self.action_spaces = action_spaces
+        self.observation_space = gym.spaces.Dict(self.observation_spaces)
+        self.action_space = gym.spaces.Dict(self.action_spaces)
+        # A copy: vector envs write into it, and mpe2 shares one dict among all its scenarios.
+        self.metadata = dict(getattr(env, "metadata", None) or {})
+        self.render_mode = getattr(env, "render_mode", None)
+
+    @property
+    def unwrapped_env(self) -> Any:
+        """The bare env, below all of its wrappers (an AEC env if it was converted from one)."""
+        return self.env.unwrapped
+
+    def render(self) -> Any:
+        """Renders as the env's own `render_mode` says; for "rgb_array": uint8 `[height, width, 3]`."""
+        return self.env.render()
+
+    def close(self) -> None:
+        """Closes the env."""
+        self.env.close()
