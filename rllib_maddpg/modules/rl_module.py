@@ -84,6 +84,11 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         return MLP(input_dim, 1, hiddens, activation)
 
     @property
+    def acting_network(self) -> nn.Module:
+        """The network that chooses actions: the one of the role "actor"."""
+        return getattr(self, next(spec.name for spec in self.network_specs if spec.role == ACTOR))
+
+    @property
     def critic_view(self) -> View:
         """What the critic sees: the setting `critic_view`."""
         view = self.model_config.get("critic_view", "all")
@@ -129,18 +134,18 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Greedy actions `[B, ...]` in RLlib's episode format (Box in [-1, 1])."""
         with torch.no_grad():
-            return {Columns.ACTIONS: self.codec.decode(self.codec.greedy(self.actor(batch[Columns.OBS])))}
+            return {Columns.ACTIONS: self.codec.decode(self.codec.greedy(self.acting_network(batch[Columns.OBS])))}
 
     @override(TorchRLModule)
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Head output `[B, dim]`; `MADDPGEnvRunner` adds the noise, which has a state for each env and agent."""
         with torch.no_grad():
-            return {HEAD_OUTPUT: self.actor(batch[Columns.OBS])}
+            return {HEAD_OUTPUT: self.acting_network(batch[Columns.OBS])}
 
     @override(TorchRLModule)
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Head output `[B, n, dim]`. The Learner calls the networks themselves, since critics need all agents' rows."""
-        return {HEAD_OUTPUT: self.actor(batch[Columns.OBS])}
+        return {HEAD_OUTPUT: self.acting_network(batch[Columns.OBS])}
 
     @override(InferenceOnlyAPI)
     def get_non_inference_attributes(self) -> list[str]:

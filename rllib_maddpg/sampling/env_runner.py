@@ -296,7 +296,7 @@ class MADDPGEnvRunner(StockLoop):
                 self.failures_allowed(),
                 self.worker_index or 0,
             )
-        networks = {m: module.unwrapped().actor for m, module in self.module.items()}
+        networks = {m: module.unwrapped().acting_network for m, module in self.module.items()}
         if self._actors is None or not self._actors.is_current(networks):
             self._actors = JointActors(self.layout, networks)
         actors, exploration = self._actors, self.exploration

@@ -51,7 +51,13 @@ _PLAIN += [np.int64(3), np.float32(0.5), np.bool_(True)]
 _SOME_MODULE = [{"b": {"tau": 0.5}}, {"a": {"lr": 0.1, "critic_loss": "huber"}, "b": {"grad_clip": None}}]
 # Where the plain values would be too many, too large or too few.
 _SENSIBLE = {
-    "replay_buffer_config": [{"capacity": 100}, {"capacity": 1000, "type": "JointReplayBuffer"}, {"num_shards": 0}, {}],
+    "replay_buffer_config": [
+        {"capacity": 100},
+        {"capacity": 1000, "type": "JointReplayBuffer"},
+        {"type": "users_replays.PlainReplay"},
+        {"num_shards": 0},
+        {},
+    ],
     "model_config": [{"fcnet_hiddens": (4,)}, {"fcnet_hiddens": [], "critic_fcnet_hiddens": [3]}, {"fcnet_activation": "tanh"}],
     "algorithm_config_overrides_per_module": [{}, *_SOME_MODULE],
     "evaluation_config": [None, {}, {"explore": True}, {"env_config": {"x": 1}}, {"num_envs_per_env_runner": 2}],
