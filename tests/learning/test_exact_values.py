@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from exact_games import GAMMA, POLICIES, chain_rows, critic_values, fix_policies, joint_batch
 from learner_games import build, env_steps
-from reference.markov_games import CLIMBING_PAYOFF, ClimbingGame, TwoAgentChain, chain_game, exact_q
+from reference.markov_games import AGENTS, CLIMBING_PAYOFF, ClimbingGame, TwoAgentChain, chain_game, exact_q
 
 from rllib_maddpg import MADDPGConfig
 

@@ -20,6 +20,7 @@ from rllib_maddpg.cli.program import main
 from rllib_maddpg.results.result_files import read_progress
 from rllib_maddpg.results.run_folder import find_checkpoint
 
+pytestmark = pytest.mark.ray
 STEPS = "num_env_steps_sampled_lifetime"
 TRAIN = [sys.executable, "-m", "rllib_maddpg", "train", "simple_adversary"]
 TINY = [

@@ -10,17 +10,18 @@ from pathlib import Path
 
 import pytest
 import yaml
-from paths import ROOT
+from paths import PYTHONPATH, ROOT
 from sweep_settings import SETTINGS
+
+pytestmark = pytest.mark.ray
 
 
 class Driver:
     """`rllib-maddpg sweep` as a process of its own, with its own Ray."""
 
     def __init__(self, file, out, *options):
-        path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
         # Not the Ray of the test session.
-        env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": path}
+        env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": PYTHONPATH}
         words = [sys.executable, "-m", "rllib_maddpg", "sweep", str(file), "--out", str(out), *options]
         self.log = Path(out).with_suffix(f".{len(options)}.log")
         with self.log.open("w") as log:
