@@ -14,9 +14,9 @@ from paths import PYTHONPATH
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
-    parser.addoption("--damage", type=int, default=100, metavar="N", help="damaged checkpoints that are tried (default: 100)")
+    parser.addoption("--damage", type=int, default=50, metavar="N", help="damaged checkpoints that are tried (default: 50)")
     parser.addoption(
-        "--fuzz", type=int, metavar="N", help="train N random configs in tests/config/test_settings_fuzz.py, not 40"
+        "--fuzz", type=int, metavar="N", help="train N random configs in tests/config/test_settings_fuzz.py, not 20"
     )
 
 
