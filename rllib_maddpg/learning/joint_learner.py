@@ -244,7 +244,7 @@ class JointTorchLearner(GroupedTorchLearner):
             if roles and totals:
                 self._update_metrics.note(ctx.trained, {self.TOTAL_LOSS_KEY: torch.stack(totals)})
 
-    def _keep_td_errors(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor, alive: Tensor) -> None:
+    def keep_td_errors(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor, alive: Tensor) -> None:
         """Adds a group's TD errors to those of the update's rows, for whoever wants them (`collects_td_errors`)."""
         if self.collects_td_errors:
             # With rows of its own for each module, those of module d.
