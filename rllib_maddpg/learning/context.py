@@ -156,7 +156,7 @@ class UpdateContext:
         )
 
     def add_column(self, group: NetworkGroup, **values: Tensor) -> None:
-        """Adds columns to this update's rows: `add_column(group, predicted=...)`, which later stages have as `rows["predicted"]`.
+        """Adds columns to the rows of this update, for later stages: `add_column(group, predicted=...)` is `rows["predicted"]`.
 
         Rows of modules for which nobody adds it have zeros there.
 
