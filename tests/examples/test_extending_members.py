@@ -1,4 +1,4 @@
-"""The three members in examples/extending: each trains, goes on bit for bit, runs on two Learners, and is left as it was tuned."""
+"""The three members in examples/extending: each trains, goes on bit for bit, runs on two Learners, and is exported."""
 
 import ast
 import sys
