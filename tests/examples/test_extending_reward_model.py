@@ -113,6 +113,28 @@ def test_a_module_that_shares_its_model_and_one_that_is_frozen():
         assert m in game.frozen or float(results[m]["model_loss"].peek()) > 0
 
 
+def test_rows_of_its_own_for_each_module():
+    """Each critic learns from what its own module's model says of its own rows."""
+    game, found, checked = game_of(n_agents=2), {}, []
+
+    class Watched(RewardModelLearner):
+        def compute_model_losses(self, ctx):
+            for group in ctx.groups("model"):
+                found[group.modules] = [group.target.q_values(ctx.inputs(group)), ctx.rows(group)["rewards"]]
+            return super().compute_model_losses(ctx)
+
+        def td_target(self, next_q, rows, settings):
+            own = next(said for said, rewards in found.values() if torch.equal(rewards, rows["rewards"]))
+            torch.testing.assert_close(rows["predicted_rewards"], own, rtol=0, atol=0)
+            checked.append(rows.joint)
+            return super().td_target(next_q, rows, settings)
+
+    config = config_of(game, RewardModelConfig, minibatch_per_module=True, model_share=1.0).learners(learner_class=Watched)
+    results = update(build(config), game, [1])
+    assert len(checked) == 2 and checked[0] is not checked[1]
+    assert all(float(results[m]["model_loss"].peek()) > 0 for m in game.modules)
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
@@ -125,6 +147,15 @@ def test_a_module_that_shares_its_model_and_one_that_is_frozen():
 def test_its_settings_are_checked_before_anything_starts(settings, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         RewardModelConfig().environment("simple_spread").training(**settings).validate()
+
+
+def test_a_model_that_runs_away_is_named():
+    game = game_of()
+    learner = build(config_of(game, RewardModelConfig))
+    with torch.no_grad():
+        learner.module["m1"].unwrapped().model.linears[-1].bias.fill_(float("inf"))
+    with pytest.raises(ValueError, match=r"NaN or infinity in the model loss of module 'm1' .*This update was not made"):
+        update(learner, game, [1])
 
 
 def test_other_modules_lack_the_model():
