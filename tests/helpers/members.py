@@ -61,17 +61,12 @@ def train_elsewhere(checkpoint: str, iterations: int, out: str) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def two_learners(algo) -> LearnerGroup:
-    """Two Learners in processes of their own, which start with what the algorithm's Learner has."""
-    config = algo.config.copy(copy_frozen=False).learners(num_learners=2)
-    config.validate()
-    group = config.build_learner_group(spaces=algo.env_runner_group.get_spaces())
-    group.set_state(algo.learner_group.get_state())
-    return group
-
-
 def update_both(algo, group: LearnerGroup, updates: int, rows: int) -> list[Mapping]:
-    """The same rows for the algorithm's Learner and, one half each, for two of them; returns the metrics of the last update."""
+    """The same start and the same rows for the algorithm's Learner and, one half each, for the two of a group.
+
+    Returns the metrics of the last update.
+    """
+    group.set_state(algo.learner_group.get_state())
     results = []
     for k in range(updates):
         batch: JointBatch = algo.replay_buffer.draw(1, 1, 2 * rows)[0]
