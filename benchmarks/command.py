@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks import text
+from benchmarks.gradients import measure_gradients
 from benchmarks.growth import measure_growth
 from benchmarks.machine import hardware
 from benchmarks.markdown import write_markdown
@@ -37,6 +38,7 @@ PARTS: dict[str, Callable[[str, Options], list[dict[str, Any]]]] = {
     "sampling": measure_sampling,
     "replay": measure_replay,
     "update": measure_update,
+    "gradients": measure_gradients,
     "train": measure_train,
     "scale": measure_scale,
 }

@@ -11,7 +11,7 @@ import numpy as np
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_maddpg.config.agent_mapping import module_of_agent
-from rllib_maddpg.config.model_checks import given_specs, has_own_networks
+from rllib_maddpg.config.model_checks import has_own_networks, model_config_of, module_classes, specs_of
 from rllib_maddpg.envs import EnvSpaces
 from rllib_maddpg.learning.stages import check_stages
 from rllib_maddpg.modules.rule_modules import has_networks
@@ -33,10 +33,10 @@ def check_members(config: AlgorithmConfig, env: EnvSpaces) -> None:
     }
     layout = JointLayout(boxes, env.action_spaces, partial(module_of_agent, config), config.actor_head, env.observation_spaces)
     schema = RowSchema(layout, config.extra_columns)
-    roles = {}
-    for module_id, spec in given_specs(config, config.policies).items():
-        cls = spec.module_class if spec else None
-        if cls is not None and not has_networks(cls):
+    roles, classes = {}, module_classes(config, config.policies)
+    for module_id, spec in specs_of(config, config.policies).items():
+        cls = classes[module_id]
+        if not has_networks(cls):
             continue
         added = config.added_to_model(module_id, schema)
         _check_view(added["critic_view"], schema, module_id)
@@ -44,7 +44,7 @@ def check_members(config: AlgorithmConfig, env: EnvSpaces) -> None:
         # Only what somebody else has written is tried; and not where connectors of the user's say what networks get to see.
         if has_own_networks(cls) and not config.has_own_connectors:
             agent = layout.slots_of(module_id)[0].agent
-            model = {**config.model_config, **(spec.model_config or {}), **added}
+            model = {**config.model_config, **model_config_of(spec), **added}
             networks = _networks(cls, boxes[agent], env.action_spaces[agent], model)
             roles[module_id] = {network.role for network in networks if network.lr is not None}
     learner = config.learner_class

@@ -18,7 +18,7 @@ from rllib_maddpg.modules.rule_modules import has_networks
 
 # What the networks are made from; the rest of RLlib's model keys would be passed over.
 # What `MADDPGConfig` adds.
-ADDED_KEYS = ("layout", "module_id", "critic_view")
+ADDED_KEYS = ("layout", "schema", "module_id", "critic_view")
 MODEL_KEYS = ("fcnet_hiddens", "fcnet_activation", "critic_fcnet_hiddens", "critic_fcnet_activation")
 
 
@@ -27,17 +27,17 @@ def check_models(config: AlgorithmConfig) -> None:
     _check_types(config)
     own_networks = False
     specs = []
-    for spec in _specs(config).values():
-        _check_class(config, spec.module_class)
-        if spec.module_class is None or has_networks(spec.module_class):
+    default = _default_spec(config)
+    for spec in [default, *_specs(config).values()]:
+        cls = spec.module_class or default.module_class
+        _check_class(config, cls)
+        if has_networks(cls):
             specs.append(spec)  # other classes know what they want
-            own_networks |= has_own_networks(spec.module_class)
+            own_networks |= has_own_networks(cls)
     _check_model_config(config, config.model_config, own_networks)
     for spec in specs:
-        model = spec.model_config or {}
-        model = dataclasses.asdict(model) if dataclasses.is_dataclass(model) else dict(model)
         # Specs may have been built before.
-        own = {k: v for k, v in model.items() if k not in ADDED_KEYS}
+        own = {k: v for k, v in model_config_of(spec).items() if k not in ADDED_KEYS}
         _check_model_config(config, {**config.model_config, **own}, own_networks)
 
 
@@ -83,30 +83,43 @@ def _specs(config: AlgorithmConfig) -> dict[str, RLModuleSpec]:
     return spec if isinstance(spec, dict) else {"": spec}
 
 
-def given_specs(config: AlgorithmConfig, modules: Collection[str]) -> dict[str, RLModuleSpec | None]:
-    """Module id -> the spec that the user gives it, if any."""
-    specs = _specs(config)
-    return {m: specs.get(m, specs.get("")) for m in modules}
+def specs_of(config: AlgorithmConfig, modules: Collection[str]) -> dict[str, RLModuleSpec]:
+    """Module id -> the spec that the user gives it, or that of the config (`get_default_rl_module_spec`)."""
+    specs, default = _specs(config), _default_spec(config)
+    return {m: specs.get(m, specs.get("")) or default for m in modules}
 
 
-def module_classes(config: AlgorithmConfig, modules: Collection[str]) -> dict[str, type | None]:
-    """Module id -> the class that the user gives it; None: MADDPG's own."""
-    return {m: spec.module_class if spec else None for m, spec in given_specs(config, modules).items()}
+def module_classes(config: AlgorithmConfig, modules: Collection[str]) -> dict[str, type]:
+    """Module id -> its class; where its spec has none, that of the config."""
+    default = _default_spec(config).module_class
+    return {m: spec.module_class or default for m, spec in specs_of(config, modules).items()}
 
 
-def has_own_networks(cls: type | None) -> bool:
+def model_config_of(spec: RLModuleSpec) -> dict[str, Any]:
+    """The `model_config` of a spec, as a dict."""
+    model = spec.model_config or {}
+    return dataclasses.asdict(model) if dataclasses.is_dataclass(model) else dict(model)
+
+
+def _default_spec(config: AlgorithmConfig) -> RLModuleSpec:
+    spec = config.get_default_rl_module_spec()
+    ok = isinstance(spec, RLModuleSpec) and spec.module_class is not None
+    fix = "For example RLModuleSpec(module_class=MyModule)."
+    require(config, "get_default_rl_module_spec()", ok, "an RLModuleSpec with a class", fix, spec)
+    return spec
+
+
+def has_own_networks(cls: type) -> bool:
     """Whether a class makes its networks itself, from whatever `model_config` it wants."""
     from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
 
     names = ("setup", "networks", "build_actor", "build_critic")
-    return cls is not None and any(getattr(cls, name) is not getattr(MADDPGTorchRLModule, name) for name in names)
+    return any(getattr(cls, name) is not getattr(MADDPGTorchRLModule, name) for name in names)
 
 
-def _check_class(config: AlgorithmConfig, cls: type | None) -> None:
+def _check_class(config: AlgorithmConfig, cls: type) -> None:
     from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
 
-    if cls is None:
-        return
     require(
         config,
         "rl_module_spec",

@@ -26,19 +26,35 @@ class GroupRows:
     """The rows from which the modules of a group learn.
 
     `rows["rewards"]` is a column's share of G modules of n agents each, `[G, n, B]`, or `[G, n, B, dim]` for observations and
-    actions.
+    actions. What an earlier stage has added (`UpdateContext.add_column`) is a column, too.
 
     Attributes:
         joint: The rows of all agents.
     """
 
-    def __init__(self, joint: JointBatch, modules: tuple[str, ...], distributed: bool):
+    def __init__(
+        self,
+        joint: JointBatch,
+        modules: tuple[str, ...],
+        distributed: bool,
+        added: Mapping[str, Mapping[str, Tensor]],
+    ):
         self.joint = joint
-        self._modules, self._distributed = modules, distributed
+        self._modules, self._distributed, self._added = modules, distributed, added
         self._counts: dict[str, Tensor] = {}
 
     def __getitem__(self, column: str) -> Tensor:
+        if column in self._added:
+            return self._stack_added(column)
+        if column not in self.joint.schema:
+            known = [*self.joint.schema.columns, *ALIASES, *self._added]
+            raise ValueError(f"Rows have no column {column!r}, and no stage of this update has added one. There are: {known}.")
         return self.joint.stack(self._modules, column)
+
+    def _stack_added(self, column: str) -> Tensor:
+        # Modules that do not learn may have been left out.
+        absent = torch.zeros_like(self["alive"][0])
+        return torch.stack([self._added[column].get(m, absent) for m in self._modules])
 
     def count(self, column: str) -> Tensor:
         """Sum of a column of zeros and ones over rows, agents and Learners, at least 1, `[G]`."""
@@ -89,6 +105,7 @@ class UpdateContext:
         self._draw_noise, self._metrics, self._distributed = draw_noise, metrics, distributed
         self._layout = batch.layout
         self._made: dict[tuple, Any] = {}
+        self._added: dict[str, dict[str, Tensor]] = {}
 
     def once(self, key: tuple, make: Callable[[], Any]) -> Any:
         """What `make()` returns, which is called in an update once for a key, a tuple that begins with its kind."""
@@ -134,7 +151,30 @@ class UpdateContext:
     def rows(self, group: NetworkGroup) -> GroupRows:
         """The rows from which a group learns."""
         joint = self._joint(group)
-        return self.once(("rows", group.modules, joint), lambda: GroupRows(joint, group.modules, self._distributed))
+        return self.once(
+            ("rows", group.modules, joint), lambda: GroupRows(joint, group.modules, self._distributed, self._added)
+        )
+
+    def add_column(self, group: NetworkGroup, **values: Tensor) -> None:
+        """Adds columns to the rows of this update, for later stages: `add_column(group, predicted=...)` is `rows["predicted"]`.
+
+        Rows of modules for which nobody adds it have zeros there.
+
+        Args:
+            group: Whose modules they belong to, in a group of whatever networks.
+            **values: Of each agent in each row, `[G, n, B]`. No gradient goes through them.
+
+        Raises:
+            ValueError: If rows have a column of this name already, or the shape is another one.
+        """
+        rows = self.rows(group)
+        for name, value in values.items():
+            shape = rows["rewards"].shape
+            if name in rows.joint.schema:
+                raise ValueError(f"`add_column`: rows have a column {name!r} already. Give it another name.")
+            if value.shape != shape:
+                raise ValueError(f"`add_column`: {name!r} is {[*value.shape]}, not {[*shape]} (modules, agents of each, rows).")
+            self._added.setdefault(name, {}).update(zip(group.modules, value.detach(), strict=True))
 
     def note(self, group: NetworkGroup, **values: Tensor) -> None:
         """Metrics of the group's modules, `[G]` each: `note(group, qf_mean=...)`. Ask `reports` before computing them."""

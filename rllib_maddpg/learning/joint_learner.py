@@ -117,6 +117,8 @@ class JointTorchLearner(GroupedTorchLearner):
             minibatch = rows.rows(slice(start, start + step)) if step < len(rows) else rows
             # RLlib shows the metrics of the last update only, so no other needs any.
             self._updates_to_report = None if _no_metrics_reduce else math.ceil((len(rows) - start) / step) - 1
+            if self.collects_td_errors:
+                self._td_errors.begin(len(minibatch), self._device)
             self._update(minibatch)
             self._rows_trained += len(minibatch)
         self.after_gradient_based_update(timesteps=dict(timesteps or {}))
@@ -242,7 +244,7 @@ class JointTorchLearner(GroupedTorchLearner):
             if roles and totals:
                 self._update_metrics.note(ctx.trained, {self.TOTAL_LOSS_KEY: torch.stack(totals)})
 
-    def _keep_td_errors(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor, alive: Tensor) -> None:
+    def keep_td_errors(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor, alive: Tensor) -> None:
         """Adds a group's TD errors to those of the update's rows, for whoever wants them (`collects_td_errors`)."""
         if self.collects_td_errors:
             # With rows of its own for each module, those of module d.
@@ -250,7 +252,7 @@ class JointTorchLearner(GroupedTorchLearner):
             own = (
                 slice(modules.index(group.modules[0]), None, len(modules)) if self.config.minibatch_per_module else slice(None)
             )
-            self._td_errors.add(ctx.batch, own, ((q - target).abs() * alive).sum((0, 1)), alive.sum((0, 1)))
+            self._td_errors.add(own, ((q - target).abs() * alive).sum((0, 1)), alive.sum((0, 1)))
 
     def take_td_errors(self) -> np.ndarray:
         """Mean |TD error| of the trained modules' living agents in each row of the last call of `update`, float32."""

@@ -132,7 +132,7 @@ class MADDPGTorchLearner(JointTorchLearner):
     @torch.no_grad()
     def _note_critics(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor) -> None:
         alive = ctx.rows(group)["alive"]
-        self._keep_td_errors(ctx, group, q, target, alive)
+        self.keep_td_errors(ctx, group, q, target, alive)
         if ctx.reports:
             living = alive.sum((1, 2)).clamp(min=1.0)
             mean, td_error = (q * alive).sum((1, 2)) / living, ((q - target).abs() * alive).sum((1, 2)) / living

@@ -42,17 +42,17 @@ def acts_by_rule(module: RLModule) -> bool:
     return any(getattr(type(module), name, None) is not getattr(MADDPGTorchRLModule, name) for name in FORWARDS)
 
 
-def check_not_trained(config: AlgorithmConfig, classes: Mapping[str, type | None]) -> None:
+def check_not_trained(config: AlgorithmConfig, classes: Mapping[str, type]) -> None:
     """Modules without MADDPG's networks are left out of `policies_to_train`.
 
     Args:
         config: What says who is trained.
-        classes: Module id -> the class that the user gives it; None: MADDPG's own.
+        classes: Module id -> class.
 
     Raises:
         ValueError: Naming module and class.
     """
-    without = {m: cls for m, cls in classes.items() if cls is not None and not has_networks(cls)}
+    without = {m: cls for m, cls in classes.items() if not has_networks(cls)}
     for module_id, cls in without.items():
         if _is_trained(config.policies_to_train, module_id):
             others = sorted(set(classes) - set(without), key=str)

@@ -74,7 +74,8 @@ class _ReLULayers(torch.autograd.Function):
     """relu, linear, relu, linear ... of G networks: all layers after the first.
 
     Written out, because at these sizes calls and passes over memory take as long as the products: what lies between two layers
-    is overwritten by its activation, and so is its gradient.
+    is overwritten by its activation, and so is its gradient. `python -m benchmarks gradients` says what it brings:
+    some 10 % of an update with 3 agents.
     """
 
     @staticmethod

@@ -141,6 +141,7 @@ CONTENDERS = {
     "sampling": [["bare loop", "ours", "RLlib's runner"]],
     "replay": [["ours", "RLlib's buffer"], ["ours", "RLlib's buffer"], ["resident", "bytes_per_row x capacity"]],
     "update": [["ours", "bare PyTorch"]],
+    "gradients": [["written out", "autograd's"]],
     "train": [["bare loop", "ours, one process", "ours, one remote runner"], list(shares.DOES)],
 }
 
@@ -273,7 +274,7 @@ def test_a_saved_report_becomes_a_page_with_pictures(ray_session, tmp_path, caps
     [
         (
             ["samplin"],
-            "'samplin' is not a part of the benchmarks. Did you mean 'sampling'? There are: sampling, replay, update",
+            "'samplin' is not a part of the benchmarks. Did you mean 'sampling'? There are: sampling, replay, update, grad",
         ),
         (
             ["update", "--scenarios", "go"],

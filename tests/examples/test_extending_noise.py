@@ -1,5 +1,6 @@
 """An exploration noise from outside the package: its numbers, and a run with it that is saved, resumed and spread out."""
 
+import functools
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from paths import EXTENDING
+from ray import tune
 from runners import make_runner, rows_of
 
 sys.path.insert(0, str(EXTENDING))
@@ -90,6 +92,28 @@ def test_remote_runners_have_noise_of_their_own(build):
     # Each env of each runner has drawn other numbers.
     newest = np.concatenate([array[:, 0] for array in past])
     assert len(np.unique(newest, axis=0)) == 4 and np.abs(newest).min() > 0.0
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_two_learners_meet_the_same_noise(build):
+    """It belongs to the games, not to who learns from them."""
+    algos = [build(small_config().learners(num_learners=number)) for number in (0, 2)]
+    for algo in algos:
+        algo.train()
+    one, two = (algo.env_runner.exploration.noise.noise.past for algo in algos)
+    assert one.shape == (2, 50, 15) and np.abs(one).sum() > 0.0
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_tune_goes_over_its_parameters(tmp_path):
+    noises = [functools.partial(ColoredNoise, beta=beta) for beta in (0.0, 2.0)]
+    config = small_config().training(noise_type=tune.grid_search(noises)).to_dict()
+    analysis = tune.run("MADDPG", config=config, stop={"training_iteration": 1}, storage_path=str(tmp_path), verbose=0)
+    assert [trial.status for trial in analysis.trials] == ["TERMINATED"] * 2
+    assert sorted(trial.config["noise_type"].keywords["beta"] for trial in analysis.trials) == [0.0, 2.0]
+    returns = [trial.last_result["env_runners"]["episode_return_mean"] for trial in analysis.trials]
+    assert returns[0] != returns[1]  # of one seed
 
 
 @pytest.mark.usefixtures("ray_session")

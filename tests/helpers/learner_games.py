@@ -61,7 +61,7 @@ def action_space(kind: Kind) -> gym.Space:
     return gym.spaces.MultiDiscrete(kind.nvec)
 
 
-def config_of(game: Game, **settings: Any) -> MADDPGConfig:
+def config_of(game: Game, config_class: type[MADDPGConfig] = MADDPGConfig, **settings: Any) -> MADDPGConfig:
     """The game and its hyper-parameters; `settings` go to `training()` on top of them."""
     hyper = dict(vars(game.hyper))
     hyper["actor_output_reg"] = hyper.pop("policy_reg")
@@ -69,7 +69,7 @@ def config_of(game: Game, **settings: Any) -> MADDPGConfig:
     hidden = [len(b) for _, b in game.weights[game.modules[0]]["actor"][:-1]]
     agents = sorted(game.agents, reverse=True)  # not in the layout's order
     return (
-        MADDPGConfig()
+        config_class()
         .environment(
             SpacesEnv,
             env_config={

@@ -61,6 +61,12 @@ def test_feedback_is_the_td_error_of_each_row_and_draws_follow_it(build, per_mod
         assert set(replay.drawn[0] % 10) == {3} and len(replay.drawn[0]) == rows
 
 
+def test_nobody_who_learns_has_no_td_errors(build):
+    algo = build(config_for(PRIORITIZED).multi_agent(policies_to_train=[]))
+    algo.train()
+    assert [errors.tolist() for (errors,) in algo.replay_buffer.errors] == [[0.0] * 10 * BATCH] * 2
+
+
 def test_each_learner_tells_of_its_own_rows(build):
     algo = build(config_for(PRIORITIZED, rate=0.0, learners=2))
     algo.train()

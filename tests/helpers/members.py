@@ -1,0 +1,76 @@
+"""What every member of the family from outside the package must do: go on bit for bit, also elsewhere, and on two Learners."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from paths import PYTHONPATH
+from ray.rllib.core.learner.learner_group import LearnerGroup
+
+from rllib_maddpg.rows.joint_batch import JointBatch
+
+STEPS = "num_env_steps_sampled_lifetime"
+
+
+def flat(state: Any, name: str = "") -> dict[str, np.ndarray]:
+    """All numbers in nested dicts and lists, by their paths."""
+    if isinstance(state, Mapping):
+        return {k: v for key, part in state.items() for k, v in flat(part, f"{name}/{key}").items()}
+    if isinstance(state, (list, tuple)):
+        return {k: v for i, part in enumerate(state) for k, v in flat(part, f"{name}/{i}").items()}
+    if isinstance(state, torch.Tensor):
+        return {name: state.detach().cpu().numpy().copy()}
+    return {name: np.array(state)} if isinstance(state, (np.ndarray, np.generic, int, float)) else {}
+
+
+def learned_by(algo) -> dict[str, np.ndarray]:
+    """All networks, targets and moments of Adam, and all replay rows."""
+    state = algo.learner_group.get_state()["learner"]
+    learned = {key: state[key] for key in ("rl_module", "optimizer", "num_updates", "gumbel_rng")}
+    return flat({**learned, "rows": algo.replay_buffer.get_state()["columns"]})
+
+
+def assert_same(one: Mapping[str, np.ndarray], two: Mapping[str, np.ndarray]) -> None:
+    assert one.keys() == two.keys()
+    for name, values in one.items():
+        np.testing.assert_array_equal(values, two[name], err_msg=name)
+
+
+def train_elsewhere(checkpoint: str, iterations: int, out: str) -> None:
+    """Goes on from a checkpoint in a new process, which knows nothing but the folders that code lies in."""
+    script = f"""
+        import ray
+        from ray.rllib.algorithms.algorithm import Algorithm
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+        algo = Algorithm.from_checkpoint({checkpoint!r})
+        for _ in range({iterations}):
+            algo.train()
+        algo.save_to_path({out!r})
+    """
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def update_both(algo, group: LearnerGroup, updates: int, rows: int) -> list[Mapping]:
+    """The same start and the same rows for the algorithm's Learner and, one half each, for the two of a group.
+
+    Returns the metrics of the last update.
+    """
+    group.set_state(algo.learner_group.get_state())
+    results = []
+    for k in range(updates):
+        batch: JointBatch = algo.replay_buffer.draw(1, 1, 2 * rows)[0]
+        halves = [ray.put(batch.rows(half)) for half in (slice(rows), slice(rows, None))]
+        now = {"timesteps": {STEPS: 1000 + k}}
+        results = [algo.learner_group.update(batch=batch, **now), group.update(batch_refs=halves, **now)]
+    return results
