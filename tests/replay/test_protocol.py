@@ -26,11 +26,9 @@ def make(name, seed=1):
 
 
 @pytest.fixture(scope="module")
-def kept(request):
+def kept(request, ray_session):
     """One buffer of each type, and its state when it was empty: shards take long to start."""
     name = request.param
-    if name == "shards":
-        request.getfixturevalue("ray_session")
     buffer = make(name)
     yield buffer, buffer.get_state()
     buffer.stop()
@@ -52,12 +50,7 @@ def buffer(kept):
     return kept[0]
 
 
-every_type = pytest.mark.parametrize(
-    "kept",
-    [pytest.param(name, marks=pytest.mark.ray) if name == "shards" else name for name in TYPES],
-    indirect=True,
-    scope="module",
-)
+every_type = pytest.mark.parametrize("kept", list(TYPES), indirect=True, scope="module")
 
 
 def numbers(batch):
