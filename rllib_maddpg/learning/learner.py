@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -83,9 +83,9 @@ class MADDPGTorchLearner(JointTorchLearner):
             rows = ctx.rows(group)
             with torch.no_grad():
                 next_q = group.target.q_values(ctx.next_inputs(group))
-                target = self.td_target(next_q, rows, group.settings)
+                target = self._checked("td_target", self.td_target(next_q, rows, group.settings), next_q.shape)
             q = group.network.q_values(ctx.inputs(group))
-            loss = self.critic_loss(q, target, rows, group.settings)
+            loss = self._checked("critic_loss", self.critic_loss(q, target, rows, group.settings), (len(group),))
             result.update(zip(group.modules, loss, strict=True))
             self._note_critics(ctx, group, q, target)
         return {m: result[m] for m in ctx.trained}
@@ -109,10 +109,20 @@ class MADDPGTorchLearner(JointTorchLearner):
             q.update(zip(group.modules, values, strict=True))
         for group in learning:
             rows, values = ctx.rows(group), torch.stack([q[m] for m in group.modules])
-            loss = self.actor_loss(values, outputs[group], rows, group.settings)
+            loss = self._checked("actor_loss", self.actor_loss(values, outputs[group], rows, group.settings), (len(group),))
             result.update(zip(group.modules, loss, strict=True))
             self._note_actors(ctx, group, outputs[group])
         return {m: result[m] for m in ctx.trained}
+
+    def _checked(self, method: str, value: Any, shape: Sequence[int]) -> Tensor:
+        """What an overridable method returned; another shape might be broadcast, and nobody would notice."""
+        if isinstance(value, Tensor) and value.shape == shape:
+            return value
+        found = [*value.shape] if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ValueError(
+            f"`{method}` of {type(self).__name__} returned {found}, not a tensor of shape {[*shape]}: modules"
+            f"{', agents of each, rows' if len(shape) > 1 else ''}."
+        )
 
     @override(JointTorchLearner)
     def _why_not_stacked(self) -> str:

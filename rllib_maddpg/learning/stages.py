@@ -34,15 +34,39 @@ class LossStage(Stage):
 
     Attributes:
         role: That of the networks which learn.
-        losses: Method of the Learner, or function of (learner, ctx): the loss of each trained module, a scalar; where a module
-            has several networks of the role, the sum of theirs. In metrics it is called `<role>_loss`.
+        losses: Method of the Learner, or function of (learner, ctx): module id -> loss, a scalar, of each trained module; where
+            one has several networks of the role, the sum of theirs. In metrics it is called `<role>_loss`.
     """
 
     role: str = ""
     losses: Callable[[Any, UpdateContext], Mapping[str, Tensor]] | None = None
 
     def run(self, learner: Any, ctx: UpdateContext) -> bool:
-        return learner.descend(self.role, self.losses(learner, ctx), ctx)
+        losses = self.losses(learner, ctx)
+        problem = _problem_of(losses, ctx.trained)
+        if problem:
+            name = getattr(self.losses, "__name__", self.losses)
+            raise ValueError(
+                f"`{name}`, the losses of the stage for networks of the role {self.role!r}, returned {problem}. Return a dict "
+                f"with a scalar tensor for each trained module, made by its network: {ctx.trained}."
+            )
+        return learner.descend(self.role, losses, ctx)
+
+
+def _problem_of(losses: Any, modules: Collection[str]) -> str:
+    """What is wrong with the losses of these modules, or nothing."""
+    if not isinstance(losses, Mapping):
+        return f"a {type(losses).__name__}"
+    if losses.keys() != set(modules):
+        return f"losses of {sorted(losses)}"
+    for module, loss in losses.items():
+        if not isinstance(loss, Tensor):
+            return f"a {type(loss).__name__} for {module!r}"
+        if loss.dim():
+            return f"a tensor of shape {[*loss.shape]} for {module!r}"
+    if losses and not any(loss.requires_grad for loss in losses.values()):
+        return "losses without a gradient"
+    return ""
 
 
 @dataclass(frozen=True)

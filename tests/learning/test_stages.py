@@ -112,6 +112,36 @@ def test_stages_are_checked_before_anything_starts(stages, text):
         config.validate()
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda losses: None, "returned a NoneType. Return a dict with a scalar tensor for each trained module"),
+        (lambda losses: list(losses.values()), "returned a list"),
+        (lambda losses: {}, r"returned losses of \[\]"),
+        (lambda losses: {m: losses[m] for m in ("m0", "m2")}, r"returned losses of \['m0', 'm2'\]"),
+        (lambda losses: losses | {"m3": losses["m0"]}, r"returned losses of \['m0', 'm1', 'm2', 'm3'\]"),
+        (lambda losses: losses | {"m1": 0.5}, "returned a float for 'm1'"),
+        (lambda losses: losses | {"m1": losses["m1"].expand(4)}, r"returned a tensor of shape \[4\] for 'm1'"),
+        (lambda losses: {m: loss.detach() for m, loss in losses.items()}, "returned losses without a gradient"),
+    ],
+)
+def test_what_a_stage_returns_is_checked(change, text):
+    class Mine(MADDPGTorchLearner):
+        @classmethod
+        def stages(cls, config):
+            return [LossStage(role=CRITIC, losses=cls.my_losses), *super().stages(config)[1:]]
+
+        def my_losses(self, ctx):
+            return change(self.compute_critic_losses(ctx))
+
+    game = small_game()
+    learner = build(config_of(game).learners(learner_class=Mine), game)
+    before = weights_of(learner)
+    with pytest.raises(ValueError, match=f"`my_losses`, the losses of the stage for networks of the role 'critic', {text}"):
+        updates(learner, game, [1])
+    assert changed(before, weights_of(learner), "critic") == {False}
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Losses of the user's.
 
@@ -155,6 +185,25 @@ def test_losses_of_the_users_are_used_and_modules_stay_stacked():
         # Adam divides the factor out, to its epsilon, so that the actors are judged by almost the same critics.
         assert float(first[m]["actor_loss"].peek()) == pytest.approx(float(second[m]["actor_loss"].peek()), rel=1e-3, abs=1e-4)
     assert len(mine._groups["critic"]) == len(mine._groups["actor"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "text"),
+    [
+        ("td_target", lambda y: y[0], r"\[1, 16\], not a tensor of shape \[3, 1, 16\]: modules, agents of each, rows\."),
+        ("td_target", lambda y: None, r"a NoneType, not a tensor of shape \[3, 1, 16\]"),
+        ("critic_loss", torch.mean, r"\[\], not a tensor of shape \[3\]: modules\."),
+        ("actor_loss", lambda loss: loss.unsqueeze(1), r"\[3, 1\], not a tensor of shape \[3\]: modules\."),
+    ],
+)
+def test_a_loss_of_another_shape_is_named(method, change, text):
+    def mine(self, *args):
+        return change(getattr(MADDPGTorchLearner, method)(self, *args))
+
+    game = small_game()
+    learner = build(config_of(game).learners(learner_class=type("Mine", (MADDPGTorchLearner,), {method: mine})), game)
+    with pytest.raises(ValueError, match=f"`{method}` of Mine returned {text}"):
+        updates(learner, game, [1])
 
 
 def test_an_override_that_needs_each_modules_own_networks_says_so(caplog):
