@@ -1,4 +1,4 @@
-"""One Ray for the whole test session, and the `--slow` option."""
+"""One Ray for the whole test session, which tests need it, in which order they run, and the options."""
 
 import os
 
@@ -14,18 +14,51 @@ from paths import PYTHONPATH
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
-    parser.addoption("--damage", type=int, default=100, metavar="N", help="damaged checkpoints that are tried (default: 100)")
+    parser.addoption("--damage", type=int, default=50, metavar="N", help="damaged checkpoints that are tried (default: 50)")
     parser.addoption(
-        "--fuzz", type=int, metavar="N", help="train N random configs in tests/config/test_settings_fuzz.py, not 40"
+        "--fuzz", type=int, metavar="N", help="train N random configs in tests/config/test_settings_fuzz.py, not 20"
     )
 
 
+# Files with tests that take a minute each: these run first, so that at the end no process waits for the other one's last test.
+LONG = (
+    "test_sweeps_killed",
+    "test_run_trouble",
+    "test_cluster",
+    "test_loggers",
+    "test_settings_fuzz",
+    "test_checkpoint_damage",
+    "test_tune",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     for item in items:
+        if "ray_session" in item.fixturenames:
+            item.add_marker(pytest.mark.ray)
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.timeout(3600))
             if not config.getoption("--slow"):
                 item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+    # Tests without Ray come before there is one.
+    items.sort(key=lambda item: (needs_ray(item), item.path.stem not in LONG))
+
+
+def needs_ray(item):
+    return item.get_closest_marker("ray") is not None
+
+
+def refuse_ray(*args, **kwargs):
+    pytest.fail("this test starts Ray: mark it with `pytest.mark.ray`, or use the fixture `ray_session`")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    with pytest.MonkeyPatch.context() as patch:
+        if not needs_ray(item):
+            patch.setattr(ray, "init", refuse_ray)
+        return (yield)
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +72,7 @@ def ray_session():
 
 
 @pytest.fixture
-def build():
+def build(ray_session):
     """Builds algorithms and stops them at the test's end."""
     built = []
 

@@ -24,6 +24,7 @@ from rllib_maddpg.config.kinds import (
     one_of,
     whole,
 )
+from rllib_maddpg.config.require import same
 
 # MADDPG's own affair, with checks that look at more than one value: `checks`, `rllib_checks`, `model_checks`, `agent_mapping`.
 CHECKED_ELSEWHERE = (
@@ -58,7 +59,7 @@ PASSED: dict[str, Kind] = {
     "num_cpus_per_env_runner": CPUS,
     "num_gpus_per_env_runner": GPUS,
     "custom_resources_per_env_runner": RESOURCES,
-    "num_cpus_per_learner": Kind("a number of CPUs >= 0, or 'auto'", lambda x: CPUS.accepts(x) or x == "auto"),
+    "num_cpus_per_learner": Kind("a number of CPUs >= 0, or 'auto'", lambda x: CPUS.accepts(x) or same(x, "auto")),
     "num_gpus_per_learner": GPUS,
     "custom_resources_per_learner": RESOURCES.or_none(),
     "local_gpu_idx": whole(0),
@@ -75,7 +76,7 @@ PASSED: dict[str, Kind] = {
     "explore": BOOL,
     "_env_to_module_connector": FUNCTION.or_none("It is called with env, spaces and device, and returns connectors."),
     "_module_to_env_connector": FUNCTION.or_none("It is called with env and spaces, and returns connectors."),
-    "merge_env_runner_states": Kind("True, False or 'training_only'", lambda x: BOOL.accepts(x) or x == "training_only"),
+    "merge_env_runner_states": Kind("True, False or 'training_only'", lambda x: BOOL.accepts(x) or same(x, "training_only")),
     "broadcast_env_runner_states": BOOL,
     "sync_filters_on_rollout_workers_timeout_s": SECONDS,
     "episode_lookback_horizon": whole(1, 10**6),
@@ -103,7 +104,7 @@ PASSED: dict[str, Kind] = {
     "callbacks_on_train_result": CALLBACKS.or_none(),
     # Evaluation.
     "evaluation_interval": whole(0).or_none("None or 0: no evaluation while training."),
-    "evaluation_duration": Kind("a whole number > 0, or 'auto'", lambda x: whole(1).accepts(x) or x == "auto"),
+    "evaluation_duration": Kind("a whole number > 0, or 'auto'", lambda x: whole(1).accepts(x) or same(x, "auto")),
     "evaluation_duration_unit": one_of("episodes", "timesteps"),
     "evaluation_sample_timeout_s": SECONDS.or_none(_NO_TIMEOUT),
     "evaluation_auto_duration_min_env_steps_per_sample": whole(1),
@@ -125,7 +126,7 @@ PASSED: dict[str, Kind] = {
     "output_max_rows_per_file": whole(1).or_none(),
     "_use_msgpack_checkpoints": BOOL,
     # RLlib's notes to itself.
-    "simple_optimizer": Kind("left alone", lambda x: BOOL.accepts(x) or x == DEPRECATED_VALUE),
+    "simple_optimizer": Kind("left alone", lambda x: BOOL.accepts(x) or same(x, DEPRECATED_VALUE)),
     "in_evaluation": BOOL,
     "_prior_exploration_config": DICT.or_none(),
     "_per_module_overrides": DICT,

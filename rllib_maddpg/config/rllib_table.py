@@ -8,7 +8,7 @@ from __future__ import annotations
 from ray.rllib.algorithms.algorithm_config import NotProvided
 
 from rllib_maddpg.config.kinds import BOOL, DICT, NUMBER, SECONDS, Kind, dict_of_words, one_of, only, whole
-from rllib_maddpg.config.require import is_whole
+from rllib_maddpg.config.require import is_whole, same
 from rllib_maddpg.config.setting import Setting
 
 # numpy takes seeds of 32 bits; RLlib adds 1,000,000 for evaluation, and the number of the runner.
@@ -28,7 +28,7 @@ OTHERS: tuple[Setting, ...] = (
     Setting(
         "rollout_fragment_length",
         "auto",
-        Kind("a whole number > 0, or 'auto'", lambda x: is_whole(x, 1) or x == "auto"),
+        Kind("a whole number > 0, or 'auto'", lambda x: is_whole(x, 1) or same(x, "auto")),
         'Env steps of each env in one call of a runner; "auto": such that all envs together reach the next update.',
         method="env_runners",
         part="sampling",

@@ -133,8 +133,6 @@ def codes_of(actions: Any, codec: ActionCodec, module_id: str) -> np.ndarray:
     return codec.encode(actions if isinstance(codec, CategoricalCodec) else np.clip(actions, -1.0, 1.0))
 
 
-@torch.compiler.disable
-@torch.no_grad()
 def rule_codes(module_id: str, module: RLModule, codec: ActionCodec, obs: Tensor, alive: Tensor) -> Tensor:
     """What a module does without exploration, asked of its own `forward_inference`.
 
@@ -153,6 +151,12 @@ def rule_codes(module_id: str, module: RLModule, codec: ActionCodec, obs: Tensor
     Raises:
         RuleError: If the module fails or gives no actions.
     """
+    # Not as a decorator, which imports torch's compiler: seconds, for each process that imports this file.
+    return torch.compiler.disable(_rule_codes)(module_id, module, codec, obs, alive)
+
+
+@torch.no_grad()
+def _rule_codes(module_id: str, module: RLModule, codec: ActionCodec, obs: Tensor, alive: Tensor) -> Tensor:
     codes, living = obs.new_zeros(*alive.shape, codec.dim), alive > 0
     if living.any():
         # A module that is none of torch's computes where env runners do, whatever the Learner's device.

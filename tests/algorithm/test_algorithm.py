@@ -65,8 +65,7 @@ def run_python(script, *envs):
     return [out for out, _ in printed]
 
 
-@pytest.mark.parametrize(("num_envs", "runners"), [(1, 0), (3, 0), (2, 2)])
-@pytest.mark.parametrize("per_update", [7, 0.5])
+@pytest.mark.parametrize(("per_update", "num_envs", "runners"), [(7, 1, 0), (7, 3, 0), (0.5, 1, 0), (0.5, 3, 0), (0.5, 2, 2)])
 def test_updates_per_env_step_are_what_was_asked_for(build, num_envs, runners, per_update):
     config = small_config(num_envs=num_envs, num_env_steps_per_update=per_update, train_batch_size_per_learner=4)
     config.env_runners(num_env_runners=runners, rollout_fragment_length=4)

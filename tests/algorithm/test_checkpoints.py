@@ -17,7 +17,7 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.env_to_module import EnvToModulePipeline, MeanStdFilter
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.tune import Checkpoint
-from test_checkpoint_damage import same, state_of, tiny_config
+from tiny_algorithm import same, state_of, tiny_config
 
 from rllib_maddpg import MADDPG, MADDPGConfig
 from rllib_maddpg.algorithm.checkpoint_files import CLASS_FILE, HASHES_FILE, METADATA_FILE, CheckpointFiles, is_whole

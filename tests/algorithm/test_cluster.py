@@ -12,6 +12,7 @@ from paths import EXAMPLES, HELPERS, PYTHONPATH
 
 from rllib_maddpg.cli.program import main
 
+pytestmark = pytest.mark.ray
 EXAMPLE = EXAMPLES / "cluster.py"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from paths import TESTS
-from test_checkpoint_damage import tiny_config
+from tiny_algorithm import tiny_config
 
 from rllib_maddpg import MADDPG, MADDPGConfig
 from rllib_maddpg.algorithm.checkpoint_files import HASHES_FILE, METADATA_FILE

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rllib_maddpg.config.require import shown
 
-VALIDATED, TRAINED = 10_000, 40
+VALIDATED, TRAINED = 5_000, 20
 
 
 @pytest.fixture(autouse=True)

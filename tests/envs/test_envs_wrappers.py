@@ -3,7 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from test_envs_parallel import Scripted
+from scripted_env import Scripted
 
 from rllib_maddpg.envs import resolve_env
 from rllib_maddpg.envs.black_death import BlackDeath

@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 
+pytestmark = pytest.mark.ray
 SCRIPT = """
     import ctypes
     import ray, torch

@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from exact_games import GAMMA, POLICIES, chain_rows, critic_values, fix_policies, joint_batch
 from learner_games import build as build_learner
 from learner_games import env_steps
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
@@ -12,7 +13,6 @@ from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.examples.rl_modules.classes.random_rlm import RandomRLModule
 from reference.markov_games import ClimbingGame, TwoAgentChain, chain_game, exact_q
-from test_exact_values import GAMMA, POLICIES, chain_rows, critic_values, fix_policies, joint_batch
 
 from rllib_maddpg import MADDPG, MADDPGConfig, MADDPGTorchRLModule
 from rllib_maddpg.modules.rule_modules import codes_of, rule_codes

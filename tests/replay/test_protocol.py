@@ -52,7 +52,12 @@ def buffer(kept):
     return kept[0]
 
 
-every_type = pytest.mark.parametrize("kept", list(TYPES), indirect=True, scope="module")
+every_type = pytest.mark.parametrize(
+    "kept",
+    [pytest.param(name, marks=pytest.mark.ray) if name == "shards" else name for name in TYPES],
+    indirect=True,
+    scope="module",
+)
 
 
 def numbers(batch):

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import time
 from itertools import pairwise
 
@@ -11,6 +10,7 @@ import pytest
 import ray
 import torch
 from sample_rows import SCHEMA, arrays, check_rows, rows
+from shards import end_shard
 
 from rllib_maddpg.replay import JointReplayBuffer
 from rllib_maddpg.replay.remote import RemoteRollout, ShardedBatch
@@ -214,14 +214,6 @@ def test_a_fragment_can_be_lost_with_its_runner(buffer, caplog):
     assert [(s.rows, s.lost) for s in stored] == [(3, False), (0, True), (3, False), (3, False), (4, False)]
     assert len(buffer) == buffer.num_rows_added == 13 and sorted(numbers(buffer.get_state())) == list(range(13))
     assert "lost with the env runner" in caplog.text
-
-
-def end_shard(buffer, k):
-    """Ends the shard's process; returns when Ray knows."""
-    pid = ray.get(buffer._shards[k].__ray_call__.remote(lambda shard: os.getpid()))
-    os.kill(pid, signal.SIGKILL)
-    with pytest.raises(ray.exceptions.RayActorError):
-        ray.get([buffer._shards[k].size.remote() for _ in range(200)])
 
 
 def test_a_shard_that_was_made_anew_unnoticed_is_told(buffer, caplog):

@@ -10,8 +10,8 @@ import ray
 import torch
 from ray import tune
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from shards import end_shard
 from tally_env import TallyEnv, broken_rows
-from test_sharded_replay import end_shard
 
 from rllib_maddpg import MADDPG, MADDPGConfig
 from rllib_maddpg.replay.resharding import merged

@@ -20,6 +20,7 @@ from rllib_maddpg.cli.program import main
 from rllib_maddpg.results.result_files import read_progress
 from rllib_maddpg.results.run_folder import find_checkpoint
 
+pytestmark = pytest.mark.ray
 STEPS = "num_env_steps_sampled_lifetime"
 TRAIN = [sys.executable, "-m", "rllib_maddpg", "train", "simple_adversary"]
 TINY = [
@@ -125,7 +126,7 @@ with ray_at(sys.argv[1], None):
     print("in")
 """
     # Names of sockets in it have no room for pytest's folders.
-    with tempfile.TemporaryDirectory(prefix="ray_", dir="/tmp") as home:
+    with tempfile.TemporaryDirectory(prefix="ray_", dir="/tmp") as home, contextlib.ExitStack() as stack:
         homes = {"same": Path(home), "other": Path(home) / "other", "none": Path(home) / "none"}
         for name, token in (("same", "a" * 64), ("other", "b" * 64)):
             (homes[name] / ".ray").mkdir(parents=True)
@@ -137,8 +138,8 @@ with ray_at(sys.argv[1], None):
 
         def enter(home_name, mode=None):
             environment = {**clean, "HOME": str(homes[home_name])} | ({"RAY_AUTH_MODE": mode} if mode else {})
-            command = [sys.executable, "-c", script, address]
-            return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+            command, pipe = [sys.executable, "-c", script, address], subprocess.PIPE
+            return stack.enter_context(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True))
 
         address = f"127.0.0.1:{free_port()}"
         start = ["ray", "start", "--head", "--block", "--include-dashboard=false", "--num-cpus=1", f"--temp-dir={home}/s"]
@@ -147,15 +148,15 @@ with ray_at(sys.argv[1], None):
         with subprocess.Popen(start, env={**clean, "HOME": home}, stdout=subprocess.PIPE, text=True) as cluster:
             try:
                 next(line for line in cluster.stdout if "Ray runtime started" in line)
-                without = enter("same")
-                assert without.returncode == 1
-                assert f"--address {address}: no Ray cluster lets this process in" in without.stderr
-                assert "set RAY_AUTH_MODE=token and have the same token on all machines" in without.stderr
-                wrong = enter("other", "token")
-                assert "If the cluster has another token than this machine" in wrong.stderr
-                none = enter("none", "token")
-                assert "ValueError" in none.stderr and "no authentication token was found" in none.stderr
-                assert enter("same", "token").stdout == "in\n"
+                # All at once: each of them waits for seconds.
+                entering = [enter("same"), enter("other", "token"), enter("none", "token"), enter("same", "token")]
+                (_, without), (_, wrong), (_, none), (right, _) = [process.communicate(timeout=240) for process in entering]
+                assert entering[0].returncode == 1
+                assert f"--address {address}: no Ray cluster lets this process in" in without
+                assert "set RAY_AUTH_MODE=token and have the same token on all machines" in without
+                assert "If the cluster has another token than this machine" in wrong
+                assert "ValueError" in none and "no authentication token was found" in none
+                assert right == "in\n"
             finally:
                 cluster.terminate()
                 cluster.wait(60)

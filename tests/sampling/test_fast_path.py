@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 import tree
-from ledger_env import ALL_TERMINATE, LATE_JOINER, LEDGERS, MIXED_END, TIME_LIMIT, LedgerEnv
-from pettingzoo import ParallelEnv
+from ledger_env import ALL_TERMINATE, LATE_JOINER, LEDGERS, MIXED_END, TIME_LIMIT, LedgerEnv, Nested, ZooLedger
 from pettingzoo.utils import BaseParallelWrapper
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.connectors.common.flatten_observations import FlattenObservations
@@ -34,48 +33,6 @@ class SquareActs(LedgerEnv):
     def __init__(self, config):
         super().__init__(config)
         self.action_spaces["a"] = gym.spaces.Box(np.float64([[-2, 0], [1, 1]]), np.float64([[6, 1], [2, 9]]), dtype=np.float64)
-
-
-class Nested(LedgerEnv):
-    """Agents a and c observe no vectors; their first column is still the number of the env."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        box, clock = gym.spaces.Box(-1e6, 1e6, (2, 2), np.float32), gym.spaces.Discrete(8, start=-1)
-        self.observation_spaces["a"] = gym.spaces.Dict([("z", box), ("a", clock)])
-        numbers = gym.spaces.MultiDiscrete([[8, 2]], start=[[0, 7]])
-        self.observation_spaces["c"] = gym.spaces.Tuple([gym.spaces.Box(-1e6, 1e6, (6,)), numbers])
-
-    def _obs(self, agent):
-        obs, time = super()._obs(agent), self.time % 7
-        nested = {"a": {"z": obs.reshape(-1, 2), "a": time - 1}, "c": (list(map(float, obs)), [[time, 7 + time % 2]])}
-        return nested.get(agent, obs)
-
-
-class ZooLedger(ParallelEnv):
-    """The same games as a PettingZoo env."""
-
-    metadata = {"name": "ledger"}
-
-    def __init__(self, config):
-        self.game = (Nested if config.get("nested") else LedgerEnv)(config)
-        self.possible_agents = self.game.possible_agents
-
-    def observation_space(self, agent):
-        return self.game.observation_spaces[agent]
-
-    def action_space(self, agent):
-        return self.game.action_spaces[agent]
-
-    def reset(self, seed=None, options=None):
-        observations, _ = self.game.reset()
-        self.agents = self.game.agents
-        return observations, {agent: {} for agent in observations}
-
-    def step(self, actions):
-        results = self.game.step(actions)
-        self.agents = self.game.agents
-        return tuple({agent: value for agent, value in part.items() if agent != "__all__"} for part in results)
 
 
 class Simplex(LedgerEnv):

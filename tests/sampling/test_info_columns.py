@@ -7,9 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from context_env import Reader, landmarks_of, spread_in_context
-from ledger_env import ALL_TERMINATE, LATE_JOINER, MIXED_END, LedgerEnv
+from ledger_env import ALL_TERMINATE, LATE_JOINER, MIXED_END, LedgerEnv, ZooLedger
 from runners import make_runner, rows_of
-from test_fast_path import ZooLedger
 
 from rllib_maddpg import MADDPGConfig
 from rllib_maddpg.rows.schema import Column

@@ -14,6 +14,7 @@ from population import Member
 from ray import tune
 from ray.train._internal.storage import StorageContext
 from ray.tune.experiment import Trial
+from sweep_settings import SETTINGS
 
 from rllib_maddpg.cli.program import main
 from rllib_maddpg.sweeps.metrics import known_metrics
@@ -27,14 +28,6 @@ from rllib_maddpg.sweeps.snapshots import keep_snapshot, newest_state, repair_sn
 from rllib_maddpg.sweeps.trial_config import check_trials
 
 RETURN, STEPS = "env_runners/episode_return_mean", "num_env_steps_sampled_lifetime"
-SETTINGS = {
-    "train_batch_size_per_learner": 32,
-    "num_steps_sampled_before_learning_starts": 50,
-    "num_env_steps_per_update": 20,
-    "model_config.fcnet_hiddens": [16, 16],
-    "replay_buffer_config.capacity": 2000,
-    "metrics_num_episodes_for_smoothing": 10,
-}
 
 
 def write(folder, space, env_steps=200, settings=None, **keys):

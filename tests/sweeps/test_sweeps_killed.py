@@ -10,17 +10,18 @@ from pathlib import Path
 
 import pytest
 import yaml
-from paths import ROOT
-from test_sweeps import SETTINGS
+from paths import PYTHONPATH, ROOT
+from sweep_settings import SETTINGS
+
+pytestmark = pytest.mark.ray
 
 
 class Driver:
     """`rllib-maddpg sweep` as a process of its own, with its own Ray."""
 
     def __init__(self, file, out, *options):
-        path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
         # Not the Ray of the test session.
-        env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": path}
+        env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": PYTHONPATH}
         words = [sys.executable, "-m", "rllib_maddpg", "sweep", str(file), "--out", str(out), *options]
         self.log = Path(out).with_suffix(f".{len(options)}.log")
         with self.log.open("w") as log:
@@ -74,15 +75,15 @@ def rows(out):
 
 
 def test_killed_sweep_goes_on(start, tmp_path):
-    file, count = write(tmp_path, trials=4, env_steps=1000, every=100, cpus=1)
-    out, whole = tmp_path / "out", 4 * 1000
+    file, count = write(tmp_path, trials=4, env_steps=500, every=50, cpus=1)
+    out, whole = tmp_path / "out", 4 * 500
     assert start(file, out).stop_when(count, 0.6 * whole, signal.SIGKILL) == -signal.SIGKILL
     finished = {f: f.read_bytes() for f in out.rglob("result.json") if f.read_text().count("\n") >= 10}
     again = start(file, out, "--resume")
     assert again.process.wait() == 0, again.log.read_text()
     assert whole <= count.stat().st_size <= 1.15 * whole
     table = rows(out)
-    assert [(row["status"], row["env_steps"]) for row in table] == [("finished", "1000")] * 4
+    assert [(row["status"], row["env_steps"]) for row in table] == [("finished", "500")] * 4
     assert {(row["lr"], row["seed"]) for row in table} == {(lr, seed) for lr in ("0.001", "0.002") for seed in "01"}
     assert (out / "best_checkpoint" / "rllib_checkpoint.json").is_file()
     # What was finished when the driver died stays as it was.
