@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from ray import cloudpickle
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_maddpg.config.kinds import is_number
@@ -25,6 +28,17 @@ def check_columns(config: AlgorithmConfig) -> None:
         _check_kind(config, column)
         _check_fill(config, column)
         _require(config, column, "source", callable(column.source), "a function of the infos by agent", "It fills the column.")
+        problem = why_not_sent(column.source)
+        _require(config, column, "source", not problem, "a function that can be sent to env runners", problem)
+
+
+def why_not_sent(value: Any) -> str:
+    """Why a value cannot be pickled for other processes; empty: it can."""
+    try:
+        cloudpickle.dumps(value)
+    except Exception as error:  # pickling runs code of the value's class
+        return f"It cannot be pickled ({type(error).__name__}: {error})."
+    return ""
 
 
 def _check_name(config: AlgorithmConfig, place: int, column: Column, taken: set[str]) -> None:

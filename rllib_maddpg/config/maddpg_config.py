@@ -27,6 +27,7 @@ from rllib_maddpg.config.rllib_checks import check_policy_values
 from rllib_maddpg.config.setters import name_settings
 from rllib_maddpg.config.table import SETTINGS
 from rllib_maddpg.envs import probe_env
+from rllib_maddpg.modules.views import VIEWS, View
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import Column, RowSchema
 from rllib_maddpg.sampling.connectors import check_connectors, with_agent_filters
@@ -230,6 +231,8 @@ class MADDPGConfig(DescribedConfig):
         if self._validate_config is False:  # other values that count as False are refused below
             return
         use_python_scalars(self)
+        if isinstance(self.critic_view, View) and self.critic_view in VIEWS.values():
+            self.critic_view = self.critic_view.name
         self.replay_buffer_config = replay_settings(self)
         check_settings(self)
         if self.train_batch_size is not None:
@@ -329,6 +332,6 @@ class MADDPGConfig(DescribedConfig):
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, (Column, partial)):
+    if isinstance(value, (Column, View, partial)):
         return repr(value)
     return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else value

@@ -11,8 +11,10 @@ import numpy as np
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_maddpg.config.agent_mapping import module_of_agent
+from rllib_maddpg.config.kinds import RATE
 from rllib_maddpg.config.model_checks import has_own_networks, model_config_of, module_classes, specs_of
 from rllib_maddpg.envs import EnvSpaces
+from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.learning.stages import check_stages
 from rllib_maddpg.modules.rule_modules import has_networks
 from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec
@@ -47,8 +49,29 @@ def check_members(config: AlgorithmConfig, env: EnvSpaces) -> None:
             model = {**config.model_config, **model_config_of(spec), **added}
             networks = _networks(cls, boxes[agent], env.action_spaces[agent], model)
             roles[module_id] = {network.role for network in networks if network.lr is not None}
+            for network in networks:
+                _check_rate(config, network, f"Module {module_id!r} of class {cls.__name__}")
     learner = config.learner_class
-    check_stages(learner.stages(config), learner.__name__, roles)
+    try:
+        stages = learner.stages(config)
+    except Exception as error:  # code of the user's
+        raise ValueError(
+            f"`learner_class`: `stages` of {learner.__name__} failed ({type(error).__name__}: {error}). It is a class method "
+            "of the config: `@classmethod def stages(cls, config)`."
+        ) from error
+    check_stages(stages, learner.__name__, roles)
+
+
+def _check_rate(config: AlgorithmConfig, network: NetworkSpec, module: str) -> None:
+    """`lr` is a rate, a setting that is one, or None."""
+    lr, rates = network.lr, [key for key, setting in type(config).table().items() if setting.is_rate]
+    if lr is None or (not isinstance(lr, str) and RATE.accepts(lr)) or (isinstance(lr, str) and lr in rates):
+        return
+    hint = did_you_mean(lr, rates) if isinstance(lr, str) else ""
+    raise ValueError(
+        f"{module}: network {network.name!r} has lr={lr!r}. It must be {RATE.allowed}, one of the settings {rates}, or None: "
+        f"the network is not trained.{hint}"
+    )
 
 
 def _check_view(view: Any, schema: RowSchema, module_id: str) -> None:

@@ -16,9 +16,9 @@ from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.modules.networks import ACTIVATIONS
 from rllib_maddpg.modules.rule_modules import has_networks
 
-# What the networks are made from; the rest of RLlib's model keys would be passed over.
 # What `MADDPGConfig` adds.
 ADDED_KEYS = ("layout", "schema", "module_id", "critic_view")
+# What the networks are made from; the rest of RLlib's model keys would be passed over.
 MODEL_KEYS = ("fcnet_hiddens", "fcnet_activation", "critic_fcnet_hiddens", "critic_fcnet_activation")
 
 

@@ -30,6 +30,7 @@ class GroupRows:
 
     Attributes:
         joint: The rows of all agents.
+        modules: Ids of the G modules.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class GroupRows:
         added: Mapping[str, Mapping[str, Tensor]],
     ):
         self.joint = joint
-        self._modules, self._distributed, self._added = modules, distributed, added
+        self.modules, self._distributed, self._added = modules, distributed, added
         self._counts: dict[str, Tensor] = {}
 
     def __getitem__(self, column: str) -> Tensor:
@@ -49,12 +50,12 @@ class GroupRows:
         if column not in self.joint.schema:
             known = [*self.joint.schema.columns, *ALIASES, *self._added]
             raise ValueError(f"Rows have no column {column!r}, and no stage of this update has added one. There are: {known}.")
-        return self.joint.stack(self._modules, column)
+        return self.joint.stack(self.modules, column)
 
     def _stack_added(self, column: str) -> Tensor:
         # Modules that do not learn may have been left out.
         absent = torch.zeros_like(self["alive"][0])
-        return torch.stack([self._added[column].get(m, absent) for m in self._modules])
+        return torch.stack([self._added[column].get(m, absent) for m in self.modules])
 
     def count(self, column: str) -> Tensor:
         """Sum of a column of zeros and ones over rows, agents and Learners, at least 1, `[G]`."""
@@ -73,6 +74,7 @@ class UpdateContext:
     Attributes:
         batch: The rows.
         trained: Ids of the modules that learn in it, in layout order.
+        stepped: Roles of the networks that have learned in it so far.
         reports: Whether anybody will see metrics of the stage that runs.
     """
 
@@ -99,6 +101,7 @@ class UpdateContext:
             distributed: Whether there are other Learners.
         """
         self.batch, self.trained = batch, trained
+        self.stepped: list[str] = []
         self.reports = True
         self.metrics_stay = False
         self._rows_of, self._groups, self._rules = rows_of, groups, rules
@@ -117,6 +120,8 @@ class UpdateContext:
         """Networks of a role have learned: what was computed with them is old."""
         if role == ACTOR:
             self._forget("policy", "current_actions", "current")
+            if any(group.target is None for group in actors_of(self._groups)):
+                self.targets_have_changed()  # such actors stand for their own targets
 
     def targets_have_changed(self) -> None:
         """As `has_changed`, for all targets."""
@@ -218,6 +223,7 @@ class UpdateContext:
         joint = self._joint(group) if joint is None else joint
         return self.once(("policy", group, joint), lambda: self._act(group, joint))
 
+    @torch.enable_grad()
     def _act(self, group: NetworkGroup, joint: JointBatch) -> tuple[Tensor, Tensor]:
         output = group.network(joint.stack(group.modules, "obs"))
         gumbel = None
@@ -262,8 +268,7 @@ class UpdateContext:
         def act() -> Tensor:
             actions = {}
             for group in actors_of(self._groups):
-                with torch.enable_grad():
-                    _, code = self.policy(group, joint)
+                _, code = self.policy(group, joint)
                 code = code.detach() * joint.stack(group.modules, "acts").unsqueeze(-1)
                 actions.update(zip(group.modules, code, strict=True))
             return self._joined(actions | self._rule_actions(joint, "obs", "acts"))

@@ -46,6 +46,7 @@ class ClippedGradients:
 
 
 def clipped_gradients(
+    role: str,
     groups: Sequence[NetworkGroup],
     module_losses: Mapping[str, Tensor],
     sum_over_learners: Callable[[Collection[Tensor]], list[Tensor]],
@@ -53,27 +54,42 @@ def clipped_gradients(
     """Gradients of the sum of all losses.
 
     Args:
+        role: That of the networks, for messages.
         groups: Groups of networks that learn.
         module_losses: Of each trained module a scalar.
         sum_over_learners: Adds tensors of all Learners up.
+
+    Raises:
+        ValueError: If a group's networks have no part in the losses.
     """
+    total = sum(module_losses.values())
+    if not total.requires_grad:
+        raise ValueError(f"The {role} loss depends on no parameter that can be trained. Compute it with `group.network`.")
     stacked = [p for group in groups for p in group.network.parameters]
-    gradients = torch.autograd.grad(sum(module_losses.values()), stacked, allow_unused=True, materialize_grads=True)
+    learning = [p for p in stacked if p.requires_grad]
+    found = dict(zip(map(id, learning), torch.autograd.grad(total, learning, allow_unused=True), strict=True))
+    for group in groups:
+        if all(found.get(id(p)) is None for p in group.network.parameters):
+            raise ValueError(
+                f"The {role} loss does not depend on network {group.name!r} of modules {list(group.modules)}. Compute it with "
+                "the network of its group, `group.network` of `ctx.groups(...)`, of which a module's own parameters are only "
+                "views; or set `stacks_modules = False` on the Learner's class."
+            )
     # Fused Adam reads them in the order of memory, whatever their strides.
-    gradients = [gradient.contiguous() for gradient in gradients]
+    gradients = [torch.zeros_like(p) if (g := found.get(id(p))) is None else g.contiguous() for p in stacked]
     # The losses go along: they are logged, and all Learners must agree on whether they are finite.
     *gradients, totals = sum_over_learners([*gradients, torch.stack(list(module_losses.values())).detach()])
-    found = ClippedGradients([], dict(zip(module_losses, totals, strict=True)), {})
+    result = ClippedGradients([], dict(zip(module_losses, totals, strict=True)), {})
     remaining = iter(gradients)
     for group in groups:
         network, settings = group.network, group.settings
         own = [g if network.is_stacked else g.unsqueeze(0) for _, g in zip(network.parameters, remaining, strict=False)]
         norm = losses.clip_gradients(own, settings.grad_clip.flatten(), settings.grad_clip_by)
         members = [k for k, module_id in enumerate(group.modules) if module_id in module_losses]
-        norms = found.norms.setdefault(f"{group.name}_gradients_norm", {})
+        norms = result.norms.setdefault(f"{group.name}_gradients_norm", {})
         norms.update({group.modules[k]: norm[k] for k in members})
-        found.of_groups.append((group, own, members))
-    return found
+        result.of_groups.append((group, own, members))
+    return result
 
 
 def _is_finite(x: Any) -> bool:

@@ -55,7 +55,7 @@ class GroupOptimizer:
                 clock = self._steps[i, k]
                 clock.copy_(state["step"]) if "step" in state else clock.zero_()
                 state["step"] = clock
-        self._is_even = bool((self._steps == self._steps[:, :1]).all())
+        self._is_even = self._have_one_clock()
 
     def step(self, gradients: Sequence[Tensor], members: Collection[int]) -> None:
         """Steps some of the networks.
@@ -66,6 +66,7 @@ class GroupOptimizer:
         """
         everybody = len(members) == len(self._optimizers)
         if self._stacked is not None and everybody and self._are_alike():
+            self._is_even = self._is_even or self._have_one_clock()
             rates = [o.param_groups[0]["lr"] for o in self._optimizers]
             if self._is_even and all(rate == rates[0] for rate in rates):
                 self._step_all(gradients, rates[0])
@@ -117,6 +118,10 @@ class GroupOptimizer:
             square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
             size, root = (x[i].to(p.dtype).view(shape) for x in (step_sizes, roots))
             p.sub_(size * mean / (square.sqrt() / root + eps))
+
+    def _have_one_clock(self) -> bool:
+        """Whether all networks have made as many steps. Where some have learned without the others, they may have caught up."""
+        return bool((self._steps == self._steps[:, :1]).all())
 
     def _are_alike(self) -> bool:
         """Whether the optimizers differ in their rates only."""

@@ -36,6 +36,9 @@ class GroupedTorchLearner(TorchLearner):
     - Its state is whole: a restored Learner goes on bit for bit.
     """
 
+    # False: each module is computed by itself and learns by its own parameters.
+    stacks_modules = True
+
     # ------------------------------------------------------------------------------------------ setting up
 
     @override(TorchLearner)
@@ -117,6 +120,8 @@ class GroupedTorchLearner(TorchLearner):
         if alone and not self._groups:
             logger.info("Modules are not computed together, which takes longer: %s.", alone)
         self._groups = group_networks(self.schema, networks, {m: self._module_settings(m) for m in networks}, not alone)
+        for module_id, module in networks.items():
+            self._check_optimizers(module_id, module)
         self._optimizers_of = {
             group: GroupOptimizer(
                 [self.get_optimizer(m, group.name) for m in group.modules],
@@ -128,6 +133,19 @@ class GroupedTorchLearner(TorchLearner):
             if group.is_trainable
         }
 
+    def _check_optimizers(self, module_id: str, module: MADDPGTorchRLModule) -> None:
+        """Somebody may have put another network into a module, of which its optimizer knows nothing."""
+        for spec in module.network_specs:
+            if spec.lr is not None:
+                groups = self.get_optimizer(module_id, spec.name).param_groups
+                known = {id(p) for group in groups for p in group["params"]}
+                if known.isdisjoint(map(id, getattr(module, spec.name).parameters())):
+                    raise ValueError(
+                        f"The optimizer of network {spec.name!r} of module {module_id!r} has none of the network's parameters: "
+                        "there is another network than when the Learner was made. Copy weights into the one that was there "
+                        "(`load_state_dict`), or give the module's class in `rl_module_spec`."
+                    )
+
     def _module_settings(self, module_id: str) -> ModuleSettings:
         config = self._configs[module_id]
         # With rows of their own no two modules can be computed as one.
@@ -136,7 +154,7 @@ class GroupedTorchLearner(TorchLearner):
 
     def _why_not_stacked(self) -> str:
         """Why each module must learn by its own parameters; empty: the losses depend on modules by their groups only."""
-        return ""
+        return "" if self.stacks_modules else f"{type(self).__name__} has `stacks_modules = False`"
 
     def _sum_over_learners(self, tensors: Collection[Tensor]) -> list[Tensor]:
         if self._world == 1:

@@ -34,6 +34,8 @@ class NetworkGroup:
         target: The same of their targets; None if they have none.
         settings: Of the modules.
         is_trainable: Whether they have optimizers.
+        is_first: Whether they are the first of their role that their modules declare: of several critics the one that judges
+            actors.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class NetworkGroup:
     ):
         self.name, self.role, self.view = spec.name, spec.role, spec.view
         self.is_trainable = spec.lr is not None
+        self.is_first = _is_first(spec, next(iter(modules.values())))
         self.modules = tuple(modules)
         self.codec = schema.layout.codec_of(self.modules[0])
         self._attributes, self._modules = spec.attributes, list(modules.values())
@@ -119,8 +122,12 @@ def _key(spec: NetworkSpec, module: Any, settings: ModuleSettings) -> tuple | No
     action = module.codec.key() if spec.view is None else module.codec.dim
     words = tuple((key, repr(value)) for key, value in settings.words.items())
     # What else a spec says must be the same, too; how a network was built and how fast it learns does not matter.
-    kind = spec.role, spec.view, spec.has_target, spec.lr is None
+    kind = spec.role, spec.view, spec.has_target, spec.lr is None, _is_first(spec, module)
     return kind, module.num_agents, shape_of(network), action, words, settings.apart
+
+
+def _is_first(spec: NetworkSpec, module: Any) -> bool:
+    return spec.name == next(own.name for own in module.network_specs if own.role == spec.role)
 
 
 def actors_of(groups: Mapping[str, list[NetworkGroup]]) -> list[NetworkGroup]:

@@ -32,7 +32,7 @@ from rllib_maddpg.learning.gradients import ClippedGradients, clipped_gradients
 from rllib_maddpg.learning.grouped_learner import GroupedTorchLearner
 from rllib_maddpg.learning.groups import NetworkGroup
 from rllib_maddpg.learning.metrics import UpdateMetrics
-from rllib_maddpg.learning.stages import LossStage, Stage, check_stages
+from rllib_maddpg.learning.stages import Stage, check_losses, check_stages
 from rllib_maddpg.learning.td_errors import TDErrors
 from rllib_maddpg.rows.joint_batch import JointBatch
 
@@ -150,18 +150,16 @@ class JointTorchLearner(GroupedTorchLearner):
         self._tie()
         ctx = self._begin(batch)
         self._num_updates += 1
-        roles = []
         for stage in self._stages:
             if self._num_updates % stage.every:
                 continue
             # The metrics of a stage that runs more rarely stay until it runs again.
             ctx.metrics_stay = stage.every > 1
             ctx.reports = ctx.metrics_stay or self._updates_to_report == 0
-            if not stage.run(self, ctx):
+            if stage.run(self, ctx) is False:
                 break
-            roles += [stage.role] if isinstance(stage, LossStage) else []
         else:
-            self._note_total_losses(ctx, roles)
+            self._note_total_losses(ctx)
         return {}, {}, {}
 
     def _begin(self, batch: JointBatch) -> UpdateContext:
@@ -201,16 +199,23 @@ class JointTorchLearner(GroupedTorchLearner):
 
         Returns:
             False: not finite, so nothing was changed.
+
+        Raises:
+            ValueError: For losses of the wrong form, or such as do not depend on a network that is to learn from them.
         """
-        if not module_losses:
+        groups = [group for group in ctx.groups(role) if group.is_trainable]
+        learning = [m for m in ctx.trained if any(m in group.modules for group in groups)]
+        check_losses(role, module_losses, learning)
+        if not learning:
             return True
-        found = clipped_gradients(ctx.groups(role), module_losses, self._sum_over_learners)
+        found = clipped_gradients(role, groups, module_losses, self._sum_over_learners)
         if not found.are_finite():
-            self._on_not_finite(role, found, ctx.batch)
+            self._on_not_finite(role, found, ctx)
             return False
         for group, gradients, members in found.of_groups:
             self._optimizers_of[group].step(gradients, members)
         ctx.has_changed(role)
+        ctx.stepped.append(role)
         if ctx.reports:
             values = {f"{role}_loss": found.losses, **found.norms}
             for name, of_modules in values.items():
@@ -236,13 +241,14 @@ class JointTorchLearner(GroupedTorchLearner):
 
     # ------------------------------------------------------------------------------------------ metrics
 
-    def _note_total_losses(self, ctx: UpdateContext, roles: list[str]) -> None:
-        """RLlib's total loss: the sum over the stages that ran."""
+    def _note_total_losses(self, ctx: UpdateContext) -> None:
+        """RLlib's total loss: the sum over the roles that have learned."""
         if self._updates_to_report == 0:
-            noted = self._update_metrics.noted
-            totals = [sum(noted[m, f"{role}_loss"] for role in roles) for m in ctx.trained]
-            if roles and totals:
-                self._update_metrics.note(ctx.trained, {self.TOTAL_LOSS_KEY: torch.stack(totals)})
+            noted, roles = self._update_metrics.noted, dict.fromkeys(ctx.stepped)
+            own = {m: [noted[m, f"{role}_loss"] for role in roles if (m, f"{role}_loss") in noted] for m in ctx.trained}
+            totals = {m: sum(losses) for m, losses in own.items() if losses}
+            if totals:
+                self._update_metrics.note(totals, {self.TOTAL_LOSS_KEY: torch.stack(list(totals.values()))})
 
     def keep_td_errors(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor, alive: Tensor) -> None:
         """Adds a group's TD errors to those of the update's rows, for whoever wants them (`collects_td_errors`)."""
@@ -252,10 +258,15 @@ class JointTorchLearner(GroupedTorchLearner):
             own = (
                 slice(modules.index(group.modules[0]), None, len(modules)) if self.config.minibatch_per_module else slice(None)
             )
+            # Modules that do not learn may stand in the group.
+            alive = (alive.movedim(0, -1) * ctx.learns(group)).movedim(-1, 0)
             self._td_errors.add(own, ((q - target).abs() * alive).sum((0, 1)), alive.sum((0, 1)))
 
     def take_td_errors(self) -> np.ndarray:
-        """Mean |TD error| of the trained modules' living agents in each row of the last call of `update`, float32."""
+        """Mean |TD error| of the trained modules' living agents in each row of the last call of `update`, float32.
+
+        It is 0 in rows of updates that were skipped for NaN, which nobody should draw for their errors.
+        """
         return self._td_errors.take()
 
     def _log_metrics_of_updates(self, batch_size: int) -> None:
@@ -272,7 +283,7 @@ class JointTorchLearner(GroupedTorchLearner):
         log((ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), rows, reduce="lifetime_sum", with_throughput=True)
         self._rows_trained = 0
 
-    def _on_not_finite(self, role: str, found: ClippedGradients, batch: JointBatch) -> None:
+    def _on_not_finite(self, role: str, found: ClippedGradients, ctx: UpdateContext) -> None:
         """Raises, or counts the skipped update where `torch_skip_nan_gradients` is set."""
         self._update_metrics.clear()
         if self.config.torch_skip_nan_gradients:
@@ -280,12 +291,11 @@ class JointTorchLearner(GroupedTorchLearner):
             for module_id in found.losses if self._rank == 0 else ():
                 self.metrics.log_value((module_id, "num_updates_skipped_lifetime"), 1, reduce="lifetime_sum")
             return
-        bad = found.what_is_not_finite(role, batch)
-        before = [stage.role for stage in self._stages if isinstance(stage, LossStage)]
-        before = before[: before.index(role)]
+        bad = found.what_is_not_finite(role, ctx.batch)
         done = "This update was not made; the weights are those before it"
-        if before:
-            done = f"No {role} and no target was changed; the {' and '.join(f'{name}s' for name in before)} made their step"
+        if ctx.stepped:
+            made = " and ".join(f"{name}s" for name in dict.fromkeys(ctx.stepped))
+            done = f"No {role} and no target was changed; the {made} made their step"
         raise ValueError(
             f"NaN or infinity in {bad[0]} (in all: {', '.join(bad)}). {done}. Look for "
             "extreme rewards or a learning rate that is too high, set `grad_clip`, or set `torch_skip_nan_gradients=True` "

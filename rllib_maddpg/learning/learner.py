@@ -15,6 +15,7 @@ from rllib_maddpg.learning.context import GroupRows, UpdateContext
 from rllib_maddpg.learning.group_settings import GroupSettings
 from rllib_maddpg.learning.groups import NetworkGroup, trained
 from rllib_maddpg.learning.joint_learner import JointTorchLearner
+from rllib_maddpg.learning.losses import check_shape
 from rllib_maddpg.learning.stages import LossStage, Stage, TargetStage
 from rllib_maddpg.modules.specs import ACTOR, CRITIC
 
@@ -27,7 +28,8 @@ class MADDPGTorchLearner(JointTorchLearner):
     rule of its own, which may have no networks at all, is asked what it does next.
 
     To change a loss, override `td_target`, `critic_loss` or `actor_loss`, functions of such groups' tensors; to add a step to
-    the update, `stages`.
+    the update, `stages`. Losses that need a module's own parameters, such as a penalty on its weights, need
+    `stacks_modules = False`.
     """
 
     @classmethod
@@ -77,24 +79,27 @@ class MADDPGTorchLearner(JointTorchLearner):
     # ------------------------------------------------------------------------------------------ the stages
 
     def compute_critic_losses(self, ctx: UpdateContext) -> Mapping[str, Tensor]:
-        """The critic loss of each trained module."""
+        """The critic loss of each trained module; where it has several critics, each with a target of its own, their sum."""
         result = {}
         for group in ctx.groups(CRITIC):
             rows = ctx.rows(group)
             with torch.no_grad():
                 next_q = group.target.q_values(ctx.next_inputs(group))
                 target = self.td_target(next_q, rows, group.settings)
+            check_shape(target, next_q.shape, "td_target")
             q = group.network.q_values(ctx.inputs(group))
-            loss = self.critic_loss(q, target, rows, group.settings)
-            result.update(zip(group.modules, loss, strict=True))
-            self._note_critics(ctx, group, q, target)
+            loss = check_shape(self.critic_loss(q, target, rows, group.settings), (len(group),), "critic_loss")
+            for m, own in zip(group.modules, loss, strict=True):
+                result[m] = result[m] + own if m in result else own
+            if group.is_first:
+                self._note_critics(ctx, group, q, target)
         return {m: result[m] for m in ctx.trained}
 
     def compute_actor_losses(self, ctx: UpdateContext) -> Mapping[str, Tensor]:
         """The actor loss of each trained module: own action from its current actor.
 
         The others' actions are those of the row (`others_actions="replay"`, the paper) or of their current actors
-        ("current"); in neither case does a gradient reach another agent's actor.
+        ("current"); in neither case does a gradient reach another agent's actor. Of several critics the first one judges.
         """
         outputs, mu, q, result = {}, {}, {}, {}
         for group in ctx.all_groups(ACTOR):
@@ -104,18 +109,22 @@ class MADDPGTorchLearner(JointTorchLearner):
         # A frozen module may stand beside trained ones in a group of actors, and alone in one of critics.
         judged = {m for group in learning for m in group.modules}
         for group in trained(ctx.all_groups(CRITIC), judged):
+            if not group.is_first:
+                continue
             inputs = ctx.current_inputs(group) if group.settings.others_actions == "current" else ctx.inputs(group)
             values = group.network.q_values_with_own(inputs, torch.stack([mu[m] for m in group.modules]))
             q.update(zip(group.modules, values, strict=True))
         for group in learning:
             rows, values = ctx.rows(group), torch.stack([q[m] for m in group.modules])
-            loss = self.actor_loss(values, outputs[group], rows, group.settings)
+            loss = check_shape(self.actor_loss(values, outputs[group], rows, group.settings), (len(group),), "actor_loss")
             result.update(zip(group.modules, loss, strict=True))
             self._note_actors(ctx, group, outputs[group])
         return {m: result[m] for m in ctx.trained}
 
     @override(JointTorchLearner)
     def _why_not_stacked(self) -> str:
+        if not self.stacks_modules:
+            return super()._why_not_stacked()
         # Such a loss may depend on a module's own parameters, so these must be the ones that learn.
         names = ("compute_critic_losses", "compute_actor_losses")
         own = [name for name in names if getattr(type(self), name) is not getattr(MADDPGTorchLearner, name)]

@@ -9,6 +9,7 @@ Numbers that a module may have for itself, such as gamma, are tensors `[G, 1, 1]
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,6 +90,18 @@ def clip_gradients(grads: Sequence[Tensor], clip: Tensor, by: str) -> Tensor:
         else:
             grad.mul_(scale)
     return total
+
+
+def check_shape(value: Any, shape: Sequence[int], hook: str) -> Tensor:
+    """What a hook returned, if it is a tensor of this shape.
+
+    Raises:
+        ValueError: Naming the hook.
+    """
+    if not isinstance(value, Tensor) or value.shape != tuple(shape):
+        found = f"shape {[*value.shape]}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
+        raise ValueError(f"`{hook}` returned what has {found}. It must be a tensor of shape {[*shape]}; see its docstring.")
+    return value
 
 
 def gumbel_noise(shape: Sequence[int], generator: torch.Generator, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -32,7 +32,7 @@ class TDErrors:
         if not self._sums:
             return np.zeros(0, np.float32)
         errors, agents = torch.cat(self._sums, -1)
-        return (errors / agents.clamp(min=1.0)).cpu().numpy()
+        return torch.nan_to_num(errors / agents.clamp(min=1.0), 0.0, 0.0, 0.0).cpu().numpy()
 
     def clear(self) -> None:
         """Forgets all."""

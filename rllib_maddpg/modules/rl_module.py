@@ -16,7 +16,7 @@ from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
 
 from rllib_maddpg.modules.networks import MLP
-from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec, check_specs
+from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec, check_network, check_specs
 from rllib_maddpg.modules.views import VIEWS, View
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import RowSchema
@@ -53,11 +53,15 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         self.codec = self.layout.codec_of(self.module_id)
         self.num_agents = len(self.layout.slots_of(self.module_id))
         self._actor_state: list[Tensor] | None = None
-        self.network_specs = tuple(self.networks())
-        check_specs(self.network_specs, self.schema, f"Module {self.module_id!r} of class {type(self).__name__}")
+        name = f"Module {self.module_id!r} of class {type(self).__name__}"
+        specs = self.networks()
+        check_specs(specs, self.schema, dir(self), name)
+        self.network_specs = tuple(specs)
         mine = [spec for spec in self.network_specs if spec.on_runners or not self.inference_only]
         for spec in mine:
-            setattr(self, spec.name, spec.build())
+            network = spec.build()
+            check_network(spec, network, name)
+            setattr(self, spec.name, network)
         if not self.inference_only:
             for spec in mine:
                 if spec.has_target:

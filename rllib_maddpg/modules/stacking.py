@@ -126,8 +126,8 @@ class StackedMLP:
     """G MLPs of one shape.
 
     The parameters of a layer lie side by side in one tensor, and those of each MLP become views of it: an optimizer or
-    `load_state_dict` may go on to write to the MLPs. Whoever gives an MLP new storage (`.double()`, `.to()`) is noticed by
-    `is_tied`.
+    `load_state_dict` may go on to write to the MLPs. Whoever gives an MLP new parameters or new storage (`.double()`, `.to()`,
+    `load_state_dict(assign=True)`) is noticed by `is_tied`.
 
     Attributes:
         parameters: W_1 `[G, out, in]`, b_1 `[G, out]`, W_2 ... as leaf tensors, to be differentiated by.
@@ -138,18 +138,22 @@ class StackedMLP:
 
     def __init__(self, mlps: Sequence[MLP]):
         self.activation = mlps[0].activation
-        self._first = [mlp.linears[0].weight for mlp in mlps]
+        # Where each parameter stands, which is quicker to ask than the networks.
+        self._places = [(linear._parameters, name) for mlp in mlps for linear in mlp.linears for name in ("weight", "bias")]
         self.parameters: list[Tensor] = []
         for own in zip(*(mlp.parameters() for mlp in mlps), strict=True):
             stacked = torch.stack([p.detach() for p in own])
             for k, param in enumerate(own):
                 param.data = stacked[k]
             self.parameters.append(stacked.requires_grad_(own[0].requires_grad))
-        self._storage = [p.data_ptr() for p in self._first]
+        self._storage = self._pointers()
 
     def is_tied(self) -> bool:
         """Whether the MLPs still lie in this stack."""
-        return [p.data_ptr() for p in self._first] == self._storage
+        return self._pointers() == self._storage
+
+    def _pointers(self) -> list[int]:
+        return [parameters[name].data_ptr() for parameters, name in self._places]
 
     def __call__(self, x: Tensor, detach: bool = False) -> Tensor:
         """`[G, n, B, in]` -> `[G, n, B, out]`; with `detach` a gradient goes to `x` only."""
@@ -184,7 +188,7 @@ class SingleNetwork:
 
     def __init__(self, network: nn.Module):
         self.network = network
-        self.parameters = list(network.parameters())
+        self.parameters = list(network.parameters())  # also those that require no gradient, as all of a target do
 
     def is_tied(self) -> bool:
         """True: it is the network itself."""
@@ -197,10 +201,17 @@ class SingleNetwork:
 
 def is_plain_mlp(network: nn.Module) -> bool:
     """Whether the network computes what `MLP` computes, so that it may be stacked."""
-    # The exact type, because a subclass may compute something else.
-    return type(network) is MLP
+    # The exact types, because a subclass may compute something else.
+    if type(network) is not MLP:
+        return False
+    layers = list(network.layers)
+    linears, activations = layers[::2], layers[1::2]
+    plain = all(type(layer) is nn.Linear and not hasattr(layer, "parametrizations") for layer in linears)
+    plain &= len(layers) % 2 == 1 and all(layer is network.activation for layer in activations)
+    return plain and not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
 def shape_of(network: MLP) -> tuple:
     """What MLPs must share to be stacked."""
-    return (type(network.activation), *(tuple(linear.weight.shape) for linear in network.linears))
+    tensors = [(tuple(p.shape), p.dtype, p.requires_grad) for linear in network.linears for p in (linear.weight, linear.bias)]
+    return (type(network.activation), *tensors)

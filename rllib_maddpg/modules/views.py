@@ -34,10 +34,18 @@ class View:
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ValueError(f"A View has name={self.name!r}. Give a word.")
         if self.agents not in WHOSE:
             raise ValueError(f"View {self.name!r} has agents={self.agents!r}. It must be one of {list(WHOSE)}.")
-        if isinstance(self.columns, str) or not all(isinstance(name, str) for name in self.columns):
+        if not isinstance(self.columns, (list, tuple)) or not all(isinstance(name, str) for name in self.columns):
             raise ValueError(f"View {self.name!r} has columns={self.columns!r}. Give a tuple of names of columns.")
+        if self.name in WHOSE and (self.agents != self.name or self.columns):
+            raise ValueError(
+                f"View {self.name!r} has agents={self.agents!r} and columns={self.columns!r}, but {self.name!r} is the name of "
+                f"what sees agents={self.name!r} and nothing else. Give yours another name."
+            )
+        object.__setattr__(self, "columns", tuple(self.columns))
 
     @property
     def is_shared(self) -> bool:
@@ -57,6 +65,10 @@ class View:
                     f"view {self.name!r} has a column {name!r}, but `extra_columns` has only {mine}. Add it there, or take it "
                     "out of the view."
                 )
+            if not schema.column(name).finite:
+                raise ValueError(
+                    f"view {self.name!r} has a column {name!r} that may be NaN or infinite. Declare it with `finite=True`."
+                )
             if NEXT + name not in schema:
                 raise ValueError(
                     f"view {self.name!r} has a column {name!r} without a value at x', which targets need. Declare it with "
@@ -65,12 +77,8 @@ class View:
 
     def obs_dim(self, schema: RowSchema, module: str) -> int:
         """Width of what it shows beside actions."""
-        layout, agents = schema.layout, len(schema.layout)
-        width = layout.obs_dim if self.is_shared else layout.obs_dim_of(module)
-        for name in self.columns:
-            each = schema.column(name).per == "agents" and not self.is_shared
-            width += schema.width(name) // (agents if each else 1)
-        return width
+        names = ("obs", *self.columns)
+        return sum(schema.width(name) if self.is_shared else schema.width_of_one(name, module) for name in names)
 
     def action_dim(self, schema: RowSchema, module: str) -> int:
         """Width of the action codes that it shows, which come last."""

@@ -119,6 +119,12 @@ class RowSchema:
         """Numbers of a column in one row, of all agents together."""
         return self._by_name[ALIASES.get(name, name)].size
 
+    def width_of_one(self, name: str, module: str) -> int:
+        """Numbers of a column in one row for a single agent of a module; all of those that belong to the env."""
+        column, layout = self.column(name), self.layout
+        each = {"obs": layout.obs_dim_of(module), "actions": layout.codec_of(module).dim, "agents": 1, "env": 1}
+        return each[column.per] * int(column.width)
+
     @property
     def bytes_per_row(self) -> int:
         """Bytes of one row."""

@@ -121,6 +121,6 @@ class TorchActor:
 
 def numpy_can_compute(actor: nn.Module) -> bool:
     """Whether the actor is an `MLP` on the CPU of activations that NumPy has."""
-    if not is_plain_mlp(actor) or actor._forward_hooks or actor._forward_pre_hooks:
+    if not is_plain_mlp(actor):
         return False
     return type(actor.activation) in NUMPY_ACTIVATIONS and actor.linears[0].weight.device.type == "cpu"

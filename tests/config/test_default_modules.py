@@ -48,9 +48,12 @@ def test_it_holds_where_a_users_spec_names_no_class():
         rl_module_spec=RLModuleSpec(model_config=DefaultModelConfig(fcnet_hiddens=[8, 8], fcnet_activation="tanh"))
     )
     config.validate()
-    specs = {"agent_1": RLModuleSpec(module_class=MADDPGTorchRLModule)}
-    config.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
-    with pytest.raises(ValueError, match="networks of the role 'model', but module 'agent_1' has only networks of"):
+    plain = RLModuleSpec(module_class=MADDPGTorchRLModule)
+    config.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs={"agent_1": plain}))
+    config.validate()
+    everywhere = dict.fromkeys(config.policies, plain)
+    config.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=everywhere))
+    with pytest.raises(ValueError, match="networks of the role 'model', but module 'agent_0' has only networks of"):
         config.validate()
 
 

@@ -1,6 +1,7 @@
 """The three members in examples/extending: each trains, goes on bit for bit, runs on two Learners, and is exported."""
 
 import ast
+import re
 import sys
 
 import numpy as np
@@ -15,6 +16,7 @@ import context_column
 import exploration_noise
 import reward_model
 
+from rllib_maddpg import MADDPGConfig
 from rllib_maddpg.cli.program import main
 from rllib_maddpg.deploy.maddpg_actors import load_actors
 
@@ -117,6 +119,24 @@ def test_its_actors_can_be_exported(build, tmp_path, member):
     actions = actors.act(obs)
     assert sorted(actions) == sorted(agents)
     assert len({tuple(np.ravel(action)) for action in actions.values()}) == len(agents)
+
+
+@pytest.mark.parametrize(
+    ("member", "text"),
+    [
+        ("reward_model", "it has optimizers ['agent_0_actor', 'agent_0_critic', 'agent_0_model',"),
+        ("context_column", "has a column 'wind', which this run has not"),
+    ],
+)
+def test_plain_maddpg_refuses_its_checkpoints(build, tmp_path, member, text):
+    algo = build(small_config(member))
+    algo.train()
+    checkpoint = algo.save_to_path(str(tmp_path))
+    plain = build(MADDPGConfig().environment(algo.config.env, env_config=algo.config.env_config))
+    before = learned_by(plain)
+    with pytest.raises(ValueError, match=re.escape(text)):
+        plain.restore_from_path(checkpoint)
+    assert_same(before, learned_by(plain))
 
 
 @pytest.mark.parametrize("member", MEMBERS)

@@ -6,24 +6,31 @@ from learner_games import build, config_of, env_steps, multi_agent_batch
 from reference.maddpg import Box, random_game
 
 from rllib_maddpg import MADDPGTorchLearner
-from rllib_maddpg.learning.stages import LossStage
+from rllib_maddpg.learning.stages import Stage
 from rllib_maddpg.modules.specs import CRITIC
 
 ROWS = 16
 
 
+class AddStage(Stage):
+    """A step that is neither losses nor targets."""
+
+    def run(self, learner, ctx):
+        learner.add(ctx)
+        return True
+
+
 class AddingLearner(MADDPGTorchLearner):
-    """Adds `added` before the critics learn, which look at what they find."""
+    """Adds `doubled` before the critics learn, which look at what they find."""
 
     @classmethod
     def stages(cls, config):
-        return [LossStage(role=CRITIC, losses=cls.add), *super().stages(config)]
+        return [AddStage(), *super().stages(config)]
 
     def add(self, ctx):
         for group in ctx.groups(CRITIC):
             if not self.config.learner_config_dict.get("not_at_all"):
                 ctx.add_column(group, **self.columns(ctx, group))
-        return {}
 
     def columns(self, ctx, group):
         return {"doubled": 2.0 * ctx.rows(group)["rewards"]}
@@ -60,7 +67,6 @@ def test_groups_may_be_others():
             (group,) = ctx.groups(CRITIC)
             ctx.add_column(group, doubled=2.0 * ctx.rows(group)["rewards"])
             del ctx._added["doubled"]["m2"]
-            return {}
 
     learner = update(Half)
     expected = 2.0 * learner.rewards
@@ -71,7 +77,8 @@ def test_groups_may_be_others():
 def test_it_lasts_for_one_update():
     class Once(AddingLearner):
         def add(self, ctx):
-            return super().add(ctx) if self._num_updates == 1 else {}
+            if self._num_updates == 1:
+                super().add(ctx)
 
     game = game_of()
     learner = build(config_of(game).learners(learner_class=Once), game)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 from collections import Counter
+from dataclasses import dataclass
 
 import gymnasium as gym
 import numpy as np
@@ -12,27 +13,13 @@ import pytest
 import torch
 from learner_games import SpacesEnv, build, config_of, env_steps, multi_agent_batch, weights_of
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from reference.maddpg import Box, Discrete, random_game
+from reference.maddpg import Box, random_game
+from small_games import small_game, updates
 from torch import nn
 
 from rllib_maddpg import MADDPGConfig, MADDPGTorchLearner, MADDPGTorchRLModule
-from rllib_maddpg.learning.stages import LossStage, TargetStage
-from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec
-from rllib_maddpg.modules.views import ALL, View
-
-
-def small_game(**settings):
-    """Three discrete agents with a module each, computed as one."""
-    return random_game(
-        3, n_agents=3, kinds=[Discrete(3)], obs_dim=2, shared=False, frozen=False, dead=False, waiting=False, **settings
-    )
-
-
-def updates(learner, game, numbers):
-    results = None
-    for k in numbers:
-        results = learner.update(batch=multi_agent_batch(game, game.batch(16, k)), timesteps=env_steps(k))
-    return results
+from rllib_maddpg.learning.stages import LossStage, Stage, TargetStage
+from rllib_maddpg.modules.specs import ACTOR, CRITIC
 
 
 def changed(before, after, net):
@@ -93,9 +80,11 @@ def test_metrics_of_an_actor_stage_are_those_of_its_last_run():
         (lambda cls: [], None),
         (lambda cls: [LossStage(role="crytic", losses=cls.compute_critic_losses)], "networks of the role 'crytic', but module"),
         (lambda cls: [LossStage(role=CRITIC)], "losses=None. Give a method of the Learner"),
-        (lambda cls: [TargetStage(every=0)], "every=0. Give a whole number of updates >= 1"),
+        (lambda cls: [TargetStage(every=0)], "every=0. Give a whole number of updates > 0"),
         (lambda cls: ["critic"], r"returned \['critic'\]. Return a list of `LossStage`s"),
         (lambda cls: None, "returned None. Return a list of `LossStage`s"),
+        (lambda cls: [LossStage(role=["critic"], losses=cls.compute_critic_losses)], r"has role=\['critic'\]. Give a word"),
+        (lambda cls: 1 / 0, r"failed \(ZeroDivisionError: division by zero\)"),
     ],
 )
 def test_stages_are_checked_before_anything_starts(stages, text):
@@ -108,8 +97,37 @@ def test_stages_are_checked_before_anything_starts(stages, text):
     if text is None:
         config.validate()
         return
-    with pytest.raises(ValueError, match=rf"^`stages\(\)` of Mine.*{text}"):
+    with pytest.raises(ValueError, match=rf"^(`stages\(\)`|`learner_class`: `stages`) of Mine.*{text}"):
         config.validate()
+
+
+def test_stages_are_a_class_method():
+    class Mine(MADDPGTorchLearner):
+        def stages(self, config):
+            return []
+
+    with pytest.raises(ValueError, match=r"`stages` of Mine failed \(TypeError: .*@classmethod def stages\(cls, config\)"):
+        MADDPGConfig().environment("simple_spread").learners(learner_class=Mine).validate()
+
+
+def test_a_stage_that_returns_nothing_does_not_end_the_update():
+    @dataclass(frozen=True)
+    class Watch(Stage):
+        def run(self, learner, ctx):
+            learner.seen = list(ctx.stepped)
+
+    class Mine(MADDPGTorchLearner):
+        @classmethod
+        def stages(cls, config):
+            critics, *others = super().stages(config)
+            return [critics, Watch(), *others]
+
+    game = small_game()
+    learner = build(config_of(game).learners(learner_class=Mine), game)
+    before = weights_of(learner)
+    updates(learner, game, [1])
+    assert learner.seen == ["critic"]
+    assert changed(before, weights_of(learner), "actor") == changed(before, weights_of(learner), "target_actor") == {True}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -173,97 +191,20 @@ def test_an_override_that_needs_each_modules_own_networks_says_so(caplog):
     assert told == ["Modules are not computed together, which takes longer: Mine overrides `compute_critic_losses`."]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# A network of the user's.
-
-
-class WithModel(MADDPGTorchRLModule):
-    """Predicts the reward of each agent from what its critic sees."""
-
-    def networks(self):
-        def build_model():
-            return self.build_critic(self.input_dim(ALL))
-
-        return [*super().networks(), NetworkSpec("model", "model", build_model, lr=0.02, has_target=False, view=ALL)]
-
-
-class ModelLearner(MADDPGTorchLearner):
-    @classmethod
-    def stages(cls, config):
-        return [LossStage(role="model", losses=cls.model_losses), *super().stages(config)]
-
-    def model_losses(self, ctx):
-        losses = {}
-        for group in ctx.groups("model"):
-            rows = ctx.rows(group)
-            error = (group.network.q_values(ctx.inputs(group)) - rows["rewards"]).square()
-            losses.update(zip(group.modules, (rows["alive"] * error).sum((1, 2)) / rows.count("alive"), strict=True))
-        return losses
-
-
-def model_config(game):
-    spec = RLModuleSpec(module_class=WithModel)
-    return config_of(game).rl_module(rl_module_spec=spec).learners(learner_class=ModelLearner)
-
-
-def test_a_third_network_learns_beside_the_others():
-    """Its target-less network has an optimizer and metrics of its own, and changes nothing for the others."""
-    game = small_game()
-    learner, plain = build(model_config(game)), build(config_of(game))
-    for m in game.modules:
-        learner.module[m].load_state_dict(plain.module[m].state_dict(), strict=False)
-    first = float(updates(learner, game, [1])["m0"]["model_loss"].peek())
-    results = updates(learner, game, [1] * 40)
-    updates(plain, game, [1] * 41)
-    one, other = weights_of(learner), weights_of(plain)
-    assert all(torch.equal(one[key], other[key]) for key in other)
-    metrics = results["m0"]
-    assert metrics["model_learning_rate"].peek() == pytest.approx(0.02)
-    assert float(metrics["model_loss"].peek()) > 0.0 and float(metrics["model_gradients_norm"].peek()) > 0.0
-    assert len(learner._groups["model"]) == 1
-    assert not hasattr(learner.module["m0"].unwrapped(), "target_model")
-    assert float(metrics["model_loss"].peek()) < 0.5 * first
-
-
-def test_a_third_networks_state_goes_on_bit_for_bit():
-    game = small_game()
-    learner = build(model_config(game))
-    updates(learner, game, range(1, 4))
-    state = pickle.loads(pickle.dumps(learner.get_state()))
-    updates(learner, game, range(4, 7))
-    restored = build(model_config(game).debugging(seed=9))
-    restored.set_state(state)
-    updates(restored, game, range(4, 7))
-    for m in game.modules:
-        mine, expected = (each.module[m].state_dict() for each in (restored, learner))
-        assert all(torch.equal(mine[name], expected[name]) for name in expected) and any("model" in name for name in expected)
-
-
 @pytest.mark.parametrize(
-    ("extra", "text"),
+    ("hook", "value", "text"),
     [
-        (NetworkSpec("critic", CRITIC, nn.Identity), "two networks of the name 'critic'"),
-        (NetworkSpec("target_critic", "model", nn.Identity), "two networks of the name 'target_critic'"),
-        (NetworkSpec("a b", "model", nn.Identity), "a network is named 'a b'"),
-        (NetworkSpec("second", ACTOR, nn.Identity), "has 2 networks of the role 'actor'"),
-        (NetworkSpec("seer", "model", nn.Identity, view="all"), "network 'seer' has view='all'"),
-        ("critic", "returned 'critic'. Return a list of `NetworkSpec`s"),
-        (NetworkSpec("broken", "model", lambda: 1 / 0), r"could not be made \(ZeroDivisionError: division by zero\)"),
+        ("td_target", lambda q: q[..., :1], r"`td_target` returned what has shape \[3, 1, 1\]. It must be .* \[3, 1, 16\]"),
+        ("critic_loss", lambda q: q.mean(), r"`critic_loss` returned what has shape \[\]. It must be a tensor of shape \[3\]"),
+        ("critic_loss", lambda q: None, r"`critic_loss` returned what has type NoneType"),
+        ("actor_loss", lambda q: q.mean((1, 2))[:1], r"`actor_loss` returned what has shape \[1\]"),
     ],
 )
-def test_networks_are_checked_before_anything_starts(extra, text):
-    class Mine(MADDPGTorchRLModule):
-        def networks(self):
-            return [*super().networks(), extra]
-
-    config = MADDPGConfig().environment("simple_spread").rl_module(rl_module_spec=RLModuleSpec(module_class=Mine))
-    with pytest.raises(ValueError, match=f"odule 'agent_0' of class Mine.*{text}"):
-        config.validate()
-
-
-def test_a_view_is_of_all_agents_or_its_own():
-    with pytest.raises(ValueError, match=r"View 'x' has agents='mine'. It must be one of \['all', 'own'\]"):
-        View("x", agents="mine")
+def test_what_hooks_return_is_checked(hook, value, text):
+    Mine = type("Mine", (MADDPGTorchLearner,), {hook: lambda self, first, *others: value(first)})
+    game = small_game()
+    with pytest.raises(ValueError, match=text):
+        updates(build(config_of(game).learners(learner_class=Mine), game), game, [1])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
