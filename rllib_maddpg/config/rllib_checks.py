@@ -171,7 +171,7 @@ def check_classes(config: AlgorithmConfig) -> None:
     require(config, "env_runner_cls", _is_a(cls, MADDPGEnvRunner), "MADDPGEnvRunner or a subclass", fix)
     cls = config._learner_class
     ok = cls is None or _is_a(cls, JointTorchLearner)
-    fix = "Other Learners know no joint rows: subclass it, and override `compute_critic_losses` or `compute_actor_losses`."
+    fix = "Other Learners know no joint rows: subclass it, and override `td_target`, `critic_loss` or `actor_loss`."
     require(config, "learner_class", ok, "MADDPGTorchLearner or a subclass", fix, cls)
     callbacks = config.callbacks_class
     for cls in callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]:
