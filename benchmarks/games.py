@@ -64,7 +64,7 @@ def built(config: AlgorithmConfig) -> contextlib.AbstractContextManager[Algorith
 
 
 def takes_direct_stepping(scenario: str) -> bool:
-    """Whether this version of the package has an own way to step the scenario that can be turned off."""
+    """Whether this version of the package has a way of its own to step the scenario that can be turned off."""
     try:
         make_config(scenario, num_envs=1, env_config={DIRECT_STEPPING: False}).validate()
     except ValueError:

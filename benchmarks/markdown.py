@@ -12,7 +12,7 @@ from benchmarks.text import claim_cells, growth_cells, machine_text, number, spa
 PART_TITLES = {"sampling": "Sampling", "replay": "Replay buffer", "update": "Update", "train": "Training", "scale": "Scale"}
 _HEAD = """# Benchmarks
 
-What measures everything below anew:
+What measures everything below again:
 
 ```bash
 {command}

@@ -65,7 +65,7 @@ def hooks(algo: MADDPG) -> list[tuple[str, Any, str]]:
     envs, calls = [_innermost(env) for env in runner.env.envs], ("step", "step_joint", "reset")
     found = [(ENV, env, call) for env in envs for call in calls if hasattr(env, call)]
     found += [(FORWARD, module.unwrapped().actor, "forward") for module in runner.module.values()]
-    # A class, since runners make these anew whenever weights change.
+    # A class, since runners may make new ones.
     found.append((FORWARD, JointActors, "__call__"))
     return [*found, (UPDATE, algo.learner_group._learner, "_update")]
 

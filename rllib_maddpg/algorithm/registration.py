@@ -19,6 +19,6 @@ def register() -> None:
     """
     from rllib_maddpg.algorithm.maddpg import MADDPG
 
-    # RLlib registers all of its table anew when it meets an unknown name, so ours has to stand there as well.
+    # RLlib registers all of its table again when it meets an unknown name, so ours has to stand there as well.
     ALGORITHMS[NAME] = _load
     register_trainable(NAME, MADDPG)

@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 def _main(argv: list[str]) -> int:
     # pygame, which mpe2 imports, would greet on stdout.
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    args = make_parser().parse_args(argv)
+    args = make_parser(with_bench=argv[:1] == ["bench"]).parse_args(argv)
     try:
         with contextlib.nullcontext() if args.verbose else _quiet():
             return args.run(args, argv)
@@ -85,8 +85,12 @@ def _main(argv: list[str]) -> int:
 # ------------------------------------------------------------------------------------------ reading
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; each sets `run`, a function of the parsed arguments and the words."""
+def make_parser(with_bench: bool = False) -> argparse.ArgumentParser:
+    """The parser of all commands; each sets `run`, a function of the parsed arguments and the words.
+
+    Args:
+        with_bench: Whether the arguments of `bench` are needed, for which the benchmarks are imported.
+    """
     parser = argparse.ArgumentParser(PROGRAM, description="MADDPG (Lowe et al. 2017) on Ray RLlib.")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -106,19 +110,30 @@ def make_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands, common)
     add_plot(commands, verbose)
     add_sweep(commands, verbose)
-    _add_bench(commands, verbose)
+    _add_bench(commands, verbose, with_bench)
     add_export(commands, verbose)
     return parser
 
 
-def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
+def _add_bench(commands: Any, common: argparse.ArgumentParser, wanted: bool) -> None:
     """The benchmarks lie beside the package in a checkout, and in no installed one."""
-    if (CHECKOUT / "benchmarks" / "command.py").is_file():
-        if str(CHECKOUT) not in sys.path:
-            sys.path.append(str(CHECKOUT))
+    if wanted and (CHECKOUT / "benchmarks" / "command.py").is_file():
+        # First, because others may have benchmarks, too.
+        sys.path.insert(0, str(CHECKOUT))
         from benchmarks.command import add_bench
 
         add_bench(commands, common)
+        return
+    command = commands.add_parser("bench", parents=[common], help="measure speed and memory, in a checkout")
+    command.add_argument("words", nargs="*")
+    command.set_defaults(run=_no_bench)
+
+
+def _no_bench(args: argparse.Namespace, argv: list[str]) -> int:
+    raise ValueError(
+        "`bench` needs a checkout: the benchmarks are not installed with the package. Clone the repository and "
+        "run `python -m benchmarks` there."
+    )
 
 
 def _add_train(commands: Any, common: argparse.ArgumentParser) -> None:

@@ -23,7 +23,7 @@ class DescribedConfig(NamedErrors):
 
     Attributes:
         SETTINGS: The rows. A subclass gives all of them: `SETTINGS = (*MADDPGConfig.SETTINGS, Setting(...))`. Of several rows
-            of one key the last one holds, such as one with another default.
+            of one key the last one holds, such as `dataclasses.replace(MADDPGConfig.table()["tau"], default=0.02)`.
     """
 
     SETTINGS: tuple[Setting, ...] = ()
@@ -31,6 +31,8 @@ class DescribedConfig(NamedErrors):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _check_table(cls)
+        if issubclass(cls.__base__, DescribedConfig):
+            _check_inherited(cls)
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class)
@@ -85,13 +87,33 @@ class DescribedConfig(NamedErrors):
         return {key: value for key, value in given.items() if key not in own}
 
 
+def _check_inherited(cls: type[DescribedConfig]) -> None:
+    """A subclass keeps the rows of its base, and what the algorithm needs of them."""
+    table = cls.table()
+    for key, inherited in cls.__base__.table().items():
+        what = f"`{cls.__name__}.SETTINGS`: `{key}`"
+        if key not in table:
+            base = cls.__base__.__name__
+            raise ValueError(f"{what} is missing. Begin with those of {base}: `SETTINGS = (*{base}.SETTINGS, ...)`.")
+        kept = ("per_module", "structural", "part", "method")
+        lost = [name for name in kept if getattr(table[key], name) != getattr(inherited, name)]
+        if inherited.check is not None and table[key].check is None:
+            lost.append("check")
+        if lost:
+            raise ValueError(
+                f"{what} has another {lost[0]} than in {cls.__base__.__name__}, which needs it as it is. For another default "
+                f"give `dataclasses.replace({cls.__base__.__name__}.table()[{key!r}], default=...)`."
+            )
+
+
 def _check_table(cls: type[DescribedConfig]) -> None:
     """Raises a ValueError that names class and row if a table does not fit its class."""
     for setting in cls.SETTINGS:
         if not isinstance(setting, Setting):
             raise ValueError(f"`{cls.__name__}.SETTINGS` has {shown(setting)}, which is no `Setting`.")
         key, what = setting.key, f"`{cls.__name__}.SETTINGS`: `{setting.key}`"
-        if callable(getattr(cls, key, None)):
+        own = getattr(cls, key, None)
+        if callable(own) or (isinstance(own, property) and key not in dir(AlgorithmConfig)):
             raise ValueError(f"{what} is the name of a method of the config. Rename the setting.")
         if key in defaults_of(AlgorithmConfig) or hasattr(AlgorithmConfig, key):
             continue

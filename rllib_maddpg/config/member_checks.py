@@ -1,4 +1,4 @@
-"""Checks of what a member of the family brings: its networks, and the stages that train them."""
+"""Checks of what a member of the family brings: its networks, the stages that train them, and its noise."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from rllib_maddpg.config.agent_mapping import module_of_agent
 from rllib_maddpg.config.kinds import RATE
 from rllib_maddpg.config.model_checks import has_own_networks, model_config_of, module_classes, specs_of
+from rllib_maddpg.config.noise_check import check_noise_type
 from rllib_maddpg.envs import EnvSpaces
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.learning.stages import check_stages
@@ -24,7 +25,7 @@ from rllib_maddpg.rows.schema import RowSchema
 
 
 def check_members(config: AlgorithmConfig, env: EnvSpaces) -> None:
-    """The stages of the Learner find their networks in every module.
+    """The stages of the Learner find their networks in every module, and the exploration its noise in this game.
 
     Raises:
         ValueError: Naming module or class, network or stage.
@@ -35,6 +36,7 @@ def check_members(config: AlgorithmConfig, env: EnvSpaces) -> None:
     }
     layout = JointLayout(boxes, env.action_spaces, partial(module_of_agent, config), config.actor_head, env.observation_spaces)
     schema = RowSchema(layout, config.extra_columns)
+    check_noise_type(config, num_envs=config.num_envs_per_env_runner, width=layout.action_dim)
     roles, classes = {}, module_classes(config, config.policies)
     for module_id, spec in specs_of(config, config.policies).items():
         cls = classes[module_id]

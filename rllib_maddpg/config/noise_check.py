@@ -26,9 +26,14 @@ NOISE_TYPE = Kind(
 )
 
 
-def check_noise_type(config: AlgorithmConfig) -> None:
-    """The noise can be made, and gives noise."""
+def check_noise_type(config: AlgorithmConfig, **sizes: int) -> None:
+    """The noise can be made, and gives noise.
+
+    Args:
+        config: Is asked for it.
+        **sizes: Of the game, once it is known: `num_envs`, `width`.
+    """
     try:
-        check_noise(config.noise_type, {name: getattr(config, name) for name in NOISE_SETTINGS})
+        check_noise(config.noise_type, {name: getattr(config, name) for name in NOISE_SETTINGS}, **sizes)
     except NoiseError as error:
         require(config, "noise_type", False, NOISE_TYPE.allowed, f"Here {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import NotProvided
@@ -47,19 +48,21 @@ class Setting:
 
     def __post_init__(self) -> None:
         what = f"Setting {shown(self.key)}"
-        if not isinstance(self.key, str) or not self.key.isidentifier():
+        if not isinstance(self.key, str) or not self.key.isidentifier() or iskeyword(self.key):
             raise ValueError(f"{what}: a key must be a Python name, since it becomes an attribute of the config.")
         if self.check is not None and not isinstance(self.check, Kind):
             raise ValueError(f"{what}: check={shown(self.check)} must be a `Kind` (`rllib_maddpg.config.kinds`), or None.")
-        if not self.has_default:
-            return
-        if self.check is not None and not self.check.accepts(self.default):
+        if self.has_default and self.check is not None and not self.check.accepts(self.default):
             raise ValueError(f"{what}: default={shown(self.default)} must pass its own check: {self.check.allowed}.")
-        if self.is_module_number and not (self.default is None or is_number(self.default)):
+        if not self.is_module_number:
+            return
+        if self.has_default and not (self.default is None or is_number(self.default)):
             raise ValueError(
                 f"{what}: default={shown(self.default)} must be a number where modules can have their own. Set `structural` "
                 "for anything else: modules that differ in it are then computed apart."
             )
+        if self.check is None:
+            raise ValueError(f"{what}: give a `check`, since modules can have values of their own.")
 
     @property
     def has_default(self) -> bool:

@@ -7,6 +7,7 @@ restored run meets the same noise without any generator state in the checkpoint.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -33,7 +34,10 @@ def greedy(layout: JointLayout, outputs: np.ndarray) -> np.ndarray:
 def exploration_settings(config: AlgorithmConfig) -> dict[str, Any]:
     """What `JointExploration` takes from the config, beside layout and number of envs, by the names that checkpoints have."""
     names = {"exploration_temperature": "temperature", "num_steps_sampled_before_learning_starts": "random_steps"}
-    return {names.get(key, key): value for key, value in config.part("exploration").items()}
+    settings = {names.get(key, key): value for key, value in config.part("exploration").items()}
+    # Settings of a subclass of the config are for an exploration of its own.
+    takes = inspect.signature(config.env_runner_cls.exploration_class).parameters
+    return {key: value for key, value in settings.items() if key in takes}
 
 
 def unseeded(env: int, episode: Hashable) -> np.random.Generator:

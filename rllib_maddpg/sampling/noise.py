@@ -106,18 +106,22 @@ def make_noise(noise_type: NoiseType, num_envs: int, width: int, settings: Mappi
     return CheckedNoise(noise_type, num_envs, width, settings)
 
 
-def check_noise(noise_type: NoiseType, settings: Mapping[str, Any]) -> None:
-    """Finds the class, and tries it on two steps of two envs.
+def check_noise(noise_type: NoiseType, settings: Mapping[str, Any], num_envs: int = 2, width: int = 3) -> None:
+    """Finds the class, and tries it on two steps.
+
+    Args:
+        noise_type, settings, num_envs, width: As for `make_noise`.
 
     Raises:
         NoiseError: If it cannot be used.
     """
-    noise = make_noise(noise_type, 2, 3, settings)
+    noise = make_noise(noise_type, num_envs, width, settings)
     rng = np.random.default_rng(0)
-    for env in (0, 1):
+    everyone = list(range(num_envs))
+    for env in everyone:
         noise.begin_episode(env)
-    for envs in ([0, 1], [1]):
-        noise.next(envs, rng.standard_normal((len(envs), 3), np.float32))
+    for envs in (everyone, everyone[-1:]):
+        noise.next(envs, rng.standard_normal((len(envs), width), np.float32))
 
 
 class CheckedNoise(Noise):
@@ -134,7 +138,7 @@ class CheckedNoise(Noise):
 
     def next(self, envs: Sequence[int], normal: np.ndarray) -> np.ndarray | None:
         shape = normal.shape
-        values = self._call("next", envs, normal)
+        values = self._call("next", list(envs), normal)
         if values is None:
             return None
         if not isinstance(values, np.ndarray) or values.shape != shape or values.dtype.kind != "f":

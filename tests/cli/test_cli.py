@@ -19,6 +19,7 @@ from tensorboard_events import read_scalars
 from rllib_maddpg import __version__
 from rllib_maddpg.algorithm.checkpoint_files import is_whole
 from rllib_maddpg.algorithm.checkpoints import load_config
+from rllib_maddpg.cli import program
 from rllib_maddpg.cli.program import main
 from rllib_maddpg.cli.screen import Screen
 from rllib_maddpg.config.config_file import read_config
@@ -425,6 +426,21 @@ def test_version_and_help_name_examples(capsys):
             main(argv)
         assert stop.value.code == 0
         assert text in " ".join(capsys.readouterr().out.split())
+
+
+def test_benchmarks_are_those_of_the_checkout(tmp_path, monkeypatch, capsys):
+    """Also where somebody has others of that name; and an installed package says where they are."""
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "__init__.py").write_text("raise RuntimeError('not these')")
+    path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "rllib_maddpg", "bench", "samplin"]
+    for words in (["--version"], command[3:]):
+        done = subprocess.run([*command[:3], *words], cwd=tmp_path, env={**os.environ, **path}, capture_output=True, text=True)
+        assert "not these" not in done.stderr
+    assert "'samplin' is not a part of the benchmarks" in done.stderr
+    monkeypatch.setattr(program, "CHECKOUT", tmp_path)
+    assert main(["bench", "update"]) == 2
+    assert "`bench` needs a checkout" in capsys.readouterr().err
 
 
 def test_settings_are_json_then_python_then_text():

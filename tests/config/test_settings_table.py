@@ -5,6 +5,7 @@ A new Ray with a new setting is noticed here.
 
 import inspect
 import re
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from rllib_maddpg.config.old_settings import OLD_SETTINGS
 from rllib_maddpg.config.rllib_settings import CHECKED_ELSEWHERE, PASSED, REFUSED
 from rllib_maddpg.config.setting import Setting
 from rllib_maddpg.config.text_settings import SHORT_NAMES
+from rllib_maddpg.sampling.exploration import exploration_settings
 
 README = Path(__file__).parents[2] / "README.md"
 TABLE = MADDPGConfig.table()
@@ -129,6 +131,8 @@ def test_parts_and_short_names():
     [
         ({"key": "my-setting"}, "'my-setting': a key must be a Python name"),
         ({"key": 3}, "3: a key must be a Python name"),
+        ({"key": "class"}, "'class': a key must be a Python name"),
+        ({"key": "x", "default": 1.0, "per_module": True}, "'x': give a `check`"),
         ({"key": "x", "check": abs}, "'x': check=<built-in function abs> must be a `Kind`"),
         (
             {"key": "x", "default": 5, "check": between(0, 2)},
@@ -142,6 +146,29 @@ def test_rows_that_do_not_fit_themselves(row, text):
     with pytest.raises(ValueError) as error:
         Setting(**row)
     assert text in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        (lambda own: (Setting("x", 1),), "is missing. Begin with those of MADDPGConfig"),
+        (lambda own: (*own, Setting("tau", 0.5)), "`tau` has another per_module than in MADDPGConfig"),
+        (lambda own: (*own, replace(TABLE["tau"], check=None, per_module=False)), "`tau` has another per_module"),
+        (lambda own: (*own, replace(TABLE["noise_scale"], part="learning")), "`noise_scale` has another part"),
+        (lambda own: (*own, Setting("is_resolved", True)), "`is_resolved` is the name of a method of the config"),
+    ],
+)
+def test_a_subclass_keeps_what_the_algorithm_needs(rows, text):
+    with pytest.raises(ValueError, match=text):
+        type("Mine", (MADDPGConfig,), {"SETTINGS": rows(MADDPGConfig.SETTINGS)})
+
+
+def test_a_subclass_may_have_another_default_and_settings_of_its_own_exploration():
+    rows = (*MADDPGConfig.SETTINGS, replace(TABLE["tau"], default=0.5), Setting("bonus", 1.0, part="exploration"))
+    config = type("Mine", (MADDPGConfig,), {"SETTINGS": rows})()
+    assert config.tau == 0.5 and config.part("exploration")["bonus"] == 1.0
+    # The stock exploration is not told of what it does not know.
+    assert exploration_settings(config) == exploration_settings(MADDPGConfig())
 
 
 def test_rates_are_no_numbers_of_modules():

@@ -52,7 +52,7 @@ def algo(troubled):
     make_trouble(troubled[0].env_runner_group, sleep={}, die=())
 
 
-def anew(algo, **settings):
+def with_new_collector(algo, **settings):
     """Gives the algorithm a new collector with other settings, when what was asked for has come."""
     algo.env_runner_group.fetch_ready_async_reqs(tags=[], timeout_seconds=10)
     config = algo.config.copy(copy_frozen=False)
@@ -125,7 +125,7 @@ def test_pipelined_runs_of_a_seed_are_the_same(troubled, build):
 
 
 def test_synchronous_weights_do_not_lag(algo):
-    anew(algo, sample_mode="sync")
+    with_new_collector(algo, sample_mode="sync")
     fragments, numbers = spy(algo)
     for _ in range(4):
         algo.train()
@@ -147,7 +147,7 @@ def test_local_weights_do_not_lag(build):
 
 
 def test_a_slow_runner_is_waited_for_once(algo, caplog):
-    anew(algo)
+    with_new_collector(algo)
     algo.train()
     make_trouble(algo.env_runner_group, sleep={2: 0.2})  # a fragment takes 2 s, the timeout is 0.5 s
     algo.training_step()  # the fragment that was asked for before
@@ -167,7 +167,7 @@ def test_a_slow_runner_is_waited_for_once(algo, caplog):
 
 
 def test_hanging_runners_end_the_run(algo, tmp_path, monkeypatch):
-    anew(algo, num_consecutive_env_runner_failures_tolerance=1, sample_timeout_s=0.2)
+    with_new_collector(algo, num_consecutive_env_runner_failures_tolerance=1, sample_timeout_s=0.2)
     monkeypatch.setattr(algo, "_logdir", str(tmp_path))
     algo.train()
     make_trouble(algo.env_runner_group, sleep={1: 0.2, 2: 0.2})
@@ -185,7 +185,7 @@ def test_hanging_runners_end_the_run(algo, tmp_path, monkeypatch):
 
 def test_dead_runners_come_back_and_stop_nobody(algo):
     """One dies, and while it is being restarted the other one, too."""
-    anew(algo)
+    with_new_collector(algo)
     algo.train()
     numbers, group = dict(algo._episode_numbers), algo.env_runner_group
     fragments, _ = spy(algo)
@@ -222,7 +222,7 @@ def test_dead_runners_come_back_and_stop_nobody(algo):
 
 def test_a_runner_that_dies_between_rounds_is_asked_anew(algo):
     """RLlib may find out elsewhere that a runner died: then what it was asked for is forgotten."""
-    collector = anew(algo)
+    collector = with_new_collector(algo)
     algo.train()
     assert collector._asked == {1, 2}
     algo.env_runner_group._worker_manager.set_actor_state(2, healthy=False)
@@ -239,7 +239,7 @@ def test_a_runner_that_dies_between_rounds_is_asked_anew(algo):
 
 
 def test_async_takes_fragments_as_they_come(algo):
-    anew(algo, sample_mode="async", broadcast_interval=3)
+    with_new_collector(algo, sample_mode="async", broadcast_interval=3)
     make_trouble(algo.env_runner_group, sleep={1: 0.01, 2: 0.05})
     fragments, numbers = spy(algo)
     rows, updates = algo._env_steps, algo._num_updates
@@ -458,7 +458,7 @@ def test_each_iteration_has_its_metrics(build, tmp_path, per_update, reporting):
 
 
 def test_restoring_a_running_algorithm_gives_the_runners_its_weights(algo, tmp_path):
-    anew(algo)
+    with_new_collector(algo)
     algo.train()
     path = algo.save_to_path(str(tmp_path / "c"))
     saved = weights_of(algo.learner_group._learner)
@@ -477,7 +477,7 @@ def test_restoring_a_running_algorithm_gives_the_runners_its_weights(algo, tmp_p
 
 def test_a_runner_that_died_for_good_ends_the_run_after_a_checkpoint(algo, build):
     """The last test of the shared algorithm."""
-    anew(algo)
+    with_new_collector(algo)
     algo.train()
     ray.kill(algo.env_runner_group._worker_manager.actors()[2], no_restart=True)
     with pytest.raises(RuntimeError, match=r"Env runner 2 died, .* max_num_env_runner_restarts=1000 are used up") as error:
@@ -494,7 +494,7 @@ def test_a_runner_that_died_for_good_ends_the_run_after_a_checkpoint(algo, build
             algo.train()
     # The rows of the other runner are stored all the same.
     assert algo._env_steps > rows
-    collector = anew(algo, restart_failed_env_runners=False, ignore_env_runner_failures=True)
+    collector = with_new_collector(algo, restart_failed_env_runners=False, ignore_env_runner_failures=True)
     steps = algo._env_steps
     for _ in range(5):
         algo.train()

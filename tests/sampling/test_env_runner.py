@@ -101,11 +101,11 @@ def test_whole_episodes_and_new_starts(fast):
         at = runner.layout.slots[0].obs.start
         return sorted(map(tuple, np.rint(100 * rollout.columns["obs"][:, at : at + 3]).astype(int)))
 
-    # Everyone starts anew; when env 0 ends its second episode, the others are within theirs, whose rows are dropped.
+    # Everyone starts again; when env 0 ends its second episode, the others are within theirs, whose rows are dropped.
     whole = [(0, 1, 3), (0, 2, 3), (1, 1, 4), (2, 1, 5)]
     rows = steps_of(runner.sample(num_episodes=4)[0])
     assert rows == [(e, k, t) for e, k, length in whole for t in range(length)]
-    # And anew after that, without being asked.
+    # And again after that, without being asked.
     begun = {(e, env.unwrapped.episode) for e, env in enumerate(runner.env.envs)}
     assert steps_of(runner.sample(num_timesteps=3)[0]) == sorted((e, k + 1, 0) for e, k in begun)
     assert steps_of(runner.sample(num_timesteps=3)[0]) == sorted((e, k + 1, 1) for e, k in begun)

@@ -246,3 +246,33 @@ def test_settings_of_checkpoints_from_before_noise_was_a_class():
         code = exploration.act([0], np.zeros((1, 2), np.float32))
         np.testing.assert_allclose(code[0], 0.5 * 0.1 * normal[: t + 1].sum(0), atol=1e-6)
     assert exploration.env_steps == 100
+
+
+class TooWide(Counting):
+    """Serves three numbers only."""
+
+    def __init__(self, num_envs, width):
+        assert width == 3, f"{width} numbers"
+        super().__init__(num_envs, width)
+
+
+def test_a_noise_is_tried_with_the_sizes_of_the_game():
+    config = MADDPGConfig().environment("simple_spread", env_config=CONTINUOUS).training(noise_type=TooWide)
+    with pytest.raises(ValueError, match=r"^`noise_type`=.*TooWide\(num_envs, width\) raised AssertionError: 15 numbers"):
+        config.validate()
+
+
+class Greedy(Counting):
+    """Empties the list that it is given."""
+
+    def next(self, envs, normal):
+        noise = super().next(envs, normal)
+        envs.clear()
+        return noise
+
+
+def test_a_noise_cannot_change_which_envs_act():
+    noise = make_noise(Greedy, 2, 3, SETTINGS)
+    envs = [0, 1]
+    noise.next(envs, np.zeros((2, 3), np.float32))
+    assert envs == [0, 1]
