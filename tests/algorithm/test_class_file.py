@@ -56,7 +56,7 @@ def test_the_config_of_an_old_trial(old):
 def test_an_old_trial_is_evaluated(ray_session, old, capsys):
     assert main(["evaluate", str(old / "tune_checkpoint"), "--episodes", "2", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["episodes"] == 2 and set(printed["agents"]) == {"listener_0", "speaker_0"}
+    assert printed["episodes"] == 2 and set(printed["agent_return"]) == {"listener_0", "speaker_0"}
 
 
 def test_an_old_trial_goes_on(ray_session, old):
