@@ -89,6 +89,11 @@ class CheckpointFiles:
         with self.filesystem.open_input_stream(self.at(name)) as file:
             return file.read()
 
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file."""
+        with self.filesystem.open_output_stream(self.at(name)) as file:
+            file.write(content)
+
     def whole_of(self, component: str) -> CheckpointFiles | None:
         """The checkpoint in which this is the folder of a component; None if it is somewhere else. For "" this one itself."""
         if not component:
@@ -159,8 +164,7 @@ class CheckpointFiles:
         names = sorted(name for part in parts for name in self._files(part))
         hashes = {name: {"size": self.info(name).size, "sha256": self._sha256(name)} for name in names}
         # Under another name first: a half one never looks like a whole one.
-        with self.filesystem.open_output_stream(self.at(f".{HASHES_FILE}")) as file:
-            file.write(json.dumps(hashes, indent=0).encode())
+        self.write(f".{HASHES_FILE}", json.dumps(hashes, indent=0).encode())
         self.filesystem.move(self.at(f".{HASHES_FILE}"), self.at(HASHES_FILE))
 
     def check(self, parts: Collection[str] = EVERYTHING, must_be_listed: bool = False) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from pathlib import Path
 from typing import Any
 
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.util import log_once
 
+from rllib_maddpg.algorithm import class_file
 from rllib_maddpg.algorithm.checkpoint_files import CLASS_FILE, METADATA_FILE, CheckpointFiles, damaged
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.config.rllib_checks import is_old, means_default
@@ -23,22 +24,38 @@ SCHEMA = "schema"  # of the rows in the replay buffer
 logger = logging.getLogger(__name__)
 
 
-def load_config(checkpoint: str | Path) -> MADDPGConfig:
+def load_config(checkpoint: str | Path, new_settings: dict[str, Any] | None = None) -> MADDPGConfig:
     """The config that a checkpoint was made with.
+
+    Args:
+        checkpoint: Its folder.
+        new_settings: Values of settings that it has not, since it was made before they were there; others get their defaults.
 
     Raises:
         ValueError: If there is no checkpoint or it cannot be read.
     """
     files = CheckpointFiles(checkpoint)
     files.check((METADATA_FILE, CLASS_FILE))
-    return read_config(files)
+    return read_config(files, new_settings)
 
 
-def read_config(files: CheckpointFiles) -> MADDPGConfig:
+def read_config(files: CheckpointFiles, new_settings: dict[str, Any] | None = None) -> MADDPGConfig:
     """`load_config` of files that are checked already; errors as there."""
+    return read_class(files, new_settings)[1]
+
+
+def read_class(
+    files: CheckpointFiles, new_settings: dict[str, Any] | None = None
+) -> tuple[type[Algorithm], MADDPGConfig, list[Any], dict[str, Any]]:
+    """Of a checkpoint whose files are checked already: its class, config, and all arguments and keyword arguments of the class.
+
+    Args and errors as those of `load_config`.
+    """
     try:
-        content = pickle.loads(files.read(CLASS_FILE))
-        config = MADDPGConfig.from_state(content["ctor_args_and_kwargs"][0][0])
+        content = class_file.loads(files.read(CLASS_FILE))
+        args, kwargs = content["ctor_args_and_kwargs"]
+        config = MADDPGConfig.from_state({**(new_settings or {}), **args[0]})
+        found = content["class"], config, list(args), dict(kwargs)
     except ModuleNotFoundError as error:
         raise ValueError(
             f"Checkpoint {files.path} needs the module {error.name}, which cannot be imported: put it on PYTHONPATH."
@@ -54,7 +71,7 @@ def read_config(files: CheckpointFiles) -> MADDPGConfig:
     if not isinstance(config, MADDPGConfig):
         raise ValueError(f"Checkpoint {files.path} is one of {config.algo_class.__name__}, not of MADDPG.")
     forget_unused(vars(config))
-    return config
+    return found
 
 
 def forget_unused(settings: dict[str, Any]) -> None:

@@ -20,8 +20,9 @@ from ray.rllib.core import (
 )
 from ray.rllib.utils.annotations import override
 
+from rllib_maddpg.algorithm import class_file
 from rllib_maddpg.algorithm.checkpoint_files import CLASS_FILE, HAS_HASHES, METADATA_FILE, CheckpointFiles, damaged
-from rllib_maddpg.algorithm.checkpoints import LAYOUT, SCHEMA, check_layout, check_schema, forget_unused, read_config
+from rllib_maddpg.algorithm.checkpoints import LAYOUT, SCHEMA, check_layout, check_schema, forget_unused, read_class
 from rllib_maddpg.algorithm.state_checks import COUNTS, REPLAY_BUFFER, check_replay_type, check_states
 from rllib_maddpg.sampling.env_runner import EPISODE_NUMBERS
 
@@ -104,6 +105,8 @@ class SavedAlgorithm(Algorithm):
         files = CheckpointFiles(tempfile.mkdtemp() if path is None else path, filesystem)
         with files.replaced(_PARTS) as new:
             super().save_to_path(new.root.as_posix(), filesystem=new.filesystem, **kwargs)
+            if class_file.is_actors(type(self)):  # as Tune's trials are
+                new.write(CLASS_FILE, class_file.dumps(self))
             if not self.learner_group.is_local and "state" not in kwargs:
                 self._check_what_a_learner_wrote(new)
             new.write_hashes(_PARTS)
@@ -189,8 +192,18 @@ class SavedAlgorithm(Algorithm):
         version = files.read_metadata().get("checkpoint_version")
         if not str(version).startswith("2."):
             raise damaged(files.path, f"{METADATA_FILE}: checkpoint_version={version!r} is not one of RLlib's new API stack")
-        if "config" not in kwargs:
-            # RLlib would go on without a config where it cannot read this.
-            read_config(files)
-            kwargs["_checked"] = is_right
-        return super().from_checkpoint(files.root.as_posix(), filesystem=files.filesystem, **kwargs)
+        given = {name: kwargs.pop(name) for name in ("config", "env") if name in kwargs}
+        try:
+            # RLlib would go on without a config where it cannot read this, as for an actor's class of another version.
+            saved, _, args, own = read_class(files)
+        except ValueError:
+            if "config" not in given:
+                raise
+            saved, args, own = cls, [], {}
+        if not issubclass(saved, cls):
+            raise ValueError(f"Checkpoint {files.path} is one of {saved.__name__}, not of {cls.__name__}.")
+        if "config" in given:
+            args = [given.pop("config"), *args[1:]]
+        algo = saved(*args, **{**own, **given})
+        algo.restore_from_path(files.root.as_posix(), filesystem=files.filesystem, _checked=is_right, **kwargs)
+        return algo

@@ -1,5 +1,5 @@
 """The command `rllib-maddpg`."""
 
-from rllib_maddpg.cli.program import main, make_parser
+from rllib_maddpg.cli.program import PROGRAM, main, make_parser
 
-__all__ = ["main", "make_parser"]
+__all__ = ["PROGRAM", "main", "make_parser"]

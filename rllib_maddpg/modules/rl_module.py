@@ -67,6 +67,13 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
                 if spec.has_target:
                     setattr(self, spec.target, copy.deepcopy(getattr(self, spec.name)).requires_grad_(False))
 
+    @override(TorchRLModule)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "network_specs" not in vars(self):  # a module that was pickled before there were such
+            self.schema = RowSchema(self.layout)
+            self.network_specs = tuple(self.networks())
+
     def networks(self) -> list[NetworkSpec]:
         """All networks of this module. Optimizers, targets, checkpoints and metrics follow from it."""
         actor = partial(self.build_actor, self.layout.obs_dim_of(self.module_id), self.codec.dim)

@@ -2,5 +2,6 @@
 
 from rllib_maddpg.replay.buffer import JointReplayBuffer
 from rllib_maddpg.replay.protocol import JointReplay, Stored
+from rllib_maddpg.rows.rollout import JointRollout
 
-__all__ = ["JointReplay", "JointReplayBuffer", "Stored"]
+__all__ = ["JointReplay", "JointReplayBuffer", "JointRollout", "Stored"]

@@ -132,7 +132,8 @@ def train(options: TrainOptions, observer: Observer | None = None) -> RunSummary
         actors = config.num_env_runners + (config.num_learners or 0) + (config.evaluation_num_env_runners or 0)
         actors += len(replay_resources(config))
         stack.enter_context(local_ray(actors, options.address))
-        algo = MADDPG.from_checkpoint(str(plan.checkpoint)) if plan.checkpoint else plan.config.build_algo()
+        checkpoint = plan.checkpoint
+        algo = MADDPG.from_checkpoint(str(checkpoint), config=config) if checkpoint else config.build_algo()
         with stopped_after(algo):
             return _train(algo, plan, observer)
 
@@ -202,7 +203,8 @@ def _plan_resumed(options: TrainOptions, resume: str, stack: contextlib.ExitStac
         # First of all: a run that is still going saves and removes checkpoints.
         stack.enter_context(locked(make_folder("--resume", run.path)))
     checkpoint, run = find_checkpoint(resume)
-    config = load_config(checkpoint)
+    # What all runs had before it was a setting.
+    config = load_config(checkpoint, {"process_wide_speedups": True})
     if options.env is not None and options.env != config.env:
         raise ValueError(f"ENV is {options.env!r}, but {resume} was trained in {config.env!r}. Leave ENV out.")
     info: dict[str, Any] = {"env": str(config.env), "seed": config.seed, **_origin(options)}

@@ -1,0 +1,3 @@
+"""Moved: `rllib_maddpg.algorithm.checkpoints`."""
+
+from rllib_maddpg.algorithm.checkpoints import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""Moved: `rllib_maddpg.plotting.curves`."""
+
+from rllib_maddpg.plotting.curves import *  # noqa: F403

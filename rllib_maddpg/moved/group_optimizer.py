@@ -1,0 +1,3 @@
+"""Moved: `rllib_maddpg.learning.group_optimizer`."""
+
+from rllib_maddpg.learning.group_optimizer import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""Moved: `rllib_maddpg.plotting.plots`."""
+
+from rllib_maddpg.plotting.plots import *  # noqa: F403

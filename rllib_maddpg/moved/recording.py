@@ -1,0 +1,3 @@
+"""Moved: `rllib_maddpg.sampling.recording`."""
+
+from rllib_maddpg.sampling.recording import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""Moved: `rllib_maddpg.algorithm.registration`."""
+
+from rllib_maddpg.algorithm.registration import *  # noqa: F403
