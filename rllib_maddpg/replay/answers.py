@@ -12,6 +12,9 @@ from rllib_maddpg.replay.protocol import JointReplay, Stored
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.schema import RowSchema
 
+_short = reprlib.Repr()
+_short.maxother = 60  # a whole `Stored`
+
 
 def check_stored(replay: JointReplay, stored: Any, rollouts: int) -> None:
     """What `store` returned for so many rollouts.
@@ -22,7 +25,7 @@ def check_stored(replay: JointReplay, stored: Any, rollouts: int) -> None:
     if isinstance(stored, (list, tuple)) and len(stored) == rollouts and all(map(_is_stored, stored)):
         return
     raise ValueError(
-        f"`{type(replay).__qualname__}.store` returned {reprlib.repr(stored)} for {rollouts} rollouts. It must return a list of "
+        f"`{type(replay).__qualname__}.store` returned {_short.repr(stored)} for {rollouts} rollouts. It must return a list of "
         "rllib_maddpg.replay.Stored, one for each rollout, whose `rows` are whole numbers >= 0. Correct its `store`."
     )
 
@@ -54,8 +57,8 @@ def check_own_state(replay: JointReplay, state: Any) -> None:
     """
     if not isinstance(state, dict):
         raise ValueError(
-            f"`{type(replay).__qualname__}.get_state` returned {reprlib.repr(state)}, from which nothing can be restored. It must "
-            "return a dict that can be pickled. Correct its `get_state`, or set `store_buffer_in_checkpoints=False`."
+            f"`{type(replay).__qualname__}.get_state` returned {_short.repr(state)}, from which nothing can be restored. It "
+            "must return a dict that can be pickled. Correct its `get_state`, or set `store_buffer_in_checkpoints=False`."
         )
 
 

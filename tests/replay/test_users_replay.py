@@ -4,11 +4,14 @@ import threading
 
 import numpy as np
 import pytest
+import ray
 import torch
+from sample_rows import SCHEMA, rows
 from users_replays import Answers, FetchingReplay, FetchingRing, NoSuper, PlainReplay, PrioritizedReplay, ShortDraws
 
 from rllib_maddpg import MADDPG, MADDPGConfig
 from rllib_maddpg.replay import Stored
+from rllib_maddpg.replay.remote import RemoteRollout
 from rllib_maddpg.rows.joint_batch import JointBatch
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -167,8 +170,8 @@ def test_what_store_returns_is_checked(build):
     replay = algo.replay_buffer
     algo.train()
     for wrong, shown in [
-        (lambda right: [Stored(rows=-5)], "[Stored(rows=...r='', lost=False)]"),
-        (lambda right: [Stored(rows=float("nan"))], "[Stored(rows=...r='', lost=False)]"),
+        (lambda right: [Stored(rows=-5)], "[Stored(rows=-5, error='', lost=False)]"),
+        (lambda right: [Stored(rows=float("nan"))], "[Stored(rows=nan, "),
         (lambda right: [Stored(rows=50.0)], "[Stored("),
         (lambda right: [Stored(rows=True)], "[Stored("),
         (lambda right: [Stored(rows=None)], "[Stored("),
@@ -260,3 +263,22 @@ def test_a_ring_fetches_the_rollouts_that_it_asks_for(build, runners):
     algo.train()
     assert len(algo.replay_buffer) == algo._env_steps >= 150 and algo._num_updates > 0
     assert algo.replay_buffer.latest(150).columns["rewards"].std() > 0
+
+
+@ray.remote
+class Sampler:
+    """Samples a fragment that stays here."""
+
+    def sample(self):
+        return RemoteRollout(rows(0, 2000))  # too large to travel with the reply
+
+
+def test_a_ring_tells_of_a_rollout_that_is_lost_with_its_runner():
+    sampler, ring = Sampler.remote(), FetchingRing(SCHEMA, 100)
+    lost = ray.get(sampler.sample.remote())
+    ray.kill(sampler)
+    with pytest.raises(ray.exceptions.OwnerDiedError):  # as soon as Ray knows
+        while True:
+            ray.get(lost.rows, timeout=60)
+    stored = ring.store([rows(0, 3), lost, RemoteRollout(rows(3, 7))])
+    assert [(s.rows, s.lost) for s in stored] == [(3, False), (0, True), (4, False)] and len(ring) == 7
