@@ -12,6 +12,7 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from rllib_maddpg.algorithm.timers import Timers
 from rllib_maddpg.config.replay_checks import replay_resources
+from rllib_maddpg.replay.answers import check_drawn, check_stored
 from rllib_maddpg.replay.choice import make_replay
 from rllib_maddpg.replay.protocol import JointReplay
 from rllib_maddpg.rows.schema import RowSchema
@@ -42,10 +43,16 @@ class ReplayAlgorithm(Algorithm):
             self.learner_group.foreach_learner(lambda learner: setattr(learner, "collects_td_errors", True))
 
     def _store(self, collected: Collected) -> int:
-        """Keeps all rows that are sound, and raises what went wrong with others; returns how many it keeps."""
+        """Keeps all rows that are sound, and raises what went wrong with others; returns how many it keeps.
+
+        Raises:
+            ValueError: If a rollout has an error, or the replay buffer does not say what it has stored.
+        """
         errors = [collected.error] if collected.error else []
         before = self._env_steps
-        for rollout, stored in zip(collected.rollouts, self.replay_buffer.store(collected.rollouts), strict=True):
+        answers = self.replay_buffer.store(collected.rollouts)
+        check_stored(self.replay_buffer, answers, len(collected.rollouts))
+        for rollout, stored in zip(collected.rollouts, answers, strict=True):
             if stored.error:
                 errors.append(ValueError(stored.error))
             if stored.error or stored.lost:
@@ -66,12 +73,7 @@ class ReplayAlgorithm(Algorithm):
         """
         learners = self.config.num_learners or 1
         batches = self.replay_buffer.draw(learners, updates, rows, shuffled=self.config.minibatch_per_module)
-        drawn = [len(batch) for batch in batches]
-        if drawn != [updates * rows] * learners:
-            raise ValueError(
-                f"`{type(self.replay_buffer).__qualname__}.draw({learners}, {updates}, {rows})` gave batches of {drawn} rows, "
-                f"not one of {updates * rows} for each of the {learners} Learners. Correct its `draw`."
-            )
+        check_drawn(self.replay_buffer, batches, learners, updates, rows)
         return {"batch_refs": [ray.put(batch) for batch in batches]} if self.config.num_learners else {"batch": batches[0]}
 
     def _give_feedback(self) -> None:

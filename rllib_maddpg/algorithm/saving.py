@@ -24,6 +24,7 @@ from rllib_maddpg.algorithm import class_file
 from rllib_maddpg.algorithm.checkpoint_files import CLASS_FILE, HAS_HASHES, METADATA_FILE, CheckpointFiles, damaged
 from rllib_maddpg.algorithm.checkpoints import LAYOUT, SCHEMA, check_layout, check_schema, forget_unused, read_class
 from rllib_maddpg.algorithm.state_checks import COUNTS, REPLAY_BUFFER, check_replay_type, check_states
+from rllib_maddpg.replay.answers import check_own_state
 from rllib_maddpg.sampling.env_runner import EPISODE_NUMBERS
 
 STEPS_SINCE_UPDATE = "env_steps_since_update"
@@ -70,6 +71,7 @@ class SavedAlgorithm(Algorithm):
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self.config.store_buffer_in_checkpoints and self._check_component(REPLAY_BUFFER, components, not_components):
             state[REPLAY_BUFFER] = self.replay_buffer.get_state()
+            check_own_state(self.replay_buffer, state[REPLAY_BUFFER])
         state[STEPS_SINCE_UPDATE] = self._env_steps_since_update
         state[COUNTS] = {"env_steps": self._env_steps, "updates": self._num_updates}
         state[EPISODE_NUMBERS] = self._episode_numbers

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
-from rllib_maddpg.config.require import is_whole, require
+from rllib_maddpg.config.require import is_whole, require, shown
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.replay.buffer import check_memory
 from rllib_maddpg.replay.choice import DEFAULTS, OURS, replay_arguments, replay_class
 from rllib_maddpg.replay.protocol import JointReplay
 
 _KEY = "replay_buffer_config"
+# How the methods of a class are called.
+_CALLS: dict[str, tuple[tuple, dict[str, Any]]] = {
+    "store": (([],), {}),
+    "draw": ((1, 1, 1), {"shuffled": False}),
+    "latest": ((1,), {}),
+}
 
 
 def check_replay(config: AlgorithmConfig) -> None:
@@ -45,11 +53,11 @@ def replay_settings(config: AlgorithmConfig) -> dict[str, Any]:
     """`replay_buffer_config` with the defaults of the keys it leaves out.
 
     Raises:
-        ValueError: If it is no dict.
+        ValueError: If it is no dict with words as keys.
     """
     given = config.replay_buffer_config
     is_dict = isinstance(given, Mapping) and all(isinstance(key, str) for key in given)
-    require(config, _KEY, is_dict, "a dict", "For example {'capacity': 1000000}.")
+    require(config, _KEY, is_dict, "a dict with words as keys", "For example {'capacity': 1000000}.")
     return {**DEFAULTS, **given}
 
 
@@ -67,7 +75,8 @@ def check_replay_class(config: AlgorithmConfig) -> tuple[type[JointReplay], dict
     """The class that `replay_buffer_config` names, and its keyword arguments.
 
     Raises:
-        ValueError: If there is no such class, it has not the protocol, or it does not take these arguments.
+        ValueError: If there is no such class, it has not the protocol, it does not take these arguments, or does not say in
+            how many parts its rows lie and what they ask of Ray.
     """
     buffer = replay_settings(config)
     _check_our_keys(config, buffer)
@@ -78,14 +87,20 @@ def check_replay_class(config: AlgorithmConfig) -> tuple[type[JointReplay], dict
         hint = did_you_mean(buffer["type"], OURS) if isinstance(buffer["type"], str) else ""
         more = " RLlib's own buffers take joint transitions apart, so a centralized critic cannot learn from them."
         require(config, _key("type"), False, allowed, f"{error}{hint}{more}", buffer["type"])
+    _check_protocol(config, cls)
     try:
         settings = replay_arguments(cls, buffer)
     except ValueError as error:
         require(config, _KEY, False, f"made of what {cls.__qualname__} takes", str(error))
     try:
         cls.check(settings)
-    except Exception as error:  # code of the user's
+    except ValueError as error:
         require(config, _KEY, False, f"what {cls.__qualname__} accepts", str(error))
+    except Exception as error:  # code of the user's
+        text = f"`{cls.__qualname__}.check` raised {type(error).__name__}: {error}"
+        require(config, _KEY, False, f"what {cls.__qualname__} accepts", text)
+    for method, is_right, allowed in _ANSWERS:
+        _check_answer(config, cls, method, settings, is_right, allowed)
     return cls, settings
 
 
@@ -99,6 +114,46 @@ def check_replay_memory(config: AlgorithmConfig, bytes_per_row: int) -> None:
     # Where the parts will lie is not known yet; each looks at its own machine when it is made.
     rows = math.ceil(settings["capacity"] / cls.parts(settings))
     check_memory(rows, bytes_per_row, settings.get("device", DEFAULTS["device"]))
+
+
+def _check_protocol(config: AlgorithmConfig, cls: type[JointReplay]) -> None:
+    """Its methods take what they are called with, and it names the classes whose states it takes."""
+    for method, (args, kwargs) in _CALLS.items():
+        try:
+            inspect.signature(getattr(cls, method)).bind(None, *args, **kwargs)
+        except (TypeError, ValueError) as error:
+            takes = str(inspect.signature(getattr(JointReplay, method)).replace(return_annotation=inspect.Signature.empty))
+            fix = f"`{cls.__qualname__}.{method}`: {error}."
+            require(config, _key("type"), False, f"a class whose `{method}` takes {takes}", fix, cls)
+    is_right = isinstance(cls.restores, Collection) and all(isinstance(name, str) for name in cls.restores)
+    fix = f"`{cls.__qualname__}.restores` is {shown(cls.restores)}."
+    require(config, _key("type"), is_right, "a class whose `restores` has names of classes", fix, cls)
+
+
+def _are_bundles(resources: Any) -> bool:
+    """Whether these are what actors ask of Ray."""
+    return isinstance(resources, (list, tuple)) and all(
+        isinstance(bundle, dict) and all(isinstance(k, str) and isinstance(v, Real) and v >= 0 for k, v in bundle.items())
+        for bundle in resources
+    )
+
+
+# Class methods whose answer is needed before the buffer is made: what is right, in a check and in words.
+_ANSWERS = (
+    ("parts", lambda parts: is_whole(parts, 1), "a whole number >= 1"),
+    ("resources", _are_bundles, "a list of dicts with numbers >= 0, one dict for each actor, such as [{'CPU': 1}]"),
+)
+
+
+def _check_answer(
+    config: AlgorithmConfig, cls: type[JointReplay], method: str, settings: dict[str, Any], is_right: Any, allowed: str
+) -> None:
+    name, allowed = f"`{cls.__qualname__}.{method}`", f"a class whose `{method}` returns {allowed}"
+    try:
+        answer = getattr(cls, method)(settings)
+    except Exception as error:  # code of the user's
+        require(config, _key("type"), False, allowed, f"{name} raised {type(error).__name__}: {error}", cls)
+    require(config, _key("type"), is_right(answer), allowed, f"{name} returned {shown(answer)}.", cls)
 
 
 def _check_our_keys(config: AlgorithmConfig, buffer: Mapping[str, Any]) -> None:

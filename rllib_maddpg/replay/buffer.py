@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import psutil
+import ray
 import torch
+from ray.exceptions import ObjectLostError
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
 
 from rllib_maddpg.replay.protocol import JointReplay, Stored
+from rllib_maddpg.replay.remote import LOST, RemoteRollout
 from rllib_maddpg.replay.resharding import merged, num_rows
 from rllib_maddpg.replay.state_check import SCHEMA, check_buffer_state
 from rllib_maddpg.rows.joint_batch import JointBatch
@@ -73,11 +76,17 @@ class JointReplayBuffer(JointReplay):
         return self.schema.bytes_per_row
 
     @override(JointReplay)
-    def store(self, rollouts: Sequence[JointRollout]) -> list[Stored]:
-        """Adds those whose values are all finite; for each what became of it."""
+    def store(self, rollouts: Sequence[JointRollout | RemoteRollout]) -> list[Stored]:
+        """Adds those whose values are all finite; for each what became of it. Fetches those that are elsewhere."""
         return [self._store(rollout) for rollout in rollouts]
 
-    def _store(self, rollout: JointRollout) -> Stored:
+    def _store(self, rollout: JointRollout | RemoteRollout) -> Stored:
+        if isinstance(rollout, RemoteRollout):  # of a subclass with `fetches_rollouts`
+            try:
+                rollout = ray.get(rollout.rows)
+            except ObjectLostError:
+                logger.warning(LOST)
+                return Stored(lost=True)
         try:
             rollout.check_finite(self.schema)
         except ValueError as error:
@@ -110,7 +119,7 @@ class JointReplayBuffer(JointReplay):
 
     @override(JointReplay)
     def latest(self, rows: int) -> JointBatch:
-        count = min(rows, self._size)
+        count = max(0, min(rows, self._size))
         return self.rows_at((self._next - count + np.arange(count)) % self.capacity)
 
     def sample(self, num_rows: int) -> JointBatch:

@@ -60,12 +60,23 @@ def replay_arguments(cls: type[JointReplay], config: Mapping[str, Any]) -> dict[
 
 
 def make_replay(schema: RowSchema, seed: Any, config: Mapping[str, Any]) -> JointReplay:
-    """The replay buffer that a `replay_buffer_config` asks for; errors as in `replay_class` and `replay_arguments`."""
+    """The replay buffer that a `replay_buffer_config` asks for.
+
+    Raises:
+        ValueError: As `replay_class` and `replay_arguments`, and if it has no `schema` or no `capacity` when it is made.
+    """
     cls = replay_class(config)
-    return cls(schema, seed=seed, **replay_arguments(cls, config))
+    replay = cls(schema, seed=seed, **replay_arguments(cls, config))
+    for name in ("schema", "capacity"):
+        if not hasattr(replay, name):
+            raise ValueError(
+                f"A {cls.__qualname__} has no `{name}`: call `super().__init__(schema, capacity, seed)` in its `__init__`."
+            )
+    return replay
 
 
 def takes_state_of(cls: type[JointReplay], name: str) -> bool:
     """Whether `cls.set_state` takes the states of the class of that name. Ring and shards take each other's."""
     own = cls.__qualname__
-    return name == own or {name, own} <= OURS.keys() or name in cls.restores
+    others = (cls.restores,) if isinstance(cls.restores, str) else cls.restores
+    return name == own or {name, own} <= OURS.keys() or name in others

@@ -24,6 +24,11 @@ def load_class(path: str) -> Any:
     except Exception as error:  # a module can raise anything
         raise ValueError(f"Module {module_name!r} cannot be imported ({type(error).__name__}: {error}).") from error
     if not hasattr(module, name):
-        classes = [n for n, value in vars(module).items() if isinstance(value, type) and not n.startswith("_")]
+        classes = [n for n, value in vars(module).items() if not n.startswith("_") and _is_of(value, module_name)]
         raise ValueError(f"Module {module_name!r} has no {name!r}. Its classes are {classes}.")
     return getattr(module, name)
+
+
+def _is_of(value: Any, module_name: str) -> bool:
+    """Whether it is a class that the module, or another one in that package, defines."""
+    return isinstance(value, type) and f"{value.__module__}.".startswith(f"{module_name}.")

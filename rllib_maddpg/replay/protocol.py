@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,12 +47,12 @@ class JointReplay(Checkpointable, abc.ABC):
         wants_feedback: Whether the Learners are to tell their TD errors after each draw.
         fetches_rollouts: Whether remote env runners keep what they have sampled until it is fetched: `store` gets
             `RemoteRollout`s from them, which hold a reference.
-        restores: Names of other classes whose states `set_state` takes, too.
+        restores: Names of other classes whose states `set_state` takes, too; one of them may stand alone.
     """
 
     wants_feedback: bool = False
     fetches_rollouts: bool = False
-    restores: tuple[str, ...] = ()
+    restores: str | Collection[str] = ()
 
     def __init__(self, schema: RowSchema, capacity: int, seed: Any = None):
         """
@@ -97,7 +97,7 @@ class JointReplay(Checkpointable, abc.ABC):
 
     @abc.abstractmethod
     def latest(self, rows: int) -> JointBatch:
-        """The newest rows, oldest of them first; all rows where there are fewer."""
+        """The newest rows, oldest of them first; all rows where there are fewer, and none where `rows` is below 1."""
 
     def feedback(self, errors: Sequence[np.ndarray]) -> None:
         """Tells what the last draw taught; called only if `wants_feedback`.
@@ -156,6 +156,25 @@ class JointReplay(Checkpointable, abc.ABC):
         Raises:
             ValueError: Naming what is wrong with it.
         """
+
+    @override(Checkpointable)
+    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
+        """As RLlib's.
+
+        Raises:
+            ValueError: If its state cannot be pickled.
+            OSError: If it cannot be written.
+        """
+        try:
+            return super().save_to_path(path, **kwargs)
+        except OSError:
+            raise
+        except Exception as error:  # objects can raise anything when they are pickled
+            raise ValueError(
+                f"A {type(self).__qualname__} cannot be saved ({type(error).__name__}: {error}). Its `get_state` must return a "
+                "dict that can be pickled: without locks, open files, actors' connections and the like. Correct it, or set "
+                "`store_buffer_in_checkpoints=False`."
+            ) from error
 
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:

@@ -17,6 +17,9 @@ from rllib_maddpg.rows.schema import RowSchema
 
 logger = logging.getLogger(__name__)
 
+# The warning where a rollout cannot be fetched any more.
+LOST = "A fragment is lost with the env runner that had sampled it; its env steps are not counted."
+
 
 class RemoteRollout:
     """A rollout that stays with the runner that sampled it until a shard of the replay buffer fetches it.

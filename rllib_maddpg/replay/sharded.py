@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rllib_maddpg.replay.buffer import JointReplayBuffer
 from rllib_maddpg.replay.protocol import JointReplay, Stored
-from rllib_maddpg.replay.remote import RemoteRollout, ShardedBatch
+from rllib_maddpg.replay.remote import LOST, RemoteRollout, ShardedBatch
 from rllib_maddpg.replay.resharding import SHARDS, by_age, dealt
 from rllib_maddpg.replay.state_check import SCHEMA, check_buffer_state
 from rllib_maddpg.rows.joint_batch import JointBatch
@@ -172,6 +172,7 @@ class ShardedReplayBuffer(JointReplay):
         equally long and as many runners as there are shards sample at the same time; else it is off by less than one rollout
         of each shard. The rows of a shard that is away are missing.
         """
+        rows = max(0, rows)
         in_turn = (self._next + np.arange(self.num_shards)) % self.num_shards
         held = np.minimum(np.array(self._sizes)[in_turn], rows)
         newest = by_age(held)[max(0, held.sum() - rows) :]
@@ -240,7 +241,7 @@ class ShardedReplayBuffer(JointReplay):
                 raise
             if num_rollouts > 1:
                 return [None] * num_rollouts
-            logger.warning("A fragment is lost with the env runner that had sampled it; its env steps are not counted.")
+            logger.warning(LOST)
             return [Stored(lost=True)]
         if self._sizes[k] < before:  # a ring does not shrink
             logger.warning(

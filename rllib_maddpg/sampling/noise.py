@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from rllib_maddpg.replay.class_path import load_class
 
 
 class Noise:
@@ -172,15 +173,10 @@ def _find(noise_type: NoiseType) -> Callable[..., Any]:
 
 
 def _load(path: str) -> Any:
-    module, dot, name = path.rpartition(".")
-    if not dot:
-        raise NoiseError(f"there is no noise {path!r}: it must be one of {list(NOISES)}, or 'package.module.Class'.")
     try:
-        return getattr(importlib.import_module(module), name)
-    except AttributeError:
-        raise NoiseError(f"module {module!r} has no {name!r}.") from None
-    except Exception as error:
-        raise NoiseError(f"{module!r} cannot be imported ({type(error).__name__}: {error}).") from error
+        return load_class(path)
+    except ValueError as error:
+        raise NoiseError(f"there is no noise {path!r}: {error}") from error
 
 
 def _construct(make: Callable[..., Any], num_envs: int, width: int, settings: Mapping[str, Any]) -> Any:

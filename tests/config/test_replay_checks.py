@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from users_replays import FetchingReplay, LacksLatest, NoSeed, Other, PlainReplay
+from users_replays import FetchingReplay, LacksLatest, LatestAlone, NoSeed, NoShuffled, NoStore, Other, PlainReplay, StoresOne
 
 from rllib_maddpg import MADDPG, MADDPGConfig
 
@@ -56,7 +56,10 @@ def test_classes_that_are_none(buffer, text):
             "takes ['capacity', 'seed', 'alpha'], and got an unexpected",
         ),
         ({"type": PRIORITIZED, "alpha": 2}, "it must be what PrioritizedReplay accepts. alpha=2 does not lie in [0, 1]."),
-        ({"type": PRIORITIZED, "alpha": "x"}, "it must be what PrioritizedReplay accepts. '<=' not supported"),
+        (
+            {"type": PRIORITIZED, "alpha": "x"},
+            "it must be what PrioritizedReplay accepts. `PrioritizedReplay.check` raised TypeError: '<='",
+        ),
         ({"type": PRIORITIZED, "seed": 3}, "The seed is that of the config"),
         ({"type": PRIORITIZED, "schema": 3}, "'schema'"),
         (
@@ -70,6 +73,69 @@ def test_keys_that_a_class_does_not_take(buffer, text):
     with pytest.raises(ValueError) as error:
         config_for(**buffer).validate()
     assert str(error.value).startswith("`replay_buffer_config`={'type': ") and text in str(error.value)
+
+
+def test_methods_that_do_not_take_what_they_are_called_with():
+    for cls, method, text in [
+        (NoShuffled, "draw", "takes (self, learners: 'int', updates: 'int', rows: 'int', shuffled: 'bool' = False). "),
+        (StoresOne, "store", "`StoresOne.store`: too many positional arguments."),
+        (LatestAlone, "latest", "`LatestAlone.latest`: missing a required argument: 'columns'."),
+        (NoStore, "store", "`NoStore.store`: None is not a callable object."),
+    ]:
+        with pytest.raises(ValueError) as error:
+            config_for(type=cls).validate()
+        start = f"`replay_buffer_config['type']`={cls!r} is not allowed: it must be a class whose `{method}` takes (self, "
+        assert str(error.value).startswith(start) and text in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "text"),
+    [
+        ("parts", lambda: 0, "a class whose `parts` returns a whole number >= 1. `Own.parts` returned 0."),
+        ("parts", lambda: "a", "`Own.parts` returned 'a'."),
+        ("parts", lambda: 2.0, "`Own.parts` returned 2.0."),
+        ("parts", lambda: {}["gone"], "`Own.parts` raised KeyError: 'gone'"),
+        ("resources", lambda: {"CPU": 1}, "a list of dicts with numbers >= 0, one dict for each actor, such as [{'CPU': 1}]"),
+        ("resources", lambda: None, "`Own.resources` returned None."),
+        ("resources", lambda: ["CPU"], "`Own.resources` returned ['CPU']."),
+        ("resources", lambda: [{"CPU": "1"}], "`Own.resources` returned [{'CPU': '1'}]."),
+        ("resources", lambda: [{"CPU": -1}], "`Own.resources` returned [{'CPU': -1}]."),
+        ("resources", lambda: {}["gone"], "`Own.resources` raised KeyError: 'gone'"),
+        ("check", lambda: {}["gone"], "it must be what Own accepts. `Own.check` raised KeyError: 'gone'"),
+    ],
+)
+def test_class_methods_that_fail_or_answer_something_else(method, answer, text):
+    own = type("Own", (PlainReplay,), {method: classmethod(lambda cls, settings: answer())})
+    own.__qualname__ = "Own"
+    config = config_for(type=own)
+    for ask in (config.validate, lambda: MADDPG.default_resource_request(config.to_dict())):
+        with pytest.raises(ValueError) as error:
+            ask()
+        assert str(error.value).startswith("`replay_buffer_config") and text in str(error.value)
+
+
+def test_names_of_the_classes_whose_states_are_taken():
+    for restores in (3, None, [PlainReplay]):
+        with pytest.raises(ValueError, match=r"a class whose `restores` has names of classes. `Own.restores` is "):
+            config_for(type=type("Own", (PlainReplay,), {"restores": restores})).validate()
+    for restores in ("PlainReplay", ["PlainReplay"], {"PlainReplay"}):
+        config_for(type=type("Own", (PlainReplay,), {"restores": restores})).validate()
+
+
+def test_a_config_without_words_as_keys():
+    with pytest.raises(
+        ValueError, match=r"`replay_buffer_config`=\{.* 1: 2\} is not allowed: it must be a dict with words as keys"
+    ):
+        MADDPGConfig().environment("simple_spread").training(replay_buffer_config={1: 2}).validate()
+
+
+def test_only_classes_that_a_module_defines_are_its_classes():
+    with pytest.raises(ValueError, match=r"Module 'users_replays' has no 'Nothing'") as error:
+        config_for(type="users_replays.Nothing").validate()
+    assert "'PlainReplay'" in str(error.value) and "'JointBatch'" not in str(error.value)
+    # What a package's modules define is the package's, too.
+    with pytest.raises(ValueError, match=r"Its classes are \['JointReplayBuffer', 'JointReplay', 'Stored'\]"):
+        config_for(type="rllib_maddpg.replay.Nothing").validate()
 
 
 def test_checks_of_ours_hold_for_all_classes(monkeypatch):

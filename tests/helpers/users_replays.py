@@ -9,7 +9,7 @@ import ray
 import torch
 from paths import ROOT
 
-from rllib_maddpg.replay import JointReplay, Stored
+from rllib_maddpg.replay import JointReplay, JointReplayBuffer, Stored
 from rllib_maddpg.rows.joint_batch import JointBatch
 
 
@@ -125,3 +125,60 @@ class NoSeed(PlainReplay):
 
 class Other:
     """No replay buffer."""
+
+
+class Answers(PlainReplay):
+    """Its methods return what these functions make of what is right."""
+
+    def __init__(self, schema, capacity, seed):
+        super().__init__(schema, capacity, seed)
+        self.stored = self.drawn = self.state = lambda right: right
+
+    def store(self, rollouts):
+        return self.stored(super().store(rollouts))
+
+    def draw(self, learners, updates, rows, shuffled=False):
+        return self.drawn(super().draw(learners, updates, rows, shuffled))
+
+    def get_state(self, components=None, *, not_components=None, **kwargs):
+        return self.state(super().get_state())
+
+
+class NoSuper(JointReplayBuffer):
+    """Does not call its base class."""
+
+    def __init__(self, schema, capacity, seed=None):
+        self.schema = schema
+
+
+class FetchingRing(JointReplayBuffer):
+    """Says that it fetches rollouts, and leaves that to the ring."""
+
+    fetches_rollouts = True
+
+
+class NoShuffled(PlainReplay):
+    """Its `draw` does not take all that it is called with."""
+
+    def draw(self, learners, updates, rows):
+        return super().draw(learners, updates, rows)
+
+
+class StoresOne(PlainReplay):
+    """Its `store` takes nothing."""
+
+    def store(self):
+        return []
+
+
+class LatestAlone(PlainReplay):
+    """Its `latest` wants more than it gets."""
+
+    def latest(self, rows, columns):
+        return super().latest(rows)
+
+
+class NoStore(PlainReplay):
+    """Its `store` is no method."""
+
+    store = None

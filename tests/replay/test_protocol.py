@@ -99,6 +99,7 @@ def test_nothing_can_be_drawn_from_nothing(buffer):
 def test_the_newest_rows_oldest_first(buffer):
     assert numbers(buffer.latest(5)) == numbers(buffer.latest(0)) == []
     buffer.store([rows(0, 4)])
+    assert numbers(buffer.latest(0)) == numbers(buffer.latest(-3)) == []
     assert numbers(buffer.latest(3)) == [1, 2, 3]
     assert numbers(buffer.latest(4)) == numbers(buffer.latest(99)) == [0, 1, 2, 3]
     buffer.store([rows(4, 8)])
@@ -206,6 +207,8 @@ def test_the_class_that_is_asked_for():
     assert takes_state_of(PrioritizedReplay, "PrioritizedReplay") and not takes_state_of(PrioritizedReplay, "JointReplayBuffer")
     tolerant = type("Tolerant", (PrioritizedReplay,), {"restores": ("JointReplayBuffer",)})
     assert takes_state_of(tolerant, "JointReplayBuffer") and not takes_state_of(tolerant, "PrioritizedReplay")
+    one = type("One", (PrioritizedReplay,), {"restores": "JointReplayBuffer"})
+    assert takes_state_of(one, "JointReplayBuffer") and not takes_state_of(one, "JointReplay")
 
 
 def test_a_class_gets_the_other_keys():

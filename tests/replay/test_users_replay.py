@@ -1,11 +1,18 @@
 """Training with replay buffers that users wrote: draws, feedback, checkpoints, several Learners, remote runners."""
 
+import threading
+
 import numpy as np
 import pytest
+import ray
 import torch
-from users_replays import FetchingReplay, PlainReplay, PrioritizedReplay, ShortDraws
+from sample_rows import SCHEMA, rows
+from users_replays import Answers, FetchingReplay, FetchingRing, NoSuper, PlainReplay, PrioritizedReplay, ShortDraws
 
 from rllib_maddpg import MADDPG, MADDPGConfig
+from rllib_maddpg.replay import Stored
+from rllib_maddpg.replay.remote import RemoteRollout
+from rllib_maddpg.rows.joint_batch import JointBatch
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -156,3 +163,122 @@ def test_draws_of_a_wrong_size_are_named(build):
         ValueError, match=r"`ShortDraws.draw\(1, 10, 16\)` gave batches of \[16\] rows, not one of 160 for each"
     ):
         algo.train()
+
+
+def test_what_store_returns_is_checked(build):
+    algo = build(config_for(Answers))
+    replay = algo.replay_buffer
+    algo.train()
+    for wrong, shown in [
+        (lambda right: [Stored(rows=-5)], "[Stored(rows=-5, error='', lost=False)]"),
+        (lambda right: [Stored(rows=float("nan"))], "[Stored(rows=nan, "),
+        (lambda right: [Stored(rows=50.0)], "[Stored("),
+        (lambda right: [Stored(rows=True)], "[Stored("),
+        (lambda right: [Stored(rows=None)], "[Stored("),
+        (lambda right: None, "None"),
+        (lambda right: [], "[]"),
+        (lambda right: [*right, *right], "[Stored("),
+        (lambda right: [stored.rows for stored in right], "[50]"),
+        (lambda right: right[0], "Stored("),
+        (lambda right: 50, "50"),
+    ]:
+        replay.stored = wrong
+        with pytest.raises(ValueError) as error:
+            algo.train()
+        assert f"`Answers.store` returned {shown}" in str(error.value)
+        assert "for 1 rollouts. It must return a list of rllib_maddpg.replay.Stored, one for each" in str(error.value)
+        assert algo._env_steps == 150
+    # Whole numbers of NumPy are some, and so is a tuple.
+    replay.stored = lambda right: tuple(Stored(np.int64(stored.rows)) for stored in right)
+    algo.train()
+    assert algo._env_steps == 300
+
+
+def test_what_draw_returns_is_checked(build):
+    algo = build(config_for(Answers))
+    replay, width = algo.replay_buffer, algo.schema.row_width
+    algo.train()
+    rows = 10 * BATCH
+
+    def batch_of(tensor):
+        return lambda right: [JointBatch(replay.schema, tensor)]
+
+    for wrong, text in [
+        (lambda right: None, "gave a NoneType, not a list with one batch for each of the 1 Learners"),
+        (lambda right: right[0], "gave a JointBatch, not a list with one batch"),
+        (lambda right: [], "gave 0 batches, not a list"),
+        (lambda right: [*right, *right], "gave 2 batches, not a list"),
+        (lambda right: [None], "gave a NoneType, not a JointBatch, nor anything with `len(batch)` and `batch.to`"),
+        (lambda right: [right[0].joint_rows], "gave a Tensor, not a JointBatch"),
+        (lambda right: [right[0].joint_rows.numpy()], "gave a ndarray, not a JointBatch"),
+        (batch_of(torch.zeros(rows, width, dtype=torch.float64)), f"gave a JointBatch of torch.float64 [160, {width}], not of"),
+        (
+            batch_of(torch.zeros(rows, width - 3)),
+            f"of torch.float32 [160, {width - 3}], not of a tensor of torch.float32 [rows, ",
+        ),
+        (batch_of(torch.zeros(rows * width)), f"of torch.float32 [{rows * width}], not of"),
+        (batch_of(np.zeros((rows, width), np.float32)), "of a ndarray, not of a tensor"),
+        (batch_of(torch.zeros(rows - 1, width)), "gave batches of [159] rows, not one of 160"),
+    ]:
+        replay.drawn = wrong
+        with pytest.raises(ValueError) as error:
+            algo.train()
+        assert str(error.value).startswith("`Answers.draw(1, 10, 16)` gave ") and text in str(error.value)
+        assert str(error.value).endswith("Correct its `draw`.")
+        assert algo._num_updates == 20
+
+
+def test_a_state_that_cannot_be_saved_is_refused(build, tmp_path):
+    algo = build(config_for(Answers))
+    algo.train()
+    good = algo.save_to_path(str(tmp_path / "kept"))
+    replay = algo.replay_buffer
+    for wrong, text in [
+        (lambda right: None, "`Answers.get_state` returned None, from which nothing can be restored. It must return a dict"),
+        (lambda right: [right], "`Answers.get_state` returned [{"),
+        (
+            lambda right: {**right, "lock": threading.Lock()},
+            "A Answers cannot be saved (TypeError: cannot pickle '_thread.lock'",
+        ),
+    ]:
+        replay.state = wrong
+        for name in ("kept", "new"):
+            with pytest.raises(ValueError) as error:
+                algo.save_to_path(str(tmp_path / name))
+            assert text in str(error.value) and "`store_buffer_in_checkpoints=False`" in str(error.value)
+    # The checkpoint that was there still is.
+    replay.rows = []
+    algo.restore_from_path(good)
+    assert len(replay) == 150
+
+
+def test_a_class_that_does_not_call_its_base(build):
+    with pytest.raises(ValueError, match=r"A NoSuper has no `capacity`: call `super\(\).__init__\(schema, capacity, seed\)`"):
+        build(config_for(NoSuper))
+
+
+@pytest.mark.parametrize("runners", [0, 1])
+def test_a_ring_fetches_the_rollouts_that_it_asks_for(build, runners):
+    algo = build(config_for(FetchingRing).env_runners(num_env_runners=runners))
+    algo.train()
+    assert len(algo.replay_buffer) == algo._env_steps >= 150 and algo._num_updates > 0
+    assert algo.replay_buffer.latest(150).columns["rewards"].std() > 0
+
+
+@ray.remote
+class Sampler:
+    """Samples a fragment that stays here."""
+
+    def sample(self):
+        return RemoteRollout(rows(0, 2000))  # too large to travel with the reply
+
+
+def test_a_ring_tells_of_a_rollout_that_is_lost_with_its_runner():
+    sampler, ring = Sampler.remote(), FetchingRing(SCHEMA, 100)
+    lost = ray.get(sampler.sample.remote())
+    ray.kill(sampler)
+    with pytest.raises(ray.exceptions.OwnerDiedError):  # as soon as Ray knows
+        while True:
+            ray.get(lost.rows, timeout=60)
+    stored = ring.store([rows(0, 3), lost, RemoteRollout(rows(3, 7))])
+    assert [(s.rows, s.lost) for s in stored] == [(3, False), (0, True), (4, False)] and len(ring) == 7

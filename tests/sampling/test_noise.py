@@ -191,11 +191,15 @@ class AllEnvs(Noise):
     ("noise_type", "text"),
     [
         ("pink", "one of ['gaussian', 'ornstein_uhlenbeck', 'none'], a class"),
-        ("nowhere.to.be.Found", "'nowhere.to.be' cannot be imported (ModuleNotFoundError: No module named 'nowhere')"),
-        ("rllib_maddpg.sampling.noise.Pink", "module 'rllib_maddpg.sampling.noise' has no 'Pink'"),
+        ("nowhere.to.be.Found", "there is no noise 'nowhere.to.be.Found': There is no module 'nowhere': correct the path"),
+        (
+            "rllib_maddpg.sampling.noise.Pink",
+            "Module 'rllib_maddpg.sampling.noise' has no 'Pink'. Its classes are ['Noise', 'NoNoise', ",
+        ),
         ("numpy.pi", "3.141592653589793 is a float, not a class"),
         ("math.cos", "cos is a builtin_function_or_method, not a class"),
-        (".", "cannot be imported (ValueError"),
+        (".", "'.' is no path of the form 'package.module.Class'"),
+        ("..x.y", "Module '..x' cannot be imported (TypeError"),
         ("", "one of ['gaussian'"),
         (None, "one of ['gaussian'"),
         (3, "one of ['gaussian'"),
