@@ -122,9 +122,9 @@ def _check_protocol(config: AlgorithmConfig, cls: type[JointReplay]) -> None:
         try:
             inspect.signature(getattr(cls, method)).bind(None, *args, **kwargs)
         except (TypeError, ValueError) as error:
-            takes = str(inspect.signature(getattr(JointReplay, method)).replace(return_annotation=inspect.Signature.empty))
+            takes = ", ".join(inspect.signature(getattr(JointReplay, method)).parameters)
             fix = f"`{cls.__qualname__}.{method}`: {error}."
-            require(config, _key("type"), False, f"a class whose `{method}` takes {takes}", fix, cls)
+            require(config, _key("type"), False, f"a class whose `{method}` takes ({takes})", fix, cls)
     is_right = isinstance(cls.restores, Collection) and all(isinstance(name, str) for name in cls.restores)
     fix = f"`{cls.__qualname__}.restores` is {shown(cls.restores)}."
     require(config, _key("type"), is_right, "a class whose `restores` has names of classes", fix, cls)

@@ -77,7 +77,7 @@ def test_keys_that_a_class_does_not_take(buffer, text):
 
 def test_methods_that_do_not_take_what_they_are_called_with():
     for cls, method, text in [
-        (NoShuffled, "draw", "takes (self, learners: 'int', updates: 'int', rows: 'int', shuffled: 'bool' = False). "),
+        (NoShuffled, "draw", "takes (self, learners, updates, rows, shuffled). `NoShuffled.draw`: got an unexpected"),
         (StoresOne, "store", "`StoresOne.store`: too many positional arguments."),
         (LatestAlone, "latest", "`LatestAlone.latest`: missing a required argument: 'columns'."),
         (NoStore, "store", "`NoStore.store`: None is not a callable object."),
