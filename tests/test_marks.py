@@ -17,7 +17,9 @@ def test_most_tests_need_no_ray(request):
 
 
 @pytest.mark.parametrize("use", [lambda: ray.init(), lambda: ray.put(1)], ids=["init", "put"])
-def test_ray_cannot_be_started_without_the_mark(use):
+def test_ray_cannot_be_started_without_the_mark(use, monkeypatch):
+    # Other tests of this process may have started one, which `put` would use.
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(pytest.fail.Exception, match=r"mark it with `pytest\.mark\.ray`"):
         use()
 
