@@ -80,6 +80,7 @@ def on_cluster(*words):
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=280, env=environment())
 
 
+@pytest.mark.slow
 def test_the_example_spreads_over_the_nodes(address, tmp_path):
     words = [str(EXAMPLE), "--address", address, "--storage-path", str(tmp_path), "--num-env-runners", "2", "--num-envs", "2"]
     done = on_cluster(*words, "--num-learners", "1", "--env-steps", "2000")

@@ -84,6 +84,7 @@ def test_tune_gives_it_as_plain_keys():
     assert config.critic_view.columns == ("wind",) and sorted(config.policies) == AGENTS
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_it_teaches_the_critics_something():
     """The program as it stands; with the wind the TD error is about a third."""

@@ -50,7 +50,11 @@ def small_config(member):
     return config.reporting(min_sample_timesteps_per_iteration=100).debugging(seed=1)
 
 
-@pytest.mark.parametrize("member", MEMBERS)
+# The noise is resumed and spread out in its own tests, too.
+TRIED = [pytest.param(m, marks=pytest.mark.slow) if m == "exploration_noise" else m for m in MEMBERS]
+
+
+@pytest.mark.parametrize("member", TRIED)
 def test_goes_on_bit_for_bit_in_a_new_process(build, tmp_path, member):
     straight, halfway = build(small_config(member)), build(small_config(member))
     for algo in (straight, halfway):
@@ -77,7 +81,7 @@ def test_goes_on_bit_for_bit_in_a_new_process(build, tmp_path, member):
         assert not np.array_equal(before[name], after[name]), name
 
 
-@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize("member", TRIED)
 def test_two_learners_are_one(build, member):
     """A run with two of them trains and tells the same metrics; of the same rows they learn what one learns."""
     algo, two = build(small_config(member)), build(small_config(member).learners(num_learners=2))

@@ -130,6 +130,7 @@ def test_a_noise_that_fails_on_a_remote_runner_stops_the_run_by_name(build):
             algo.train()
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_it_runs_as_a_script():
     command = [sys.executable, str(EXTENDING / "exploration_noise.py"), "--env-steps", "2000", "--beta", "0.5"]

@@ -73,6 +73,7 @@ def leveldb_records(data, first_block):
             whole = b""
 
 
+@pytest.mark.slow
 def test_wandb_offline(ray_session, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     from wandb.proto.wandb_internal_pb2 import Record
