@@ -147,11 +147,12 @@ class UpdateContext:
         return [group for by_name in self._groups.values() for group in trained(by_name, self.trained)]
 
     def learns(self, group: NetworkGroup) -> Tensor | float:
-        """1 for the group's modules that learn, else 0, `[G]`; 1.0 if all of them do."""
+        """1 for the group's modules that learn, else 0, `[G, 1, 1]`; 1.0 if all of them do."""
         if set(group.modules) <= set(self.trained):
             return 1.0
         like = group.network.parameters[0]
-        return torch.tensor([float(m in self.trained) for m in group.modules], dtype=like.dtype, device=like.device)
+        learns = [float(m in self.trained) for m in group.modules]
+        return torch.tensor(learns, dtype=like.dtype, device=like.device).view(-1, 1, 1)
 
     def rows(self, group: NetworkGroup) -> GroupRows:
         """The rows from which a group learns."""

@@ -22,7 +22,7 @@ class ClippedGradients:
     Attributes:
         of_groups: For each group the gradients of its parameters, `[G, ...]` each, and the numbers of its networks that learn.
         losses: By module, scalars.
-        norms: By `<network>_gradients_norm` and module: norms before clipping, scalars.
+        norms: By network and module: norms before clipping, scalars.
     """
 
     of_groups: list[tuple[NetworkGroup, list[Tensor], list[int]]]
@@ -37,10 +37,11 @@ class ClippedGradients:
 
     def what_is_not_finite(self, role: str, batch: JointBatch) -> list[str]:
         """Columns, losses and gradients with NaN or infinity in them, as an error names them."""
-        bad = [f"column {c!r} of module {m!r}" for m, own in batch.modules.items() for c in own if not _is_finite(own[c])]
+        # Other columns may have NaN in them.
+        finite = [name for name, column in batch.schema.columns.items() if column.finite]
+        bad = [f"column {c!r} of module {m!r}" for m, own in batch.modules.items() for c in finite if not _is_finite(own[c])]
         bad += [f"the {role} loss of module {m!r}" for m, loss in self.losses.items() if not _is_finite(loss)]
-        for name, own in self.norms.items():
-            network = name.removesuffix("_gradients_norm")
+        for network, own in self.norms.items():
             bad += [f"the {network} gradient of module {m!r}" for m, norm in own.items() if not _is_finite(norm)]
         return bad
 
@@ -86,7 +87,7 @@ def clipped_gradients(
         own = [g if network.is_stacked else g.unsqueeze(0) for _, g in zip(network.parameters, remaining, strict=False)]
         norm = losses.clip_gradients(own, settings.grad_clip.flatten(), settings.grad_clip_by)
         members = [k for k, module_id in enumerate(group.modules) if module_id in module_losses]
-        norms = result.norms.setdefault(f"{group.name}_gradients_norm", {})
+        norms = result.norms.setdefault(group.name, {})
         norms.update({group.modules[k]: norm[k] for k in members})
         result.of_groups.append((group, own, members))
     return result

@@ -217,7 +217,8 @@ class JointTorchLearner(GroupedTorchLearner):
         ctx.has_changed(role)
         ctx.stepped.append(role)
         if ctx.reports:
-            values = {f"{role}_loss": found.losses, **found.norms}
+            norms = {f"{network}_gradients_norm": own for network, own in found.norms.items()}
+            values = {f"{role}_loss": found.losses, **norms}
             for name, of_modules in values.items():
                 modules, numbers = zip(*of_modules.items(), strict=True)
                 self._update_metrics.note(modules, {name: torch.stack(numbers)}, ctx.metrics_stay)
@@ -232,7 +233,7 @@ class JointTorchLearner(GroupedTorchLearner):
         self._last_target_update = now
         for group in ctx.learning_groups():
             if group.target is not None:
-                tau = group.settings.tau.flatten() * ctx.learns(group)
+                tau = (group.settings.tau * ctx.learns(group)).flatten()
                 pairs = zip(group.target.parameters, group.network.parameters, strict=True)
                 if not group.network.is_stacked:
                     pairs = ((target.unsqueeze(0), source.unsqueeze(0)) for target, source in pairs)
@@ -259,7 +260,7 @@ class JointTorchLearner(GroupedTorchLearner):
                 slice(modules.index(group.modules[0]), None, len(modules)) if self.config.minibatch_per_module else slice(None)
             )
             # Modules that do not learn may stand in the group.
-            alive = (alive.movedim(0, -1) * ctx.learns(group)).movedim(-1, 0)
+            alive = alive * ctx.learns(group)
             self._td_errors.add(own, ((q - target).abs() * alive).sum((0, 1)), alive.sum((0, 1)))
 
     def take_td_errors(self) -> np.ndarray:

@@ -28,11 +28,13 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from reference.maddpg import NETS, Box, Discrete, Game, Hyper, clip_gradients, flat, random_game
 
 from rllib_maddpg import MADDPGConfig
+from rllib_maddpg.learning.gradients import ClippedGradients
 from rllib_maddpg.learning.group_optimizer import GroupOptimizer
 from rllib_maddpg.learning.learner import MADDPGTorchLearner
 from rllib_maddpg.modules import critic_inputs
 from rllib_maddpg.modules.critic_inputs import CriticInputs
 from rllib_maddpg.rows.joint_batch import JointBatch
+from rllib_maddpg.rows.schema import Column, RowSchema
 
 # A game has boxes of one head only, because `actor_head` is one setting for all agents.
 KINDS = (
@@ -323,6 +325,18 @@ def test_bad_number_in_a_batch_is_refused_before_anything_changes(column, value)
         learner.update(batch=spoil(game, column, value), timesteps=env_steps(0))
     after = weights_of(learner)
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_column_that_may_be_nan_is_not_blamed():
+    schema = RowSchema(build(config_of(small_game())).layout, [Column("hint", "env", finite=False)])
+    batch = JointBatch(schema, torch.from_numpy(schema.empty(4)))
+    batch.columns["hint"][:] = torch.nan
+    norms = {"critic": {"m0": torch.tensor(1.0), "m1": torch.tensor(torch.inf)}}
+    found = ClippedGradients([], {"m0": torch.tensor(1.0), "m1": torch.tensor(2.0)}, norms)
+    assert not found.are_finite()
+    assert found.what_is_not_finite("critic", batch) == ["the critic gradient of module 'm1'"]
+    batch.columns["rewards"][2, 0] = torch.nan
+    assert found.what_is_not_finite("critic", batch)[0] == "column 'rewards' of module 'm0'"
 
 
 def test_bad_gradient_is_refused_by_name():
