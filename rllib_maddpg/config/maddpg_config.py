@@ -21,6 +21,7 @@ from rllib_maddpg.config.agent_mapping import AgentMapping, module_of_agent, res
 from rllib_maddpg.config.checks import check_settings, unknown_key_message, use_python_scalars
 from rllib_maddpg.config.described import DescribedConfig
 from rllib_maddpg.config.member_checks import check_members
+from rllib_maddpg.config.model_checks import AddedToModel
 from rllib_maddpg.config.replay_checks import replay_settings
 from rllib_maddpg.config.require import shown
 from rllib_maddpg.config.rllib_checks import check_policy_values
@@ -295,7 +296,7 @@ class MADDPGConfig(DescribedConfig):
     def added_to_model(self, module_id: str, schema: RowSchema) -> dict[str, Any]:
         """What a module's `model_config` gets from this config."""
         view = self.algorithm_config_overrides_per_module.get(module_id, {}).get("critic_view", self.critic_view)
-        return {"layout": schema.layout, "schema": schema, "module_id": module_id, "critic_view": view}
+        return AddedToModel(schema.layout, schema, module_id, view)._asdict()
 
     @override(AlgorithmConfig)
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
@@ -15,11 +15,21 @@ from rllib_maddpg.config.require import is_whole, near, require, same
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.modules.networks import ACTIVATIONS
 from rllib_maddpg.modules.rule_modules import has_networks
+from rllib_maddpg.modules.views import View
+from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.rows.schema import RowSchema
 
-# What `MADDPGConfig` adds.
-ADDED_KEYS = ("layout", "schema", "module_id", "critic_view")
 # What the networks are made from; the rest of RLlib's model keys would be passed over.
 MODEL_KEYS = ("fcnet_hiddens", "fcnet_activation", "critic_fcnet_hiddens", "critic_fcnet_activation")
+
+
+class AddedToModel(NamedTuple):
+    """What `MADDPGConfig` adds to the `model_config` of a module."""
+
+    layout: JointLayout
+    schema: RowSchema
+    module_id: str
+    critic_view: View | str
 
 
 def check_models(config: AlgorithmConfig) -> None:
@@ -37,7 +47,7 @@ def check_models(config: AlgorithmConfig) -> None:
     _check_model_config(config, config.model_config, own_networks)
     for spec in specs:
         # Specs may have been built before.
-        own = {k: v for k, v in model_config_of(spec).items() if k not in ADDED_KEYS}
+        own = {k: v for k, v in model_config_of(spec).items() if k not in AddedToModel._fields}
         _check_model_config(config, {**config.model_config, **own}, own_networks)
 
 
