@@ -35,7 +35,7 @@ def make_config(env: str, lowest: float, highest: float) -> MADDPGConfig:
         MADDPGConfig()
         .environment(env)
         .env_runners(num_envs_per_env_runner=8)
-        .learners(learner_class=BoundedLearner, learner_config_dict={"lowest": lowest, "highest": highest})
+        .training(learner_class=BoundedLearner, learner_config_dict={"lowest": lowest, "highest": highest})
         .training(lr=0.001, num_env_steps_per_update=25)
     )
 

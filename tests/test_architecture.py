@@ -9,6 +9,7 @@ from paths import ROOT
 PACKAGE = "rllib_maddpg"
 # A folder may import those of its own floor and of the floors before it.
 FLOORS = (
+    {"ray_compat"},
     {"rows"},
     {"modules", "envs", "replay"},
     {"learning", "sampling"},

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.util import log_once
 
@@ -13,13 +14,15 @@ from rllib_maddpg.algorithm import class_file
 from rllib_maddpg.algorithm.checkpoint_files import CLASS_FILE, METADATA_FILE, CheckpointFiles, damaged
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.config.rllib_checks import is_old, means_default
-from rllib_maddpg.config.rllib_settings import REFUSED
+from rllib_maddpg.config.rllib_settings import PASSED, REFUSED
+from rllib_maddpg.ray_compat import why_not_restored
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import RowSchema
 
 # Keys of the metadata.
 LAYOUT = "layout"
 SCHEMA = "schema"  # of the rows in the replay buffer
+RAY_VERSION = "ray_version"  # RLlib's
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ def read_class(
 
     Args and errors as those of `load_config`.
     """
+    check_ray(files.read_metadata(), files.path)
     try:
         content = class_file.loads(files.read(CLASS_FILE))
         args, kwargs = content["ctor_args_and_kwargs"]
@@ -59,12 +63,13 @@ def read_class(
     except ModuleNotFoundError as error:
         raise ValueError(
             f"Checkpoint {files.path} needs the module {error.name}, which cannot be imported: put it on PYTHONPATH."
+            f"{_other_ray(files.read_metadata())}"
         ) from error
     except Exception as error:
         if isinstance(error, ImportError) or "Can't get attribute" in str(error):
             raise ValueError(
                 f"Checkpoint {files.path} needs something that cannot be imported ({error}): put the module as it was then on "
-                "PYTHONPATH."
+                f"PYTHONPATH.{_other_ray(files.read_metadata())}"
             ) from error
         # A damaged pickle can raise anything.
         raise damaged(files.path, f"{CLASS_FILE}: {type(error).__name__}: {error}") from error
@@ -77,10 +82,16 @@ def read_class(
 def forget_unused(settings: dict[str, Any]) -> None:
     """Puts settings without effect back to their defaults: earlier versions accepted any value, `validate()` refuses them.
 
+    Also takes out what another Ray's config has and this one's has not.
+
     Args:
         settings: The state of a config, as checkpoints have it; changed in place.
     """
     defaults = vars(settings["class"]())
+    others = {key: settings.pop(key) for key in (*PASSED, *REFUSED) if key in settings and key not in defaults}
+    lost = sorted(key for key, value in others.items() if key in PASSED and value)
+    if lost and log_once(f"settings of another Ray {lost}"):
+        logger.warning("Ray %s does not know the checkpoint's settings %s: they are left out.", ray.__version__, lost)
 
     def is_unused(key: str, value: Any) -> bool:
         may_be = key in REFUSED or key in ("model", "batch_mode") or is_old(key, defaults)
@@ -117,6 +128,27 @@ def check_layout(metadata: dict[str, Any], layout: JointLayout, path: Any, same_
         layout.check_same(saved, what)
     except (AttributeError, KeyError, TypeError) as error:
         raise damaged(path, f"{METADATA_FILE}: {LAYOUT}: {type(error).__name__}: {error}") from error
+
+
+def check_ray(metadata: dict[str, Any], path: Any) -> None:
+    """Refuses a checkpoint that another version of Ray has written, if this one cannot read it.
+
+    Args:
+        metadata: The checkpoint's.
+        path: The checkpoint, for the message.
+
+    Raises:
+        ValueError: Naming both versions.
+    """
+    reason = why_not_restored(metadata.get(RAY_VERSION, ray.__version__))
+    if reason:
+        raise ValueError(f"Checkpoint {path} cannot be restored: {reason}.{_other_ray(metadata)}")
+
+
+def _other_ray(metadata: dict[str, Any]) -> str:
+    """A sentence about the versions of Ray, if they differ."""
+    saved = metadata.get(RAY_VERSION, ray.__version__)
+    return "" if saved == ray.__version__ else f" It was written with Ray {saved}; {ray.__version__} is installed."
 
 
 def check_schema(metadata: dict[str, Any], schema: RowSchema, path: Any) -> None:

@@ -16,6 +16,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 
 # What only the classes of actors have of their own.
 _OF_ACTORS = "__ray_call__"
+_WRAPPERS = "ray.util.tracing.tracing_helper"
 _PACKAGE = __name__.split(".")[0]
 
 
@@ -65,8 +66,8 @@ class _Unpickler(pickle.Unpickler):
         try:
             return super().find_class(module, name)
         except (AttributeError, ModuleNotFoundError):
-            # A method that this package no longer has.
-            if "." in name and module.split(".")[0] == _PACKAGE:
+            # A method that this package no longer has or this Ray has not, or what another Ray wraps around methods.
+            if ("." in name and module.split(".")[0] in (_PACKAGE, "ray")) or module == _WRAPPERS:
                 return None
             raise
 

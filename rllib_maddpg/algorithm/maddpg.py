@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from rllib_maddpg.algorithm.timers import Timers
 from rllib_maddpg.algorithm.tunable import TunableAlgorithm
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.modules.rule_modules import warn_of_trained_rules
+from rllib_maddpg.ray_compat import clock_to_send, log_value
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import RowSchema
 from rllib_maddpg.sampling.collecting import Collected, RolloutCollector
@@ -199,7 +201,7 @@ class MADDPG(SavedAlgorithm, ReplayAlgorithm, JointAlgorithm, TunableAlgorithm):
             metrics.pop(NUM_ENV_STEPS_SAMPLED_LIFETIME, None)
         self.metrics.aggregate(collected.metrics, key=ENV_RUNNER_RESULTS)
         new = self._env_steps - self._reported_at
-        log = self.metrics.log_value
+        log = partial(log_value, self.metrics)
         log((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED), new, reduce="sum", with_throughput=True)
         log((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), new, reduce="lifetime_sum", with_throughput=True)
         self._reported_at = self._env_steps
@@ -255,7 +257,7 @@ class MADDPG(SavedAlgorithm, ReplayAlgorithm, JointAlgorithm, TunableAlgorithm):
         if self.config.has_own_connectors:
             self.env_runner_group.sync_env_runner_states(
                 config=self.config,
-                env_steps_sampled=self._env_steps,
+                env_steps_sampled=clock_to_send(self._env_steps, self.config.num_env_runners),
                 env_to_module=self.env_to_module_connector,
                 module_to_env=self.module_to_env_connector,
             )

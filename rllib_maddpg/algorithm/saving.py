@@ -22,7 +22,7 @@ from ray.rllib.utils.annotations import override
 
 from rllib_maddpg.algorithm import class_file
 from rllib_maddpg.algorithm.checkpoint_files import CLASS_FILE, HAS_HASHES, METADATA_FILE, CheckpointFiles, damaged
-from rllib_maddpg.algorithm.checkpoints import LAYOUT, SCHEMA, check_layout, check_schema, forget_unused, read_class
+from rllib_maddpg.algorithm.checkpoints import LAYOUT, SCHEMA, check_layout, check_ray, check_schema, forget_unused, read_class
 from rllib_maddpg.algorithm.state_checks import COUNTS, REPLAY_BUFFER, check_replay_type, check_states
 from rllib_maddpg.replay.answers import check_own_state
 from rllib_maddpg.sampling.env_runner import EPISODE_NUMBERS
@@ -158,6 +158,7 @@ class SavedAlgorithm(Algorithm):
             is_right = whole is not None and whole.check((component,))
         if not component:
             metadata = files.read_metadata()
+            check_ray(metadata, files.path)
             check_layout(metadata, self.layout, files.path)
             if self.config.store_buffer_in_checkpoints and files.is_dir(REPLAY_BUFFER):
                 check_schema(metadata, self.schema, files.path)
@@ -191,7 +192,9 @@ class SavedAlgorithm(Algorithm):
         """A new algorithm in the state of a checkpoint; errors as in `restore_from_path`."""
         files = CheckpointFiles(path, filesystem)
         is_right = files.check()
-        version = files.read_metadata().get("checkpoint_version")
+        metadata = files.read_metadata()
+        check_ray(metadata, files.path)
+        version = metadata.get("checkpoint_version")
         if not str(version).startswith("2."):
             raise damaged(files.path, f"{METADATA_FILE}: checkpoint_version={version!r} is not one of RLlib's new API stack")
         given = {name: kwargs.pop(name) for name in ("config", "env") if name in kwargs}

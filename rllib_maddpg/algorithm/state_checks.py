@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core import (
     COMPONENT_ENV_RUNNER,
@@ -20,10 +21,10 @@ from ray.rllib.core import (
 )
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.checkpoints import Checkpointable, try_import_msgpack
-from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from ray.tune.result import TRAINING_ITERATION
 
 from rllib_maddpg.algorithm.checkpoint_files import RL_MODULE, CheckpointFiles, damaged, is_in
+from rllib_maddpg.ray_compat import metrics_logger
 from rllib_maddpg.replay import JointReplayBuffer
 from rllib_maddpg.replay.choice import takes_state_of
 from rllib_maddpg.replay.protocol import JointReplay
@@ -122,11 +123,11 @@ _Expected = dict[str, tuple[str, bool, Callable[[Any], None]]]
 def _expected(algo: Any) -> _Expected:
     learner = f"{COMPONENT_LEARNER_GROUP}/{COMPONENT_LEARNER}"
     shapes = next(iter(algo.learner_group.foreach_learner(lambda own: own.optimizer_shapes()))).get()
-    lookup = algo.config.stats_cls_lookup
+    config = algo.config
     expected: _Expected = {
-        "": (algo.STATE_FILE_NAME, True, lambda state: _check_algorithm(state, lookup)),
+        "": (algo.STATE_FILE_NAME, True, lambda state: _check_algorithm(state, config)),
         COMPONENT_LEARNER_GROUP: (Checkpointable.STATE_FILE_NAME, True, _anything),
-        learner: (Checkpointable.STATE_FILE_NAME, True, lambda state: _check_learner(state, shapes, lookup)),
+        learner: (Checkpointable.STATE_FILE_NAME, True, lambda state: _check_learner(state, shapes, config)),
         RL_MODULE: (RLModule.STATE_FILE_NAME, True, _anything),
     }
     for module, weights in algo.learner_group.get_weights().items():
@@ -160,15 +161,15 @@ def _anything(state: Any) -> None:
 # ------------------------------------------------------------------------------------------ what single states must have
 
 
-def _check_algorithm(state: dict[str, Any], stats_classes: Any) -> None:
+def _check_algorithm(state: dict[str, Any], config: AlgorithmConfig) -> None:
     counts = {TRAINING_ITERATION: state[TRAINING_ITERATION], **state.get(COUNTS, {})}
     for name, count in counts.items():
         if not isinstance(count, (int, np.integer)) or count < 0:
             raise ValueError(f"{name}={count!r} is no count")
-    _check_metrics(state, stats_classes)
+    _check_metrics(state, config)
 
 
-def _check_learner(state: dict[str, Any], shapes: dict[str, list[tuple]], stats_classes: Any) -> None:
+def _check_learner(state: dict[str, Any], shapes: dict[str, list[tuple]], config: AlgorithmConfig) -> None:
     optimizers = state[COMPONENT_OPTIMIZER]
     if optimizers.keys() != shapes.keys():
         raise ValueError(f"it has optimizers {sorted(optimizers)}, not {sorted(shapes)}")
@@ -182,10 +183,10 @@ def _check_learner(state: dict[str, Any], shapes: dict[str, list[tuple]], stats_
             for moment, value in moments.items():
                 if np.shape(value) not in ((), own[p]):
                     raise ValueError(f"{moment!r} of optimizer {name!r} has shape {np.shape(value)}, not {own[p]}")
-    _check_metrics(state, stats_classes)
+    _check_metrics(state, config)
 
 
-def _check_metrics(state: dict[str, Any], stats_classes: Any) -> None:
+def _check_metrics(state: dict[str, Any], config: AlgorithmConfig) -> None:
     if COMPONENT_METRICS_LOGGER in state:
         # There is no other check than to have some logger take it.
-        MetricsLogger(root=False, stats_cls_lookup=stats_classes).set_state(state[COMPONENT_METRICS_LOGGER])
+        metrics_logger(config, root=False).set_state(state[COMPONENT_METRICS_LOGGER])

@@ -8,7 +8,8 @@ from typing import Any
 
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
+
+from rllib_maddpg.ray_compat import metrics_logger
 
 BEFORE_ERROR = "checkpoint_before_error"
 
@@ -36,7 +37,7 @@ class TunableAlgorithm(Algorithm):
         config.freeze()
         self.config = config
         self._env_id, self.env_creator = self._get_env_id_and_creator(config.env, config)
-        self.metrics = MetricsLogger(root=True, stats_cls_lookup=config.stats_cls_lookup)
+        self.metrics = metrics_logger(config, root=True)
         self.eval_env_runner_group = None
         self.setup(config)
         return True

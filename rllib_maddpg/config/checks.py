@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_maddpg.config.column_checks import check_columns
@@ -25,7 +26,7 @@ from rllib_maddpg.config.rllib_checks import (
     check_rllib_settings,
     defaults_of,
 )
-from rllib_maddpg.config.rllib_settings import PASSED
+from rllib_maddpg.config.rllib_settings import PASSED, REFUSED
 from rllib_maddpg.envs.errors import did_you_mean
 
 # Dicts of which only the user knows what is in them.
@@ -35,6 +36,8 @@ _OPEN_DICTS = ("env_config", "learner_config_dict")
 def use_python_scalars(config: AlgorithmConfig) -> None:
     """NumPy's scalars, such as searches give them, become Python's, which RLlib's own checks and JSON ask for."""
     for key in {*type(config).table(), *PASSED, "_model_config"}.difference(_OPEN_DICTS):
+        if not hasattr(config, key):  # a setting of another Ray
+            continue
         value = getattr(config, key)
         plain = python_scalars(value)
         if plain is not value:
@@ -127,4 +130,6 @@ def unknown_key_message(key: str, known: list[str]) -> str:
     """Text for a key that no setting has."""
     if key in OLD_SETTINGS:
         return old_key_message(key)
+    if key in PASSED or key in REFUSED:
+        return f"`{key}` is a setting of other versions of Ray, not of {ray.__version__}, which is installed."
     return f"`{key}` is no setting of MADDPG. {near(key, known)}"

@@ -29,6 +29,7 @@ from rllib_maddpg.config.setters import name_settings
 from rllib_maddpg.config.table import SETTINGS
 from rllib_maddpg.envs import probe_env
 from rllib_maddpg.modules.views import VIEWS, View
+from rllib_maddpg.ray_compat import warn_if_untested
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import Column, RowSchema
 from rllib_maddpg.sampling.connectors import check_connectors, with_agent_filters
@@ -231,6 +232,7 @@ class MADDPGConfig(DescribedConfig):
         """
         if self._validate_config is False:  # other values that count as False are refused below
             return
+        warn_if_untested()
         use_python_scalars(self)
         if isinstance(self.critic_view, View) and self.critic_view in VIEWS.values():
             self.critic_view = self.critic_view.name

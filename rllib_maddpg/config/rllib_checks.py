@@ -37,14 +37,13 @@ def check_rllib_settings(config: AlgorithmConfig) -> None:
     for key in defaults:
         if is_old(key, defaults) and not same(getattr(config, key), defaults[key]):
             raise ValueError(old_key_message(key))
-    for key, fix in REFUSED.items():
-        if key in table:
-            continue
+    # Not each Ray has each of the settings.
+    here = defaults.keys() - table
+    for key in (key for key in REFUSED if key in here):
         value, default = getattr(config, key), defaults[key]
-        require(config, public_name(key), means_default(value, default), shown(default), fix, value)
-    for key, kind in PASSED.items():
-        if key not in table:
-            check_kind(config, key, kind)
+        require(config, public_name(key), means_default(value, default), shown(default), REFUSED[key], value)
+    for key in (key for key in PASSED if key in here):
+        check_kind(config, key, PASSED[key])
     _check_model(config.model)
 
 
@@ -61,9 +60,9 @@ def public_name(key: str) -> str:
 
 
 def means_default(value: Any, default: Any) -> bool:
-    """Whether a value says what the default says: an Enum's member may stand for its value, and False for None."""
-    value = value.value if isinstance(value, Enum) else value
-    return same(value, default) or (default is None and value is False)
+    """Whether a value says what the default says: an Enum's member may stand for its value or name, and False for None."""
+    meant = (value.value, value.name) if isinstance(value, Enum) else (value,)
+    return any(same(one, default) for one in meant) or (default is None and value is False)
 
 
 def is_old(key: str, settings: Collection[str]) -> bool:

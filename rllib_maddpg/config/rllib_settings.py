@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from ray._common.deprecation import DEPRECATED_VALUE
+from ray.rllib.algorithms.algorithm_config import DEPRECATED_VALUE
 
 from rllib_maddpg.config.kinds import (
     BOOL,
@@ -159,6 +159,8 @@ REFUSED: dict[str, str] = {
     "clip_rewards": "Nothing clips rewards: wrap the env (`env_config={'wrappers': [['clip_reward_v0', {}]]}`).",
     "clip_actions": "Actions are scaled from [-1, 1] to the env's bounds, and never leave them.",
     "render_env": "It is of RLlib's old API stack; `rllib-maddpg evaluate --gif` draws episodes.",
+    "logger_creator": "It is of older Rays. Give Tune logger callbacks.",
+    "logger_config": "It is of older Rays. Give Tune logger callbacks.",
     "num_gpus": "It is of RLlib's old API stack. Set `num_gpus_per_learner`.",
     "extra_python_environs_for_driver": f"{_OLD_STACK} Set environment variables before Ray starts.",
     "extra_python_environs_for_worker": f"{_OLD_STACK} Call `ray.init(runtime_env={{'env_vars': ...}})`.",

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.core.rl_module.rl_module import RLModule
 
 from rllib_maddpg.algorithm.checkpoint_files import ACTING
@@ -27,6 +26,7 @@ from rllib_maddpg.envs import resolve_env
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.envs.sources import ModuleSource
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
+from rllib_maddpg.ray_compat import FlattenObservations
 from rllib_maddpg.results.output_paths import check_local
 from rllib_maddpg.results.run_folder import find_checkpoint
 from rllib_maddpg.results.versions import versions

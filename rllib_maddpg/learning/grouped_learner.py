@@ -21,6 +21,7 @@ from rllib_maddpg.learning.groups import ModuleSettings, NetworkGroup, group_net
 from rllib_maddpg.learning.process_speedups import speed_up_process
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule, actor_state_of
 from rllib_maddpg.modules.rule_modules import acts_by_rule, check_stateless, has_networks
+from rllib_maddpg.ray_compat import restore_optimizers, without_counted
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import RowSchema
@@ -209,7 +210,8 @@ class GroupedTorchLearner(TorchLearner):
         # RLlib skips weights that are older than its own, but a checkpoint is restored whole. What comes out of it is new
         # to the env runners, even if they have seen later updates.
         before, self._weights_seq_no = self._weights_seq_no, 0
-        super().set_state(state)
+        super().set_state(without_counted(self, state))
+        restore_optimizers(self, state.get(COMPONENT_OPTIMIZER, {}))
         # RLlib lets Adam go on in the very arrays of the state, which may be those of another Learner, too.
         for optimizer in self._named_optimizers.values():
             for own in optimizer.state.values():

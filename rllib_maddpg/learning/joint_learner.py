@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from rllib_maddpg.learning.groups import NetworkGroup
 from rllib_maddpg.learning.metrics import UpdateMetrics
 from rllib_maddpg.learning.stages import Stage, check_losses, check_stages
 from rllib_maddpg.learning.td_errors import TDErrors
+from rllib_maddpg.ray_compat import log_value
 from rllib_maddpg.rows.joint_batch import JointBatch
 
 logger = logging.getLogger(__name__)
@@ -272,7 +274,7 @@ class JointTorchLearner(GroupedTorchLearner):
 
     def _log_metrics_of_updates(self, batch_size: int) -> None:
         """Gives RLlib the metrics of the last update, and the counts of all since the last report."""
-        log, rows = self.metrics.log_value, self._rows_trained
+        log, rows = partial(log_value, self.metrics), self._rows_trained
         self._update_metrics.report(self.metrics)
         for module_id in self.layout.modules:
             log((module_id, WEIGHTS_SEQ_NO), self._weights_seq_no, window=1)
@@ -290,7 +292,7 @@ class JointTorchLearner(GroupedTorchLearner):
         if self.config.torch_skip_nan_gradients:
             # All Learners skip alike; one counts.
             for module_id in found.losses if self._rank == 0 else ():
-                self.metrics.log_value((module_id, "num_updates_skipped_lifetime"), 1, reduce="lifetime_sum")
+                log_value(self.metrics, (module_id, "num_updates_skipped_lifetime"), 1, reduce="lifetime_sum")
             return
         bad = found.what_is_not_finite(role, ctx.batch)
         done = "This update was not made; the weights are those before it"

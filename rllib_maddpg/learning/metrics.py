@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rllib_maddpg.ray_compat import log_value
+
 # How a metric of several Learners becomes one, where that is not its mean.
 OVER_LEARNERS = {"qf_min": {"reduce": "min"}, "qf_max": {"reduce": "max"}}
 
@@ -43,7 +45,7 @@ class UpdateMetrics:
             # One transfer from the device for all metrics.
             values = torch.stack([v.float() for v in self.noted.values()]).tolist()
             for key, value in zip(self.noted, values, strict=True):
-                logger.log_value(key, value, **OVER_LEARNERS.get(key[1], {"reduce": "mean", "window": 1}))
+                log_value(logger, key, value, **OVER_LEARNERS.get(key[1], {"reduce": "mean", "window": 1}))
         self.noted = {key: self.noted[key] for key in self._stay}
 
     def clear(self) -> None:

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Iterator
 
 import ray
-from ray.exceptions import AuthenticationError
+
+from rllib_maddpg.ray_compat import AuthenticationError
 
 _START_ONE = "Start a cluster with `ray start --head --port=6379`, and `ray start --address=HOST:6379` on its other machines."
 _TOKEN_PLACES = "RAY_AUTH_TOKEN, the file of RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"

@@ -8,7 +8,6 @@ from typing import Any
 import gymnasium as gym
 import tree
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.env_to_module.env_to_module_pipeline import EnvToModulePipeline
 from ray.rllib.connectors.env_to_module.mean_std_filter import MeanStdFilter
@@ -18,6 +17,7 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.filter import RunningStat
 
 from rllib_maddpg.envs import EnvSpaces
+from rllib_maddpg.ray_compat import FlattenObservations
 from rllib_maddpg.sampling.flatten_connector import check_rllibs_flattening
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.env_to_module import AddObservationsFromEpisodesToBatch
 from ray.rllib.connectors.env_to_module.env_to_module_pipeline import EnvToModulePipeline
 from ray.rllib.utils.annotations import override
 
+from rllib_maddpg.ray_compat import FlattenObservations
 from rllib_maddpg.rows.observations import ObservationError, differs_from_rllib, flatteners, is_flat_box
 
 

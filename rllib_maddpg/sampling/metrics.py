@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from functools import partial
 from typing import Any
 
 from ray.rllib.env.env_runner import NUM_ENV_STEP_FAILURES_LIFETIME
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.utils.metrics import (
     ENV_STEP_TIMER,
-    EPISODE_AGENT_RETURN_MEAN,
-    EPISODE_AGENT_STEPS,
     EPISODE_DURATION_SEC_MEAN,
     EPISODE_LEN_MAX,
     EPISODE_LEN_MEAN,
     EPISODE_LEN_MIN,
-    EPISODE_MODULE_RETURN_MEAN,
     EPISODE_RETURN_MAX,
     EPISODE_RETURN_MEAN,
     EPISODE_RETURN_MIN,
@@ -32,6 +30,12 @@ from ray.rllib.utils.metrics import (
 )
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
+from rllib_maddpg.ray_compat import (
+    EPISODE_AGENT_RETURN_MEAN,
+    EPISODE_AGENT_STEPS,
+    EPISODE_MODULE_RETURN_MEAN,
+    log_value,
+)
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.sampling.games import FinishedEpisode
 from rllib_maddpg.sampling.joint_sampler import Sample
@@ -46,7 +50,7 @@ class Tally:
     def add(self, runner: MultiAgentEnvRunner, sample: Sample) -> None:
         """Counts what one call of the columnar loop brought."""
         if sample.num_failures:
-            runner.metrics.log_value(NUM_ENV_STEP_FAILURES_LIFETIME, sample.num_failures, reduce="lifetime_sum")
+            log_value(runner.metrics, NUM_ENV_STEP_FAILURES_LIFETIME, sample.num_failures, reduce="lifetime_sum")
         total = self._total
         total.episodes += sample.episodes
         for name in ("num_episodes", "env_steps", "rounds", "env_seconds", "actor_seconds"):
@@ -57,7 +61,7 @@ class Tally:
     def log(self, runner: MultiAgentEnvRunner, layout: JointLayout) -> None:
         """Logs to the runner's metrics what RLlib's own loop would have logged for the same steps, and starts over."""
         sample, self._total = self._total, Sample()
-        log = runner.metrics.log_value
+        log = partial(log_value, runner.metrics)
         module_of = {slot.agent: slot.module for slot in layout.slots}
         if sample.rounds:
             # RLlib times each step of the vector env; this is their mean.
@@ -112,7 +116,7 @@ def _log_episodes(runner: MultiAgentEnvRunner, episodes: list[FinishedEpisode], 
 def _log_values(metrics: MetricsLogger, key: tuple[str, ...], values: list[float], **how: Any) -> None:
     """`metrics.log_value(key, value, **how)` for each of the values; RLlib would look up the key each time."""
     first, *others = values
-    metrics.log_value(key, first, **how)
+    log_value(metrics, key, first, **how)
     stats: Any = metrics.stats
     for part in key:
         stats = stats[part]

@@ -20,6 +20,7 @@ from rllib_maddpg.envs.api import check_reset_result
 from rllib_maddpg.envs.seeding import episode_number
 from rllib_maddpg.envs.step_checks import check_known, check_step, fitting
 from rllib_maddpg.modules.rule_modules import RuleError
+from rllib_maddpg.ray_compat import StockEnvRunner, log_value
 from rllib_maddpg.rows.observations import ObservationError, Part
 from rllib_maddpg.sampling.failures import Failures
 from rllib_maddpg.sampling.noise import NoiseError
@@ -32,7 +33,7 @@ class SamplingError(Exception):
     """An environment or a module has failed for good; the text says how."""
 
 
-class StockLoop(MultiAgentEnvRunner):
+class StockLoop(StockEnvRunner):
     """`MultiAgentEnvRunner` whose loop refuses the same environments as the columnar one, in the same words.
 
     RLlib rebuilds all envs of a runner when one has failed, as often as it takes, or raises an error without a text.
@@ -134,7 +135,7 @@ class StockLoop(MultiAgentEnvRunner):
         except Exception as error:
             number = _env_that_raised(error) if number < 0 else number
             episode = self._ongoing_episodes[max(0, number)]
-            self.metrics.log_value(NUM_ENV_STEP_FAILURES_LIFETIME, 1, reduce="lifetime_sum")
+            log_value(self.metrics, NUM_ENV_STEP_FAILURES_LIFETIME, 1, reduce="lifetime_sum")
             self._note(error, number, episode.env_t + 1 if episode.is_reset else 0)
             self._rebuild_envs()
             return ENV_STEP_FAILURE

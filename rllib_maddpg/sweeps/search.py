@@ -140,9 +140,10 @@ def make_searcher(sweep: Sweep) -> SearchAlgorithm | Searcher:
         return BasicVariantGenerator(constant_grid_search=same, random_state=seed, max_concurrent=limit)
     try:
         import optuna
-        from ray.tune.search.optuna import OptunaSearch
     except ImportError as error:
         raise sweep.file.error(("search",), f"Optuna is not installed: pip install rllib-maddpg[tune] ({error}).") from error
+    from ray.tune.search.optuna import OptunaSearch
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     startup = sweep.search_options.get("startup_points", min(10, max(1, sweep.num_samples // 3)))
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)

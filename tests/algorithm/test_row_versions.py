@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from paths import TESTS
+from ray_marks import READS_NEWER
 from tiny_algorithm import tiny_config
 
 from rllib_maddpg import MADDPG, MADDPGConfig
@@ -41,6 +42,7 @@ def old(tmp_path_factory):
     return folder
 
 
+@READS_NEWER
 def test_a_run_from_before_goes_on_as_it_would_have(old):
     algo = MADDPG.from_checkpoint(str(old / "before"))
     try:
@@ -64,6 +66,7 @@ def test_a_run_from_before_goes_on_as_it_would_have(old):
         algo.stop()
 
 
+@READS_NEWER
 def test_a_run_takes_up_columns_that_it_did_not_have(old):
     config = (
         MADDPGConfig()

@@ -139,7 +139,7 @@ def test_numpy_scalars_of_other_kinds_are_refused(key, value):
 def test_members_of_enums_stand_for_their_values():
     config_for().env_runners(gym_env_vectorize_mode=gym.VectorizeMode.SYNC).validate()
     with pytest.raises(
-        ValueError, match=r"`gym_env_vectorize_mode`=.*ASYNC.* must be 'sync'\. RLlib steps multi-agent envs synchr"
+        ValueError, match=r"`gym_env_vectorize_mode`=.*ASYNC.* must be '(sync|SYNC)'\. RLlib steps multi-agent envs synchr"
     ):
         config_for().env_runners(gym_env_vectorize_mode=gym.VectorizeMode.ASYNC).validate()
 

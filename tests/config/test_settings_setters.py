@@ -26,7 +26,7 @@ def test_methods_set_or_refuse_by_name(method):
             except ValueError as error:
                 refused += 1
                 assert name in str(error), f"{name}={value!r}: {error}"
-    if method in ("environment", "learners", "training", "multi_agent", "evaluation"):
+    if method in ("environment", "training", "multi_agent", "evaluation"):
         assert refused
 
 

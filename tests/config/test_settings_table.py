@@ -20,6 +20,7 @@ from rllib_maddpg.config.old_settings import OLD_SETTINGS
 from rllib_maddpg.config.rllib_settings import CHECKED_ELSEWHERE, PASSED, REFUSED
 from rllib_maddpg.config.setting import Setting
 from rllib_maddpg.config.text_settings import SHORT_NAMES
+from rllib_maddpg.ray_compat import TESTED, since
 from rllib_maddpg.sampling.exploration import exploration_settings
 
 README = Path(__file__).parents[2] / "README.md"
@@ -31,7 +32,10 @@ def test_each_setting_of_rllib_is_in_one_table():
     tables = [set(CHECKED_ELSEWHERE), set(PASSED), set(REFUSED), set(OLD_SETTINGS) & attributes, set(TABLE) & attributes]
     for one, other in combinations(tables, 2):
         assert one & other == set()
-    assert set.union(*tables) == attributes
+    known = set.union(*tables)
+    assert attributes <= known
+    if since(TESTED[-1]):
+        assert known - attributes == {"logger_config", "logger_creator"}  # of older Rays
 
 
 @pytest.mark.parametrize("value", [np.zeros(3), np.array(["auto"] * 2), float("nan"), {}, [[]], object(), print], ids=range(7))

@@ -14,7 +14,6 @@ import pytest
 import torch
 import tree
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
-from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -34,6 +33,7 @@ from rllib_maddpg.deploy.spaces import describe_action, describe_observation
 from rllib_maddpg.modules.networks import ACTIVATIONS as TORCH_ACTIVATIONS
 from rllib_maddpg.modules.networks import MLP
 from rllib_maddpg.modules.rule_modules import has_networks
+from rllib_maddpg.ray_compat import FlattenObservations
 from rllib_maddpg.rows.actions import make_codec
 from rllib_maddpg.runs.evaluation import restored_runner
 

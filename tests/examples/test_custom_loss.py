@@ -26,7 +26,7 @@ def test_the_bounds_and_the_loss_are_those_worked_by_hand():
             seen.update(q=q.detach(), target=target, alive=rows["alive"], loss=loss.detach())
             return loss
 
-    config = config_of(game, gamma=0.9).learners(learner_class=Watched, learner_config_dict=bounds)
+    config = config_of(game, gamma=0.9).training(learner_class=Watched, learner_config_dict=bounds)
     learner = build(config, game)
     learner.update(batch=multi_agent_batch(game, game.batch(64, 0)), timesteps=env_steps(1))
     assert len(learner._groups["critic"]) == 1 and seen["q"].shape == (3, 1, 64)

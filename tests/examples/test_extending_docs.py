@@ -96,7 +96,7 @@ def errors():
     modelled = RewardModelConfig().environment("simple_spread")
     return [
         spread.copy().rl_module(rl_module_spec=RLModuleSpec(module_class=MyModule)),
-        modelled.copy().learners(learner_class=MyLearner),
+        modelled.copy().training(learner_class=MyLearner),
         make_config(sees_wind=True).training(extra_columns=[]),
         make_config(sees_wind=True).training(extra_columns=[Column("wind", "env", width=0, at_next=True, source=wind_of)]),
         modelled.copy().training(model_share=1.5),
@@ -142,6 +142,6 @@ class CountingLearner(MADDPGTorchLearner):
 
 
 def counting():
-    config = make_config(sees_wind=False).learners(learner_class=CountingLearner)
+    config = make_config(sees_wind=False).training(learner_class=CountingLearner)
     config.training(num_steps_sampled_before_learning_starts=50, train_batch_size_per_learner=32)
     return config.reporting(min_sample_timesteps_per_iteration=100)

@@ -49,7 +49,7 @@ def watched(seen):
 def test_losses_and_targets_worked_by_hand():
     """Three modules with shares of their own, computed as one."""
     game, seen = game_of(), {}
-    config = config_of(game, RewardModelConfig, gamma=0.9, model_share=0.25).learners(learner_class=watched(seen))
+    config = config_of(game, RewardModelConfig, gamma=0.9, model_share=0.25).training(learner_class=watched(seen))
     config.rl_module(algorithm_config_overrides_per_module={"m1": {"model_share": 1.0}})
     learner = build(config)
     update(learner, game, range(1, 4))
@@ -129,7 +129,7 @@ def test_rows_of_its_own_for_each_module():
             checked.append(rows.joint)
             return super().td_target(next_q, rows, settings)
 
-    config = config_of(game, RewardModelConfig, minibatch_per_module=True, model_share=1.0).learners(learner_class=Watched)
+    config = config_of(game, RewardModelConfig, minibatch_per_module=True, model_share=1.0).training(learner_class=Watched)
     results = update(build(config), game, [1])
     assert len(checked) == 2 and checked[0] is not checked[1]
     assert all(float(results[m]["model_loss"].peek()) > 0 for m in game.modules)

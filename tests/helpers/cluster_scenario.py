@@ -58,7 +58,9 @@ def config_for(options):
         sample_timeout_s=20,
     )
     config.fault_tolerance(delay_between_env_runner_restarts_s=0)
-    config.learners(num_learners=options["learners"], custom_resources_per_learner={"learner": 1})
+    config.learners(num_learners=options["learners"])
+    if options["learners"]:
+        config.learners(custom_resources_per_learner={"learner": 1})
     config.rl_module(model_config={"fcnet_hiddens": [8]})
     buffer = {"capacity": 100_000}
     if options["shards"]:

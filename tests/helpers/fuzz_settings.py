@@ -94,7 +94,7 @@ _SENSIBLE = {
     "process_wide_speedups": [False],  # would change the tests' process
     "torch_compile_learner": [False],  # takes seconds
     "_validate_config": [True],
-    "stats_cls_lookup": [MADDPGConfig().stats_cls_lookup],
+    "stats_cls_lookup": [vars(MADDPGConfig()).get("stats_cls_lookup")],
 }
 _DEFAULTS = vars(MADDPGConfig())
 _KINDS = PASSED | {key: setting.check for key, setting in MADDPGConfig.table().items()}
@@ -108,7 +108,7 @@ def _sensible_values(key):
 
 
 _NEVER = {"env", "in_evaluation", "_is_frozen", "_train_batch_size_per_learner", "_model_config", "output"}
-_USED = sorted({*_KINDS, *CHECKED_ELSEWHERE, *_SENSIBLE} - _NEVER)
+_USED = sorted(key for key in {*_KINDS, *CHECKED_ELSEWHERE, *_SENSIBLE} - _NEVER if hasattr(MADDPGConfig(), key))
 _UNUSED = sorted({*REFUSED, *OLD_SETTINGS} & _DEFAULTS.keys())
 SENSIBLE = {key: _sensible_values(key) for key in [*_USED, *_UNUSED]}
 

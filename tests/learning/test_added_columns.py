@@ -48,7 +48,7 @@ def game_of(**kinds):
 
 def update(cls, **config):
     game = game_of()
-    learner = build(config_of(game).learners(learner_class=cls, learner_config_dict=config), game)
+    learner = build(config_of(game).training(learner_class=cls, learner_config_dict=config), game)
     learner.update(batch=multi_agent_batch(game, game.batch(ROWS, 0)), timesteps=env_steps(1))
     return learner
 
@@ -81,7 +81,7 @@ def test_it_lasts_for_one_update():
                 super().add(ctx)
 
     game = game_of()
-    learner = build(config_of(game).learners(learner_class=Once), game)
+    learner = build(config_of(game).training(learner_class=Once), game)
     batch = multi_agent_batch(game, game.batch(ROWS, 0))
     learner.update(batch=batch, timesteps=env_steps(1))
     with pytest.raises(ValueError, match="Rows have no column 'doubled', and no stage of this update has added one"):

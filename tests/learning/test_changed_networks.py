@@ -201,7 +201,7 @@ def test_actors_without_targets_are_asked_again_when_they_have_learned():
             return super().td_target(next_q, rows, settings)
 
     spec = RLModuleSpec(module_class=NoTargets)
-    config = config_of(game, actor_lr=0.5).rl_module(rl_module_spec=spec).learners(learner_class=Mine)
+    config = config_of(game, actor_lr=0.5).rl_module(rl_module_spec=spec).training(learner_class=Mine)
     learner = build(config)
     updates(learner, game, [1])
     assert len(seen) == 2 and not torch.equal(*seen)

@@ -275,7 +275,7 @@ class DecayingLearner(MADDPGTorchLearner):
 
 def test_an_optimizer_may_have_its_parameters_in_another_order():
     game = small_game()
-    learners = [build(config_of(game).learners(learner_class=cls), game) for cls in (DecayingLearner, None)]
+    learners = [build(config_of(game).training(learner_class=cls), game) for cls in (DecayingLearner, None)]
     for learner in learners:
         for k in range(2):
             learner.update(batch=multi_agent_batch(game, game.batch(16, k)), timesteps=env_steps(k))

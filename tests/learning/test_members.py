@@ -44,7 +44,7 @@ class ModelLearner(MADDPGTorchLearner):
 
 def model_config(game):
     spec = RLModuleSpec(module_class=WithModel)
-    return config_of(game).rl_module(rl_module_spec=spec).learners(learner_class=ModelLearner)
+    return config_of(game).rl_module(rl_module_spec=spec).training(learner_class=ModelLearner)
 
 
 def test_a_third_network_learns_beside_the_others():
@@ -159,12 +159,12 @@ def test_losses_must_depend_on_the_networks_that_learn():
         stacks_modules = False
 
     game = small_game()
-    learner = build(model_config(game).learners(learner_class=Mine), game)
+    learner = build(model_config(game).training(learner_class=Mine), game)
     before = weights_of(learner)
     with pytest.raises(ValueError, match=r"The model loss does not depend on network 'model' of modules \['m0', 'm1', 'm2'\]"):
         updates(learner, game, [1])
     assert all(torch.equal(before[key], value) for key, value in weights_of(learner).items())
-    learner = build(model_config(game).learners(learner_class=Alone), game)
+    learner = build(model_config(game).training(learner_class=Alone), game)
     weight = learner.module["m0"].unwrapped().model.layers[0].weight
     before = weight.detach().clone()
     updates(learner, game, [1])
@@ -189,7 +189,7 @@ def test_losses_of_a_stage_are_checked_before_anything_changes(losses, text):
             return losses(super().model_losses(ctx))
 
     game = small_game()
-    learner = build(model_config(game).learners(learner_class=Mine), game)
+    learner = build(model_config(game).training(learner_class=Mine), game)
     before = weights_of(learner)
     with pytest.raises(ValueError, match=text):
         updates(learner, game, [1])
@@ -207,7 +207,7 @@ def test_a_network_that_only_some_modules_have_learns_there():
             return super().model_losses(ctx)
 
     game = small_game()
-    config = config_of(game).rl_module(rl_module_spec=RLModuleSpec(module_class=Some)).learners(learner_class=Mine)
+    config = config_of(game).rl_module(rl_module_spec=RLModuleSpec(module_class=Some)).training(learner_class=Mine)
     results = updates(build(config), game, [1, 2])
     assert {m: "model_loss" in results[m] for m in game.modules} == {"m0": False, "m1": True, "m2": False}
 

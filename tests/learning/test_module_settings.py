@@ -45,7 +45,7 @@ def assert_updates_are_the_oracles(game: Game, hypers: dict[str, Hyper], seed: i
     """In float64, to rounding: 1e-10 of the weights' size, as in test_learner.py. Returns the Learner."""
     config = config_of(game).multi_agent(algorithm_config_overrides_per_module=overrides(hypers, game.hyper))
     if learner_class is not None:
-        config.learners(learner_class=learner_class)
+        config.training(learner_class=learner_class)
     learner = build(config, game, double=True)
     oracle = ReferenceMADDPG(game.agents, game.module_of, game.kinds, game.weights, hypers, game.activation, game.frozen)
     for k in range(updates):

@@ -44,7 +44,7 @@ class DelayedLearner(MADDPGTorchLearner):
 
 def test_a_stage_says_how_often_it_runs_also_after_a_restart():
     game = small_game()
-    config = config_of(game).learners(learner_class=DelayedLearner)
+    config = config_of(game).training(learner_class=DelayedLearner)
     learner = build(config, game)
     for k in range(1, 6):
         before = weights_of(learner)
@@ -67,7 +67,7 @@ def test_a_stage_says_how_often_it_runs_also_after_a_restart():
 
 def test_metrics_of_an_actor_stage_are_those_of_its_last_run():
     game = small_game()
-    learners = [build(config_of(game).learners(learner_class=cls), game) for cls in (DelayedLearner, None)]
+    learners = [build(config_of(game).training(learner_class=cls), game) for cls in (DelayedLearner, None)]
     results = [updates(learner, game, [1]) for learner in learners]
     assert float(results[0]["m1"]["total_loss"].peek()) == float(results[0]["m1"]["critic_loss"].peek())
     total = results[1]["m1"]["critic_loss"].peek() + results[1]["m1"]["actor_loss"].peek()
@@ -93,7 +93,7 @@ def test_stages_are_checked_before_anything_starts(stages, text):
         def stages(cls, config):
             return stages(cls)
 
-    config = MADDPGConfig().environment("simple_spread").learners(learner_class=Mine)
+    config = MADDPGConfig().environment("simple_spread").training(learner_class=Mine)
     if text is None:
         config.validate()
         return
@@ -107,7 +107,7 @@ def test_stages_are_a_class_method():
             return []
 
     with pytest.raises(ValueError, match=r"`stages` of Mine failed \(TypeError: .*@classmethod def stages\(cls, config\)"):
-        MADDPGConfig().environment("simple_spread").learners(learner_class=Mine).validate()
+        MADDPGConfig().environment("simple_spread").training(learner_class=Mine).validate()
 
 
 def test_a_stage_that_returns_nothing_does_not_end_the_update():
@@ -123,7 +123,7 @@ def test_a_stage_that_returns_nothing_does_not_end_the_update():
             return [critics, Watch(), *others]
 
     game = small_game()
-    learner = build(config_of(game).learners(learner_class=Mine), game)
+    learner = build(config_of(game).training(learner_class=Mine), game)
     before = weights_of(learner)
     updates(learner, game, [1])
     assert learner.seen == ["critic"]
@@ -153,7 +153,7 @@ class WeightedLearner(MADDPGTorchLearner):
 
 def test_a_target_of_the_users_is_used_and_modules_stay_stacked():
     game = small_game()
-    mine = build(config_of(game, gamma=0.9).learners(learner_class=MonteCarloLearner), game)
+    mine = build(config_of(game, gamma=0.9).training(learner_class=MonteCarloLearner), game)
     known = build(config_of(game, gamma=0.0), game)
     for learner in (mine, known):
         updates(learner, game, range(1, 4))
@@ -165,7 +165,7 @@ def test_a_target_of_the_users_is_used_and_modules_stay_stacked():
 
 def test_losses_of_the_users_are_used_and_modules_stay_stacked():
     game = small_game(hyper={"grad_clip": None})
-    mine = build(config_of(game).learners(learner_class=WeightedLearner), game)
+    mine = build(config_of(game).training(learner_class=WeightedLearner), game)
     known = build(config_of(game, actor_output_reg=0.0), game)
     first, second = (updates(learner, game, [1]) for learner in (mine, known))
     for m in game.modules:
@@ -182,7 +182,7 @@ def test_an_override_that_needs_each_modules_own_networks_says_so(caplog):
 
     game = small_game()
     with caplog.at_level(logging.INFO, logger="rllib_maddpg"):
-        learner = build(config_of(game).learners(learner_class=Mine), game)
+        learner = build(config_of(game).training(learner_class=Mine), game)
         before = weights_of(learner)
         updates(learner, game, [1, 2])
     assert changed(before, weights_of(learner), "critic") == {True}
@@ -204,7 +204,7 @@ def test_what_hooks_return_is_checked(hook, value, text):
     Mine = type("Mine", (MADDPGTorchLearner,), {hook: lambda self, first, *others: value(first)})
     game = small_game()
     with pytest.raises(ValueError, match=text):
-        updates(build(config_of(game).learners(learner_class=Mine), game), game, [1])
+        updates(build(config_of(game).training(learner_class=Mine), game), game, [1])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

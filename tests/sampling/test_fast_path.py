@@ -10,7 +10,6 @@ import tree
 from ledger_env import ALL_TERMINATE, LATE_JOINER, LEDGERS, MIXED_END, TIME_LIMIT, LedgerEnv, Nested, ZooLedger
 from pettingzoo.utils import BaseParallelWrapper
 from ray.rllib.callbacks.callbacks import RLlibCallback
-from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
@@ -19,6 +18,7 @@ from runners import make_runner, rows_of
 import rllib_maddpg.sampling.games
 from rllib_maddpg import MADDPGTorchRLModule
 from rllib_maddpg.envs import resolve_env
+from rllib_maddpg.ray_compat import FlattenObservations, since
 from rllib_maddpg.sampling.env_runner import MADDPGEnvRunner
 from rllib_maddpg.sampling.exploration import JointExploration
 from rllib_maddpg.sampling.fast_path import reason_for_stock_path
@@ -227,7 +227,8 @@ def metrics_of(runner, calls):
     for how in calls:
         runner.sample(**how)
         root.aggregate([runner.get_metrics()])
-    flat = {"/".join(map(str, path)): value for path, value in tree.flatten_with_path(root.reduce(compile=True))}
+    reduced = root.reduce(compile=True) if since("2.53") else root.reduce()
+    flat = {"/".join(map(str, path)): value for path, value in tree.flatten_with_path(reduced)}
     return {key: value for key, value in flat.items() if not any(other in key for other in OTHERS)}
 
 
@@ -250,6 +251,8 @@ def test_same_metrics(game, calls):
     )
     assert columnar.keys() == stock.keys()
     for key in columnar.keys() - TIMES:
+        if "shared" in key and key.startswith("module_episode_returns") and not since("2.54"):
+            continue  # RLlib's own has the return of one of the agents
         assert columnar[key] == pytest.approx(stock[key], rel=1e-6, nan_ok=True), key
     if calls == STEPS:
         assert columnar["num_env_steps_sampled_lifetime"] >= 200

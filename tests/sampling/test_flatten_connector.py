@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
-from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.connectors.env_to_module import EnvToModulePipeline
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
@@ -17,6 +16,7 @@ from runners import make_runner
 
 from rllib_maddpg import MADDPGConfig
 from rllib_maddpg.algorithm.checkpoint_files import HAS_HASHES, HASHES_FILE, METADATA_FILE
+from rllib_maddpg.ray_compat import FlattenObservations, since
 
 TWIN = MultiDiscrete([[2, 3], [1, 2]], start=[[1, -1], [0, 5]])
 SPACES = {
@@ -211,6 +211,8 @@ def test_rllibs_connector_stays_where_the_user_has_put_it():
 def test_rllibs_connector_is_refused_where_it_is_wrong():
     with pytest.raises(ValueError, match=r"FlattenObservations makes wrong one-hots of agent 'cell'.*Leave it out"):
         make_runner(Seer, change=lambda config: with_rllibs(config, agent_ids=["cell", "plain"]))
+    if not since("2.52"):  # RLlib's own fails for some of the agents
+        return
     runner = make_runner(Seer, change=lambda config: with_rllibs(config, agent_ids=["plain"]))  # ours does the rest
     assert runner.layout.obs_dim == sum(gym.spaces.flatdim(space) for space in SPACES.values())
     runner.stop()

@@ -1,0 +1,201 @@
+"""What differs between the versions of Ray that this package runs on. No other file asks which one is installed.
+
+Each shim names the versions that it serves, and can go when `setup.cfg` no longer asks for them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from packaging.version import Version
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import COMPONENT_METRICS_LOGGER
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
+from ray.rllib.utils.torch_utils import convert_to_torch_tensor
+from ray.util import log_once
+
+__all__ = [
+    "EPISODE_AGENT_RETURN_MEAN",
+    "EPISODE_AGENT_STEPS",
+    "EPISODE_MODULE_RETURN_MEAN",
+    "AuthenticationError",
+    "FlattenObservations",
+    "StockEnvRunner",
+    "clock_to_send",
+    "log_value",
+    "metrics_logger",
+    "restore_optimizers",
+    "since",
+    "warn_if_untested",
+    "why_not_restored",
+    "without_counted",
+]
+
+# The minor versions that the tests ran with; `setup.cfg` allows those between them, and the next one.
+TESTED = ("2.51", "2.52", "2.55", "2.60")
+
+INSTALLED = Version(ray.__version__)
+
+logger = logging.getLogger(__name__)
+
+
+def since(version: str) -> bool:
+    """Whether the installed Ray is of this version, or newer."""
+    return Version(version) <= INSTALLED
+
+
+def why_not_restored(written_with: str) -> str | None:
+    """Why this Ray cannot restore a checkpoint that another one has written; None if it can.
+
+    Args:
+        written_with: The other one's version.
+    """
+    if since("2.53") or Version(written_with) < Version("2.53"):
+        return None
+    return "Ray writes metrics in another form since 2.53, which older ones cannot read. Install Ray 2.53 or newer"
+
+
+def warn_if_untested() -> None:
+    """A line in the log, once a process, for a Ray that the tests did not run with."""
+    minor = f"{INSTALLED.major}.{INSTALLED.minor}"
+    if minor not in TESTED and log_once(f"Ray {minor} is untested"):
+        logger.warning(
+            "MADDPG was not tested with Ray %s, but with %s. Most is likely to work; if something does not, run its tests with "
+            "your Ray: `tests/versions.sh %s`.",
+            ray.__version__,
+            ", ".join(TESTED),
+            ray.__version__,
+        )
+
+
+# -------------------------------------------------------------------------------------------------- Ray before 2.52 and 2.53
+
+try:
+    from ray.exceptions import AuthenticationError
+except ImportError:
+
+    class AuthenticationError(Exception):  # type: ignore[no-redef]
+        """Nobody raises it: there are no tokens yet."""
+
+
+try:
+    from ray.rllib.connectors.common.flatten_observations import FlattenObservations
+except ImportError:
+    from ray.rllib.connectors.env_to_module.flatten_observations import FlattenObservations
+
+# -------------------------------------------------------------------------------------------------- Ray before 2.53
+
+try:
+    from ray.rllib.utils.metrics import EPISODE_AGENT_RETURN_MEAN, EPISODE_AGENT_STEPS, EPISODE_MODULE_RETURN_MEAN
+except ImportError:  # they were no constants yet
+    EPISODE_AGENT_RETURN_MEAN = "agent_episode_returns_mean"
+    EPISODE_AGENT_STEPS = "agent_steps"
+    EPISODE_MODULE_RETURN_MEAN = "module_episode_returns_mean"
+
+if since("2.53"):
+    log_value = MetricsLogger.log_value
+else:
+
+    def log_value(
+        metrics: MetricsLogger, key: Any, value: Any, *, reduce: str | None = None, with_throughput: bool = False, **how: Any
+    ) -> None:
+        """`MetricsLogger.log_value` of newer Rays: an endless sum is a "lifetime_sum" there, a "sum" begins again."""
+        if reduce == "lifetime_sum":
+            how |= {"reduce": "sum", "with_throughput": with_throughput}
+        elif reduce == "sum":
+            how |= {"reduce": "sum", "clear_on_reduce": True}
+        elif reduce is not None:
+            how |= {"reduce": reduce}
+        metrics.log_value(key, value, **how)
+
+
+def metrics_logger(config: AlgorithmConfig, root: bool) -> MetricsLogger:
+    """`MetricsLogger`, which takes users' own ways of reducing since 2.53."""
+    return MetricsLogger(root=root, **({"stats_cls_lookup": config.stats_cls_lookup} if since("2.53") else {}))
+
+
+def without_counted(learner: TorchLearner, state: dict[str, Any]) -> dict[str, Any]:
+    """A Learner's state without its metrics, which older Algorithms would add again to the restored sums of their own."""
+    if since("2.53"):
+        return state
+    learner.metrics.reset()
+    return {key: value for key, value in state.items() if key != COMPONENT_METRICS_LOGGER}
+
+
+# -------------------------------------------------------------------------------------------------- Ray before 2.54 and 2.55
+
+
+class RunnerBefore55(MultiAgentEnvRunner):
+    """RLlib's runner, which calls nothing but classes and names for its envs."""
+
+    def make_env(self) -> None:
+        """RLlib's, of a class that makes what the callable makes."""
+        make = self.config.env
+        self.config.env = type("EnvClass", (), {"__new__": lambda cls, context: make(context)})
+        try:
+            super().make_env()
+        finally:
+            self.config.env = make
+
+
+class RunnerBefore54(RunnerBefore55):
+    """RLlib's runner, with its later names for what it has."""
+
+    num_env_steps_sampled_lifetime = 0
+
+    def _sample(self, **asked: Any) -> list[MultiAgentEpisode]:
+        """RLlib's; after a failed step it begins again by calling itself, which a subclass may have made another method."""
+        sample = super()._sample
+        self._sample = sample
+        try:
+            return sample(**asked)
+        finally:
+            del self._sample
+
+    @property
+    def _ongoing_episodes(self) -> list[MultiAgentEpisode]:
+        return self._episodes
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """RLlib's; the clock is the attribute, not a metric."""
+        return {**super().get_state(*args, **kwargs), NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """RLlib's; the clock is the attribute, not a metric."""
+        self.num_env_steps_sampled_lifetime = state.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, self.num_env_steps_sampled_lifetime)
+        super().set_state({key: value for key, value in state.items() if key != NUM_ENV_STEPS_SAMPLED_LIFETIME})
+
+
+StockEnvRunner = MultiAgentEnvRunner if since("2.55") else RunnerBefore55 if since("2.54") else RunnerBefore54
+
+
+def clock_to_send(env_steps: int, num_env_runners: int) -> int:
+    """What `EnvRunnerGroup.sync_env_runner_states` must be given as `env_steps_sampled`, so that runners get `env_steps`."""
+    return env_steps if since("2.54") else env_steps * max(1, num_env_runners)
+
+
+# -------------------------------------------------------------------------------------------------- Ray before 2.56
+
+
+def restore_optimizers(learner: TorchLearner, states: Mapping[str, Any]) -> None:
+    """Loads the states of optimizers again, which older RLlibs have just loaded with tensors for all numbers in them.
+
+    Those for the parameters' numbers match no parameter: Adam's moments would be lost, and its betas be tensors.
+
+    Args:
+        learner: That has taken the states.
+        states: By optimizer `{"state": optimizer.state_dict(), ...}`.
+    """
+    if since("2.56"):
+        return
+    for name in states.keys() & learner._named_optimizers.keys():
+        saved = states[name]["state"]
+        moments = convert_to_torch_tensor(saved["state"], device=learner._device)
+        learner._named_optimizers[name].load_state_dict({**saved, "state": moments})
