@@ -6,17 +6,20 @@ Each shim names the versions that it serves, and can go when `setup.cfg` no long
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import ray
+import tree
 from packaging.version import Version
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import COMPONENT_METRICS_LOGGER
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics import EVALUATION_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from ray.rllib.utils.torch_utils import convert_to_torch_tensor
 from ray.util import log_once
@@ -25,10 +28,13 @@ __all__ = [
     "EPISODE_AGENT_RETURN_MEAN",
     "EPISODE_AGENT_STEPS",
     "EPISODE_MODULE_RETURN_MEAN",
+    "THROUGHPUT",
     "AuthenticationError",
     "FlattenObservations",
+    "StockAlgorithm",
     "StockEnvRunner",
-    "clock_to_send",
+    "forget_episodes",
+    "keys_to_remove",
     "log_value",
     "metrics_logger",
     "restore_optimizers",
@@ -68,21 +74,22 @@ def warn_if_untested() -> None:
     if minor not in TESTED and log_once(f"Ray {minor} is untested"):
         logger.warning(
             "MADDPG was not tested with Ray %s, but with %s. Most is likely to work; if something does not, run its tests with "
-            "your Ray: `tests/versions.sh %s`.",
+            "your Ray: `tests/versions.sh %s %d.%d`.",
             ray.__version__,
             ", ".join(TESTED),
             ray.__version__,
+            *sys.version_info[:2],
         )
 
 
-# -------------------------------------------------------------------------------------------------- Ray before 2.52 and 2.53
+# -------------------------------------------------------------------------------------------------- Ray before 2.52
 
 try:
     from ray.exceptions import AuthenticationError
 except ImportError:
 
     class AuthenticationError(Exception):  # type: ignore[no-redef]
-        """Nobody raises it: there are no tokens yet."""
+        """Never raised: this Ray has no tokens."""
 
 
 try:
@@ -90,14 +97,16 @@ try:
 except ImportError:
     from ray.rllib.connectors.env_to_module.flatten_observations import FlattenObservations
 
+
+def keys_to_remove(piece: FlattenObservations) -> Any:
+    """What the connector leaves out: nothing before 2.52."""
+    return getattr(piece, "_keys_to_remove", None)
+
+
 # -------------------------------------------------------------------------------------------------- Ray before 2.53
 
-try:
-    from ray.rllib.utils.metrics import EPISODE_AGENT_RETURN_MEAN, EPISODE_AGENT_STEPS, EPISODE_MODULE_RETURN_MEAN
-except ImportError:  # they were no constants yet
-    EPISODE_AGENT_RETURN_MEAN = "agent_episode_returns_mean"
-    EPISODE_AGENT_STEPS = "agent_steps"
-    EPISODE_MODULE_RETURN_MEAN = "module_episode_returns_mean"
+# After the key of a throughput: where in a result is the one since the last report. Older Rays report no other.
+THROUGHPUT = "/throughput_since_last_reduce" if since("2.53") else ""
 
 if since("2.53"):
     log_value = MetricsLogger.log_value
@@ -106,13 +115,14 @@ else:
     def log_value(
         metrics: MetricsLogger, key: Any, value: Any, *, reduce: str | None = None, with_throughput: bool = False, **how: Any
     ) -> None:
-        """`MetricsLogger.log_value` of newer Rays: an endless sum is a "lifetime_sum" there, a "sum" begins again."""
+        """`MetricsLogger.log_value` of newer Rays: an endless sum is a "lifetime_sum" there, all else begins again.
+
+        What has a window still goes back over reports, as all that RLlib itself logs does here.
+        """
         if reduce == "lifetime_sum":
             how |= {"reduce": "sum", "with_throughput": with_throughput}
-        elif reduce == "sum":
-            how |= {"reduce": "sum", "clear_on_reduce": True}
         elif reduce is not None:
-            how |= {"reduce": reduce}
+            how |= {"reduce": reduce, "clear_on_reduce": reduce != "mean" and "window" not in how}
         metrics.log_value(key, value, **how)
 
 
@@ -122,18 +132,70 @@ def metrics_logger(config: AlgorithmConfig, root: bool) -> MetricsLogger:
 
 
 def without_counted(learner: TorchLearner, state: dict[str, Any]) -> dict[str, Any]:
-    """A Learner's state without its metrics, which older Algorithms would add again to the restored sums of their own."""
+    """A Learner's state without its metrics, which older Algorithms would add again to the restored sums of their own.
+
+    The Learner itself begins to count again, too.
+    """
     if since("2.53"):
         return state
     learner.metrics.reset()
     return {key: value for key, value in state.items() if key != COMPONENT_METRICS_LOGGER}
 
 
-# -------------------------------------------------------------------------------------------------- Ray before 2.54 and 2.55
+def forget_episodes(metrics: MetricsLogger, *key: str) -> None:
+    """Empties the windows of metrics, under a key or all of them; sums stay. Newer Rays do it at each report."""
+    stats: Any = metrics.stats
+    for part in key:
+        stats = stats.get(part, {})
+    for one in tree.flatten(stats):
+        if one._reduce_method != "sum":
+            one._set_values([])
+
+
+# -------------------------------------------------------------------------------------------------- Ray before 2.55
+
+try:
+    from ray.rllib.utils.metrics import EPISODE_AGENT_RETURN_MEAN, EPISODE_AGENT_STEPS, EPISODE_MODULE_RETURN_MEAN
+except ImportError:  # they were no constants yet
+    EPISODE_AGENT_RETURN_MEAN = "agent_episode_returns_mean"
+    EPISODE_AGENT_STEPS = "agent_steps"
+    EPISODE_MODULE_RETURN_MEAN = "module_episode_returns_mean"
+
+
+class EvaluationBefore55(Algorithm):
+    """RLlib's algorithm, which evaluates the actors of a training runner, where newer ones take the Learner's."""
+
+    def _before_evaluate(self) -> None:
+        super()._before_evaluate()
+        if self.eval_env_runner_group is not None:
+            # Runners refuse what is older than what they have: RLlib's own copy comes after this one.
+            self.eval_env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+
+
+class EvaluationBefore53(EvaluationBefore55):
+    """RLlib's algorithm, which would add earlier episodes to those of an evaluation."""
+
+    def _before_evaluate(self) -> None:
+        super()._before_evaluate()
+        forget_episodes(self.metrics, EVALUATION_RESULTS)
+        if self.eval_env_runner_group is not None:
+            self.eval_env_runner_group.foreach_env_runner(
+                lambda runner: forget_episodes(runner.metrics), local_env_runner=False
+            )
+
+    def _evaluate_on_local_env_runner(self, env_runner: MultiAgentEnvRunner) -> tuple:
+        forget_episodes(env_runner.metrics)
+        try:
+            return super()._evaluate_on_local_env_runner(env_runner)
+        finally:
+            forget_episodes(env_runner.metrics)
+
+
+StockAlgorithm = Algorithm if since("2.55") else EvaluationBefore55 if since("2.53") else EvaluationBefore53
 
 
 class RunnerBefore55(MultiAgentEnvRunner):
-    """RLlib's runner, which calls nothing but classes and names for its envs."""
+    """RLlib's runner, which makes envs only from classes and registered names."""
 
     def make_env(self) -> None:
         """RLlib's, of a class that makes what the callable makes."""
@@ -146,12 +208,13 @@ class RunnerBefore55(MultiAgentEnvRunner):
 
 
 class RunnerBefore54(RunnerBefore55):
-    """RLlib's runner, with its later names for what it has."""
-
-    num_env_steps_sampled_lifetime = 0
+    """RLlib's runner, with its later name for what it has."""
 
     def _sample(self, **asked: Any) -> list[MultiAgentEpisode]:
-        """RLlib's; after a failed step it begins again by calling itself, which a subclass may have made another method."""
+        """RLlib's. After a failed step it calls `self._sample`, which a subclass may have overridden: it shall find its own.
+
+        What was finished in the fragment before is lost; newer Rays keep it.
+        """
         sample = super()._sample
         self._sample = sample
         try:
@@ -163,23 +226,26 @@ class RunnerBefore54(RunnerBefore55):
     def _ongoing_episodes(self) -> list[MultiAgentEpisode]:
         return self._episodes
 
+
+class RunnerBefore53(RunnerBefore54):
+    """RLlib's runner, whose clock is a metric."""
+
+    num_env_steps_sampled_lifetime = 0
+
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's; the clock is the attribute, not a metric."""
+        """RLlib's; the clock is the attribute."""
         return {**super().get_state(*args, **kwargs), NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """RLlib's; the clock is the attribute, not a metric."""
+        """RLlib's; the clock is the attribute."""
         self.num_env_steps_sampled_lifetime = state.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, self.num_env_steps_sampled_lifetime)
         super().set_state({key: value for key, value in state.items() if key != NUM_ENV_STEPS_SAMPLED_LIFETIME})
 
 
-StockEnvRunner = MultiAgentEnvRunner if since("2.55") else RunnerBefore55 if since("2.54") else RunnerBefore54
-
-
-def clock_to_send(env_steps: int, num_env_runners: int) -> int:
-    """What `EnvRunnerGroup.sync_env_runner_states` must be given as `env_steps_sampled`, so that runners get `env_steps`."""
-    return env_steps if since("2.54") else env_steps * max(1, num_env_runners)
-
+if since("2.55"):
+    StockEnvRunner = MultiAgentEnvRunner
+else:
+    StockEnvRunner = RunnerBefore55 if since("2.54") else RunnerBefore54 if since("2.53") else RunnerBefore53
 
 # -------------------------------------------------------------------------------------------------- Ray before 2.56
 

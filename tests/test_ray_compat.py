@@ -3,6 +3,7 @@
 import ast
 import logging
 import re
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -59,7 +60,7 @@ def test_a_ray_that_nobody_tested_is_told_once(installed, warns, monkeypatch, ca
     told = [record.getMessage() for record in caplog.records if "was not tested with" in record.getMessage()]
     assert bool(told) == warns
     if warns:
-        assert f"Ray {installed}" in told[0] and TESTED[-1] in told[0] and f"tests/versions.sh {installed}" in told[0]
+        assert f"Ray {installed}" in told[0] and TESTED[-1] in told[0] and f"tests/versions.sh {installed} 3.1" in told[0]
 
 
 @pytest.mark.parametrize(
@@ -76,13 +77,15 @@ def test_sums_for_ever_and_sums_since_the_last_report():
     for new in (3, 4):
         log_value(own, "lifetime", new, reduce="lifetime_sum", with_throughput=True)
         log_value(own, "new", new, reduce="sum")
-        log_value(own, "least", -new, reduce="min", window=10)
+        log_value(own, "least", new, reduce="min")
+        log_value(own, "most", -new, reduce="max")
         log_value(own, "last", new, window=1)
         root.aggregate([own.reduce()], key="r")
         result = root.reduce()
         assert float(root.peek(("r", "lifetime"))) == {3: 3, 4: 7}[new]
         assert float(_number(result["r"]["new"])) == new and float(_number(result["r"]["last"])) == new
-        assert float(_number(result["r"]["least"])) == -new if new == 4 else -3
+        # Of the last report only.
+        assert float(_number(result["r"]["least"])) == new and float(_number(result["r"]["most"])) == -new
 
 
 def _number(value):
@@ -106,3 +109,15 @@ def test_restored_optimizers_have_moments_and_plain_numbers(monkeypatch):
     assert group["params"] == [p]
     torch.testing.assert_close(optimizer.state[p]["exp_avg"], torch.full((2,), 0.5))
     assert float(optimizer.state[p]["step"]) == 1
+
+
+def test_the_script_says_how_it_is_used():
+    script = ROOT / "tests/versions.sh"
+    for arguments, text in [([], "tests/versions.sh RAY PYTHON [SET]"), (["2.60.0", "3.11", "some"], "not some")]:
+        done = subprocess.run(["bash", str(script), *arguments], capture_output=True, text=True)
+        assert done.returncode == 2 and text in done.stdout
+    for path in (ROOT / "tests/reduced_set.txt").read_text().split():
+        assert (ROOT / path.split("::")[0]).is_file(), path
+    ci = (ROOT / ".ci/run").read_text()
+    assert re.search(rf"tests/versions\.sh {TESTED[0]}\.\d+ 3\.11 reduced numpy==1\.26", ci)
+    assert f"ray=={TESTED[-1]}." in (ROOT / "constraints.txt").read_text()

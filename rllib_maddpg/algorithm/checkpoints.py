@@ -140,7 +140,11 @@ def check_ray(metadata: dict[str, Any], path: Any) -> None:
     Raises:
         ValueError: Naming both versions.
     """
-    reason = why_not_restored(metadata.get(RAY_VERSION, ray.__version__))
+    saved = metadata.get(RAY_VERSION, ray.__version__)
+    try:
+        reason = why_not_restored(saved)
+    except (TypeError, ValueError) as error:
+        raise damaged(path, f"{METADATA_FILE}: {RAY_VERSION}={saved!r}") from error
     if reason:
         raise ValueError(f"Checkpoint {path} cannot be restored: {reason}.{_other_ray(metadata)}")
 

@@ -32,7 +32,7 @@ from rllib_maddpg.algorithm.timers import Timers
 from rllib_maddpg.algorithm.tunable import TunableAlgorithm
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.modules.rule_modules import warn_of_trained_rules
-from rllib_maddpg.ray_compat import clock_to_send, log_value
+from rllib_maddpg.ray_compat import StockAlgorithm, log_value
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import RowSchema
 from rllib_maddpg.sampling.collecting import Collected, RolloutCollector
@@ -42,7 +42,7 @@ from rllib_maddpg.sampling.env_runner import EPISODE_NUMBERS
 MAX_UPDATES_PER_CALL = 16
 
 
-class MADDPG(SavedAlgorithm, ReplayAlgorithm, JointAlgorithm, TunableAlgorithm):
+class MADDPG(SavedAlgorithm, ReplayAlgorithm, JointAlgorithm, TunableAlgorithm, StockAlgorithm):
     """Multi-Agent Deep Deterministic Policy Gradient (Lowe et al. 2017) on RLlib's new API stack."""
 
     config: MADDPGConfig
@@ -240,8 +240,8 @@ class MADDPG(SavedAlgorithm, ReplayAlgorithm, JointAlgorithm, TunableAlgorithm):
         return restored
 
     def _push_episode_numbers(self, runners: list[int] | None = None) -> None:
-        """Tells runners (None: all of them) which episodes they have already played."""
-        state = {EPISODE_NUMBERS: self._episode_numbers}
+        """Tells runners (None: all of them) which episodes they have already played, and at which env step training is."""
+        state = {EPISODE_NUMBERS: self._episode_numbers, NUM_ENV_STEPS_SAMPLED_LIFETIME: self._env_steps}
         self.env_runner_group.foreach_env_runner(
             lambda runner: runner.set_state(state),
             local_env_runner=runners is None,
@@ -254,17 +254,14 @@ class MADDPG(SavedAlgorithm, ReplayAlgorithm, JointAlgorithm, TunableAlgorithm):
         result = super().step()
         # Tune's loggers (TensorBoard, MLflow, Aim) draw over this; without it, over iterations.
         result[TIMESTEPS_TOTAL] = self._env_steps
+        # RLlib asks each runner for the state of its connectors, and waits for the slowest.
         if self.config.has_own_connectors:
             self.env_runner_group.sync_env_runner_states(
-                config=self.config,
-                env_steps_sampled=clock_to_send(self._env_steps, self.config.num_env_runners),
-                env_to_module=self.env_to_module_connector,
-                module_to_env=self.module_to_env_connector,
+                config=self.config, env_to_module=self.env_to_module_connector, module_to_env=self.module_to_env_connector
             )
-        else:
-            # RLlib would ask each runner for the state of its connectors, and wait for the slowest.
-            state = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self._env_steps}
-            self.collector.tell(state)
-            if self.env_runner is not None:
-                self.env_runner.set_state(state)
+        # RLlib's own way of telling the clock differs from Ray to Ray.
+        state = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self._env_steps}
+        self.collector.tell(state)
+        if self.env_runner is not None:
+            self.env_runner.set_state(state)
         return result

@@ -170,6 +170,9 @@ class SavedAlgorithm(Algorithm):
             with self._unchanged_on_error(files.path):
                 only = {"component": component} if component else {}
                 super().restore_from_path(str(local.root), filesystem=local.filesystem, **only, **kwargs)
+                if not component:
+                    # At the end some Rays tell remote runners another clock.
+                    self._push_episode_numbers()
 
     @contextmanager
     def _unchanged_on_error(self, path: Any) -> Iterator[None]:

@@ -66,7 +66,10 @@ def check_state(files: CheckpointFiles, folder: str, state_file: str, check: Cal
             f"Checkpoint {files.path} does not fit this algorithm, or is damaged: {name or 'algorithm'}: {error}"
         ) from error
     except Exception as error:  # a damaged pickle can raise anything
-        raise damaged(files.path, f"{name or 'algorithm'}: {type(error).__name__}: {error}") from error
+        reason = f"{name or 'algorithm'}: {type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError) and str(error.name).startswith("numpy."):
+            reason += ": NumPy 1 cannot read what NumPy 2 has written"
+        raise damaged(files.path, reason) from error
 
 
 def check_connector(files: CheckpointFiles, name: str, connector: ConnectorV2) -> None:

@@ -26,7 +26,7 @@ from rllib_maddpg.envs import resolve_env
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.envs.sources import ModuleSource
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
-from rllib_maddpg.ray_compat import FlattenObservations
+from rllib_maddpg.ray_compat import FlattenObservations, keys_to_remove
 from rllib_maddpg.results.output_paths import check_local
 from rllib_maddpg.results.run_folder import find_checkpoint
 from rllib_maddpg.results.versions import versions
@@ -178,7 +178,7 @@ def _check_connectors(runner: Any) -> None:
 
 def _is_the_same(piece: Any) -> bool:
     """Whether a connector is RLlib's that flattens, and does it as `FlattenAgentObservations` would."""
-    if not isinstance(piece, FlattenObservations) or piece._keys_to_remove or piece._agent_ids:
+    if not isinstance(piece, FlattenObservations) or keys_to_remove(piece) or piece._agent_ids:
         return False
     return not any(map(differs_from_rllib, piece.input_observation_space.spaces.values()))
 

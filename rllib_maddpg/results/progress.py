@@ -9,11 +9,13 @@ from typing import Any
 
 from ray._private.dict import unflattened_lookup
 
+from rllib_maddpg.ray_compat import THROUGHPUT
+
 # Keys of a result, as Tune writes nested ones.
 ENV_STEPS = "num_env_steps_sampled_lifetime"
 TEAM = "env_runners/episode_return_mean"
 AGENTS = "env_runners/agent_episode_returns_mean"
-RATE = "env_runners/num_env_steps_sampled_lifetime_throughput/throughput_since_last_reduce"
+RATE = f"env_runners/num_env_steps_sampled_lifetime_throughput{THROUGHPUT}"
 FILL = "replay_buffer/fill"
 UPDATES = "learners/__all_modules__/num_updates_lifetime"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, RayTaskError
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
@@ -213,10 +213,12 @@ class RolloutCollector:
     def _on_failure(self, runner: int, error: Exception) -> None:
         """Training goes on while Ray restarts the runner, as often as the settings allow."""
         self._pinged.discard(runner)
-        if not isinstance(error, ActorDiedError):
+        config = self.config
+        # Before 2.56, RLlib lets a runner live that has raised an error and is not to be restarted: it would raise it for ever.
+        raised = isinstance(error, RayTaskError) and not config.restart_failed_env_runners
+        if not raised and not isinstance(error, ActorDiedError):
             return
         self._dead.add(runner)
-        config = self.config
         goes_on = config.ignore_env_runner_failures and not config.restart_failed_env_runners
         if not goes_on or self._dead == set(self._manager.actor_ids()):
             allowed = config.max_num_env_runner_restarts if config.restart_failed_env_runners else 0

@@ -7,8 +7,11 @@ import tarfile
 import numpy as np
 import pytest
 import ray
+import torch
 from paths import TESTS
+from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray_marks import READS_NEWER
+from tiny_algorithm import tiny_config
 
 from rllib_maddpg import MADDPG, MADDPGConfig
 from rllib_maddpg.algorithm.checkpoint_files import METADATA_FILE
@@ -108,3 +111,53 @@ def test_settings_that_this_ray_has_not_are_left_out(written, tmp_path, caplog):
     assert not {"some_timeout_s", "some_switch", "some_buffer"} & state.keys()
     (told,) = (record.getMessage() for record in caplog.records if "does not know" in record.getMessage())
     assert f"Ray {ray.__version__} does not know the checkpoint's settings ['some_timeout_s']" in told
+
+
+# ------------------------------------------------------------------------------------------ what older Rays do otherwise
+
+
+def actor_of(module):
+    return torch.cat([p.flatten() for p in module.unwrapped().acting_network.parameters()])
+
+
+def test_remote_runners_have_newest_actors_for_evaluation_and_the_clock_of_a_restored_run(build, tmp_path):
+    config = tiny_config().env_runners(num_env_runners=1).evaluation(evaluation_num_env_runners=1, evaluation_duration=1)
+    algo = build(config)
+    algo.train()
+    algo.evaluate()
+    group = algo.eval_env_runner_group
+    (theirs,) = group.foreach_env_runner(lambda runner: actor_of(runner.module["agent_0"]), local_env_runner=False)
+    assert torch.equal(theirs, actor_of(algo.learner_group._learner.module["agent_0"]))
+    path = algo.save_to_path(str(tmp_path))
+    resumed = build(tiny_config().env_runners(num_env_runners=1))
+    resumed.restore_from_path(path)
+    clocks = resumed.env_runner_group.foreach_env_runner(lambda runner: runner.num_env_steps_sampled_lifetime)
+    assert clocks == [algo._env_steps] * 2 and algo._env_steps >= 40
+
+
+@pytest.mark.parametrize(
+    "settings", [{"evaluation_interval": 1}, {}, {"evaluation_num_env_runners": 1}], ids=["own", "training", "remote"]
+)
+def test_an_evaluation_reports_its_own_episodes_only(build, settings):
+    algo = build(tiny_config().evaluation(evaluation_duration=1, **settings))
+    algo.train()
+    returns = []
+    for _ in range(3):
+        result = algo.evaluate()["env_runners"]
+        # Older Rays may play more than asked for on remote runners.
+        if result["num_episodes"] == 1:
+            assert result["episode_return_min"] == result["episode_return_max"] == result["episode_return_mean"]
+        returns.append(result["episode_return_mean"])
+    assert len(set(returns)) == 3
+
+
+class Failing(RLlibCallback):
+    def on_episode_end(self, **kwargs):
+        raise ArithmeticError("of the callback")
+
+
+def test_a_runner_that_raises_and_may_not_be_restarted_ends_the_run(build):
+    config = tiny_config().env_runners(num_env_runners=1).callbacks(Failing)
+    algo = build(config.fault_tolerance(restart_failed_env_runners=False))
+    with pytest.raises(RuntimeError, match="Env runner 1 died"):
+        algo.train()

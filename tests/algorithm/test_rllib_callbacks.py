@@ -10,6 +10,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 
 from rllib_maddpg import MADDPG, MADDPGConfig
+from rllib_maddpg.ray_compat import log_value, since
 from rllib_maddpg.rows.rollout import JointRollout
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -44,7 +45,7 @@ def _note(hook):
         self.calls[hook] += 1
         self.arguments[hook] = set(arguments)
         if "metrics_logger" in arguments:
-            arguments["metrics_logger"].log_value(f"my_{hook}", 1, reduce="lifetime_sum")
+            log_value(arguments["metrics_logger"], f"my_{hook}", 1, reduce="lifetime_sum")
         if hook == "on_episode_end":
             episode = arguments["episode"]
             assert isinstance(episode, MultiAgentEpisode)
@@ -99,7 +100,8 @@ def test_all_hooks_are_called_as_often_as_things_happen(noted, tmp_path):
     calls = {"on_environment_created": 1, "on_sample_end": 1, "on_episode_created": 4, "on_episode_start": 3}
     calls |= {"on_episode_step": 75, "on_episode_end": 3}
     assert runner.calls == calls
-    assert evaluator.calls == calls
+    # Where whole episodes are asked for, older Rays make no other.
+    assert evaluator.calls == calls | {"on_episode_created": 4 if since("2.54") else 3}
     algo.restore(algo.save(str(tmp_path)))
     assert here.calls["on_checkpoint_loaded"] == 1
     for notes in (here, runner, evaluator):
