@@ -115,8 +115,8 @@ def test_numpy_scalars_become_numbers():
     assert repr(config.model_config["fcnet_hiddens"]) == "[8]"
     given = config.algorithm_config_overrides_per_module["agent_0"]
     assert repr(given) == "{'tau': 0.5, 'lr': [[0, 0.5], [9, 0.0]]}"
-    assert repr(overrides["agent_0"]["tau"]) == "np.float32(0.5)"  # the user's dict stays as it was
-    assert repr(config.env_config["max_cycles"]) == "np.int64(5)"  # so does what only the env reads
+    assert type(overrides["agent_0"]["tau"]) is np.float32  # the user's dict stays as it was
+    assert type(config.env_config["max_cycles"]) is np.int64  # so does what only the env reads
 
 
 @pytest.mark.parametrize(
