@@ -23,13 +23,9 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """`ray-VERSION/before`: checkpoints of two Rays after two iterations; `after.npz`: weights two iterations later. Of:
+    """`ray-VERSION/before`: checkpoints of two Rays after two iterations; `after.npz`: weights two iterations later.
 
-    MADDPGConfig().environment("simple_speaker_listener", env_config={"max_cycles": 5})
-    .training(train_batch_size_per_learner=16, num_steps_sampled_before_learning_starts=20, num_env_steps_per_update=10,
-              replay_buffer_config={"capacity": 60}, lr=1e-2)
-    .env_runners(num_env_runners=0, num_envs_per_env_runner=2).rl_module(model_config={"fcnet_hiddens": [8]})
-    .reporting(min_sample_timesteps_per_iteration=40).debugging(seed=3)
+    Of the config that `test_row_versions.old` names.
     """
     folder = tmp_path_factory.mktemp("written")
     with tarfile.open(TESTS / "data" / "checkpoints_of_rays.tar.gz") as archive:
