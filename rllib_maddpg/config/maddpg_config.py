@@ -81,6 +81,14 @@ class MADDPGConfig(DescribedConfig):
         critic_view: Any = NotProvided,
         minibatch_per_module: bool = NotProvided,
         gumbel_softmax_temperature: float = NotProvided,
+        twin_q: bool = NotProvided,
+        policy_delay: int = NotProvided,
+        target_policy_noise: float = NotProvided,
+        target_noise_clip: float = NotProvided,
+        infer_other_policies: bool = NotProvided,
+        inferred_policy_entropy: float = NotProvided,
+        inferred_lr: float | list = NotProvided,
+        inferred_target: str = NotProvided,
         actor_head: str = NotProvided,
         replay_buffer_config: dict = NotProvided,
         store_buffer_in_checkpoints: bool = NotProvided,
@@ -113,6 +121,17 @@ class MADDPGConfig(DescribedConfig):
             minibatch_per_module: True: each module draws rows of its own (as Algorithm 1 is written); False: all learn from the
                 same rows, which costs less.
             gumbel_softmax_temperature: Of the relaxation (straight-through) through which discrete actors learn.
+            twin_q: True: each module has two critics, both of which learn from the smaller of their targets' values.
+            policy_delay: Actors and targets learn in every so many updates; critics in all of them.
+            target_policy_noise: Standard deviation of the noise on the actions in TD targets: on tanh boxes' codes, which lie
+                in [-1, 1]; on the head output of all others.
+            target_noise_clip: Limit of that noise, on both sides.
+            infer_other_policies: True: each module learns approximations of the other modules' policies from what they were
+                seen to do, and needs no actor but its own (paper, section 4.2).
+            inferred_policy_entropy: Weight of the entropy of approximations in their loss (paper, equation 7).
+            inferred_lr: Adam's rate for approximations, float or schedule. None: `lr`.
+            inferred_target: What critics see of discrete approximations in TD targets: the "greedy" action, or its
+                "probabilities" (the paper).
             actor_head: "tanh", or "softmax" for boxes from 0 to 1 (as OpenAI's program acts on MPE).
             replay_buffer_config: Is merged with the present one. `capacity`: env steps; memory is claimed as rows come.
                 `device`: "cuda" keeps the rows beside a Learner on this process's GPU. `num_shards`: actors that share the
