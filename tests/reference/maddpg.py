@@ -5,6 +5,8 @@ package under test.
 
 What is known of the other agents in the gradient of agent i's actor is either what is in the replayed row
 (``others_actions="replay"``, as in Algorithm 1) or what their current actors do (``"current"``).
+
+Other members of the family are in ``family.py``.
 """
 
 from __future__ import annotations
@@ -106,9 +108,21 @@ class Hyper:
     others_actions: str = "replay"  # or "current"
     gumbel_softmax_temperature: float = 1.0
     critic_view: str = "all"  # or "own": the critic sees the observation and the action of its own agent only
+    # Of other members only (family.py).
+    twin_q: bool = False
+    policy_delay: int = 1
+    target_policy_noise: float = 0.0
+    target_noise_clip: float = 0.5
+    infer_other_policies: bool = False
+    inferred_policy_entropy: float = 0.001
+    inferred_lr: float | None = None
+    inferred_target: str = "greedy"  # or "probabilities"
+    exploration_temperature: float = 1.0
 
     def lr(self, net: str) -> float:
-        """Adam's rate for a net: that of actors for "actor", else that of critics."""
+        """Adam's rate for a net: that of actors, of approximations, or else of critics."""
+        if net.startswith("inferred"):
+            return self.inferred_lr
         return self.actor_lr if net == "actor" else self.critic_lr
 
 
@@ -332,13 +346,17 @@ class ReferenceMADDPG:
 
     # Actor.
 
-    def others_action(self, agent: str, batch: Batch, noise: Noise, others_actions: str) -> Tensor:
-        """The action of ``agent`` in the gradient of somebody else's actor."""
+    def known_output(self, agent: str, obs: Tensor, to: str) -> Tensor:
+        """The head output of ``agent``'s present policy, so far as agent ``to`` knows it: here, that of its actor."""
+        return self.head_output(agent, obs)
+
+    def others_action(self, agent: str, batch: Batch, noise: Noise, others_actions: str, to: str = "") -> Tensor:
+        """The action of ``agent`` in the gradient of the actor of somebody else, agent ``to``."""
         if others_actions == "replay":
             return batch[agent].action
         assert others_actions == "current"
         kind = self.kinds[agent]
-        out = self.head_output(agent, batch[agent].obs)
+        out = self.known_output(agent, batch[agent].obs, to)
         if isinstance(kind, Box):
             action = greedy_action(kind, out)
         else:
@@ -363,7 +381,7 @@ class ReferenceMADDPG:
                 own = greedy_action(kind, out)
             else:
                 own = straight_through(kind, out, noise[i], hyper.gumbel_softmax_temperature)
-            others = {j: self.others_action(j, batch, noise, hyper.others_actions) for j in self.agents if j != i}
+            others = {j: self.others_action(j, batch, noise, hyper.others_actions, i) for j in self.agents if j != i}
             actions = {i: own, **others}
             q = self.q_value(i, obs, actions)
             acting = batch[i].acting
@@ -402,7 +420,7 @@ class ReferenceMADDPG:
         return record
 
     def step(self, net: str, loss: Callable[[str, Layers], Tensor]) -> tuple[dict[str, float], dict[str, list[Tensor]]]:
-        """One step of this net of all trained modules. All gradients are taken before any net changes.
+        """One step of this net of all trained modules.
 
         Args:
             net: For example "critic".
@@ -411,14 +429,31 @@ class ReferenceMADDPG:
         Returns:
             By module the losses, and the gradients before clipping.
         """
+        losses, grads = self.steps({m: [net] for m in self.trained}, lambda m, nets: loss(m, nets[net]))
+        return losses, {m: own[net] for m, own in grads.items()}
+
+    def steps(
+        self, nets: Mapping[str, Sequence[str]], loss: Callable[[str, dict[str, Layers]], Tensor]
+    ) -> tuple[dict[str, float], dict[str, dict[str, list[Tensor]]]]:
+        """One step of several nets of some modules. All gradients are taken before any net changes.
+
+        Args:
+            nets: By module the names of nets that learn.
+            loss: The loss of a module as a function of the layers of these, by name.
+
+        Returns:
+            By module the losses, and by module and net the gradients before clipping.
+        """
         losses, grads = {}, {}
-        for m in self.trained:
-            layers = with_gradients(self.weights[m][net])
+        for m, names in nets.items():
+            layers = {net: with_gradients(self.weights[m][net]) for net in names}
             value = loss(m, layers)
-            losses[m], grads[m] = float(value.detach()), gradients(value, layers)
-        for m in self.trained:
-            clipped = clip_gradients(grads[m], self.hyper[m].grad_clip, self.hyper[m].grad_clip_by)
-            self.weights[m][net] = self.adam[m, net].step(self.weights[m][net], clipped)
+            losses[m] = float(value.detach())
+            grads[m] = {net: gradients(value, own) for net, own in layers.items()}
+        for m, own in grads.items():
+            for net in own:
+                clipped = clip_gradients(own[net], self.hyper[m].grad_clip, self.hyper[m].grad_clip_by)
+                self.weights[m][net] = self.adam[m, net].step(self.weights[m][net], clipped)
         return losses, grads
 
     def move_targets(self) -> None:
@@ -433,7 +468,7 @@ def gradients(loss: Tensor, layers: Layers) -> list[Tensor]:
     """d loss / d each tensor; zeros if the loss does not depend on it."""
     if not loss.requires_grad:
         return [torch.zeros_like(p) for p in flat(layers)]
-    grads = torch.autograd.grad(loss, flat(layers), allow_unused=True)
+    grads = torch.autograd.grad(loss, flat(layers), allow_unused=True, retain_graph=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(flat(layers), grads, strict=True)]
 
 
