@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from finite_differences import central_differences
 from reference.maddpg import (
     NETS,
     Adam,
@@ -45,22 +46,6 @@ def close(a, b, tol=1e-12):
 
 def same_layers(a, b):
     return all(torch.equal(p, q) for p, q in zip(flat(a), flat(b), strict=True))
-
-
-def central_differences(loss, layers, h=1e-5):
-    """d loss(layers) / d each tensor of the layers, entry by entry."""
-    grads = []
-    for k, p in enumerate(flat(layers)):
-        grad = torch.zeros_like(p)
-        for index in np.ndindex(*p.shape):
-            ends = []
-            for sign in (1, -1):
-                moved = [q.clone() for q in flat(layers)]
-                moved[k][index] += sign * h
-                ends.append(float(loss(unflat(moved))))
-            grad[index] = (ends[0] - ends[1]) / (2 * h)
-        grads.append(grad)
-    return grads
 
 
 # Gradients.
