@@ -13,7 +13,7 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
-from reference.maddpg import NETS, AgentRows, Batch, Box, Discrete, Game, Kind, Layers, Noise, flat
+from reference.maddpg import AgentRows, Batch, Box, Discrete, Game, Kind, Layers, Noise, flat
 from torch import Tensor
 
 from rllib_maddpg import MADDPGConfig
@@ -118,13 +118,13 @@ def build_group(config: MADDPGConfig, num_learners: int) -> LearnerGroup:
 @torch.no_grad()
 def load_weights(learner: MADDPGTorchLearner, weights: Mapping[str, Mapping[str, Layers]]) -> None:
     for module_id, nets in weights.items():
-        for net in NETS:
+        for net in nets:
             for param, value in zip(parameters(learner, module_id, net), flat(nets[net]), strict=True):
                 param.copy_(value)
 
 
 def parameters(learner: MADDPGTorchLearner, module_id: str, net: str) -> list[Tensor]:
-    """W0, b0, W1, b1 ... of one network of `NETS`."""
+    """W0, b0, W1, b1 ... of one network."""
     return list(getattr(learner.module[module_id].unwrapped(), net).parameters())
 
 
@@ -133,7 +133,8 @@ def weights_of(learner: MADDPGTorchLearner) -> dict[tuple[str, str], Tensor]:
     return {
         (m, net): torch.cat([p.detach().double().flatten() for p in parameters(learner, m, net)])
         for m in sorted(learner.module.keys())
-        for net in NETS
+        for spec in learner.module[m].unwrapped().network_specs
+        for net in spec.attributes
     }
 
 
