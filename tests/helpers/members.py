@@ -15,8 +15,6 @@ import torch
 from paths import PYTHONPATH
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
-from rllib_maddpg.rows.joint_batch import JointBatch
-
 STEPS = "num_env_steps_sampled_lifetime"
 
 
@@ -35,7 +33,8 @@ def learned_by(algo) -> dict[str, np.ndarray]:
     """All networks, targets and moments of Adam, and all replay rows."""
     state = algo.learner_group.get_state()["learner"]
     learned = {key: state[key] for key in ("rl_module", "optimizer", "num_updates", "gumbel_rng")}
-    return flat({**learned, "rows": algo.replay_buffer.get_state()["columns"]})
+    replay = algo.replay_buffer.get_state()
+    return flat({**learned, "rows": replay["columns"] if "columns" in replay else [s["columns"] for s in replay["shards"]]})
 
 
 def assert_same(one: Mapping[str, np.ndarray], two: Mapping[str, np.ndarray]) -> None:
@@ -64,13 +63,20 @@ def train_elsewhere(checkpoint: str, iterations: int, out: str) -> None:
 def update_both(algo, group: LearnerGroup, updates: int, rows: int) -> list[Mapping]:
     """The same start and the same rows for the algorithm's Learner and, one half each, for the two of a group.
 
+    Rows are drawn ones and, where updates need them, the newest.
+
     Returns the metrics of the last update.
     """
     group.set_state(algo.learner_group.get_state())
     results = []
     for k in range(updates):
-        batch: JointBatch = algo.replay_buffer.draw(1, 1, 2 * rows)[0]
-        halves = [ray.put(batch.rows(half)) for half in (slice(rows), slice(rows, None))]
+        batch = algo.replay_buffer.draw(1, 1, 2 * rows)[0].to(torch.device("cpu"), algo.schema)
+        halves = [batch.rows(half) for half in (slice(rows), slice(rows, None))]
+        if algo.config.needs_newest_rows:
+            batch.newest = algo.replay_buffer.latest(2 * rows)
+            for half, newest in zip(halves, batch.newest.shards(2, rows), strict=True):
+                half.newest = newest
+        halves = [ray.put(half) for half in halves]
         now = {"timesteps": {STEPS: 1000 + k}}
         results = [algo.learner_group.update(batch=batch, **now), group.update(batch_refs=halves, **now)]
     return results
