@@ -18,7 +18,7 @@ KINDS = (
     ("discrete", "tanh"),
     ("multi_discrete", "softmax"),
 )
-SEEDS = range(24)
+SEEDS = range(64, 88)  # of which the games have everything, see below
 UPDATES = 4
 
 
@@ -71,8 +71,13 @@ def test_the_random_games_have_everything():
     assert sizes == expected, seen
 
 
-@pytest.mark.parametrize("stacked", [True, False], ids=["stacked", "apart"])
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    ("seed", "stacked"),
+    [
+        *(pytest.param(seed, True, id=f"{seed}") for seed in SEEDS),
+        *(pytest.param(s, False, id=f"{s}-apart") for s in SEEDS[::4]),
+    ],
+)
 def test_update_is_the_oracles_in_float64(seed, stacked):
     """Losses, norms of gradients and all networks, over four updates; as in test_learner.py to 1e-10 of the largest entry."""
 
@@ -91,12 +96,12 @@ def test_update_is_the_oracles_in_float64(seed, stacked):
         learner._uncompiled_update(joint)
         noted = learner._update_metrics.noted
         for (m, role), loss in record.losses.items():
-            same(noted[m, f"{role}_loss"], torch.tensor(loss), f"{role} loss of {m}")
+            same(noted[m, f"{role}_loss"], torch.tensor(loss, dtype=torch.float64), f"{role} loss of {m}")
         for (m, net), grads in record.grads.items():
             same(noted[m, f"{net}_gradients_norm"], vector(grads).norm(), f"gradient norm of {net} of {m}")
         for m, reports in record.reports.items():
             for name, value in reports.items():
-                same(noted[m, name], torch.tensor(value), f"{name} of {m}")
+                same(noted[m, name], torch.tensor(value, dtype=torch.float64), f"{name} of {m}")
         ours = weights_of(learner)
         for (m, net), weights in oracle_weights(record.weights).items():
             same(ours[m, net], weights, f"{net} of {m}")
@@ -105,7 +110,7 @@ def test_update_is_the_oracles_in_float64(seed, stacked):
         assert torch.equal(ours[key], start) == (key[0] in game.frozen), key
 
 
-@pytest.mark.parametrize("seed", SEEDS[::2])
+@pytest.mark.parametrize("seed", SEEDS[1::3])
 def test_update_through_rllib_is_the_oracles_in_float32(seed):
     """The whole way of a batch and its newest rows through `Learner.update`.
 

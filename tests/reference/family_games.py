@@ -93,11 +93,11 @@ def random_family_game(
             if rng.random() < 0.4:
                 per_module[m] = {key: own[key] for key in OWN_SETTINGS if key in own}
     per_module = {m: dict(own) for m, own in per_module.items()}
-    if len(game.modules) == 1:  # there is nobody to infer
+    game = FamilyGame(**{**vars(game), "per_module": per_module})
+    if not any(game.reference().inferred_modules(m) for m in game.modules):  # settings that mean nothing are refused
         game.hyper = replace(game.hyper, infer_other_policies=False)
         for own in per_module.values():
             own.pop("infer_other_policies", None)
-    game = FamilyGame(**{**vars(game), "per_module": per_module})
     game.weights = family_weights(game, rng)
     return game
 
