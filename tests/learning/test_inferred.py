@@ -28,15 +28,23 @@ def differing(one: dict, other: dict) -> set:
     return {key for key in one if not torch.equal(one[key], other[key])}
 
 
+def networks_of(learner, module: str) -> set[str]:
+    return {name for spec in learner.module[module].unwrapped().network_specs for name in spec.attributes}
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # No agent reads another agent's actor.
 
 
-def poison(learner, modules, nets=None) -> None:
+ACTORS, ALL_NETS = ("actor", "target_actor"), ("all",)
+SHARED = 4  # a seed of a shared module and another one
+
+
+def poison(learner, modules, nets) -> None:
+    """NaN in all parameters of these networks, or of `ALL_NETS`."""
     with torch.no_grad():
         for m in modules:
-            module = learner.module[m].unwrapped()
-            for net in nets or [name for spec in module.network_specs for name in spec.attributes]:
+            for net in networks_of(learner, m) if nets == ALL_NETS else nets:
                 for param in parameters(learner, m, net):
                     param.fill_(torch.nan)
 
@@ -49,8 +57,7 @@ def poison(learner, modules, nets=None) -> None:
         (("discrete",), False),
         (("softmax",), False),
         (("multi_discrete", "softmax"), False),
-        (("tanh",), True),
-        (("discrete",), True),
+        (("tanh", "discrete"), True),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else ("shared" if value else "alone"),
 )
@@ -59,46 +66,43 @@ def test_nan_in_others_networks_does_not_matter(kinds, shared, others_actions):
 
     Without inference they are not: NaN or, where an argmax makes a choice of it, other numbers get in.
     """
-    # Of one shared and one other module either is tried; of three modules the first two.
-    seed = 10 if shared else 3
-    game = inferring_game(seed, kinds, {"others_actions": others_actions}, shared=shared)
+    game = inferring_game(SHARED if shared else 3, kinds, {"others_actions": others_actions}, shared=shared)
     assert len(game.modules) == (2 if shared else 3)
 
     def learned(me, game, poisoned):
         learner = build(family_config(game).multi_agent(policies_to_train=[me]), game)
         others = [m for m in game.modules if m != me]
-        if poisoned == "actors":
-            poison(learner, others, ["actor", "target_actor"])
-        elif poisoned:
-            poison(learner, others)
+        if poisoned:
+            poison(learner, others, poisoned)
         start = weights_of(learner)
-        for k in range(3):
+        for k in range(2):
             joint, _ = next_update(game, learner, k, double=False)
             assert learner.update(batch=joint, timesteps=env_steps(k), _no_metrics_reduce=True) == {}
         end = weights_of(learner)
         for key, value in end.items():
-            torch.testing.assert_close(value, start[key], rtol=0, atol=0, equal_nan=True) if key[0] != me else None
-        assert differing({k: v for k, v in end.items() if k[0] == me}, start) == {k for k in end if k[0] == me}
-        return {key: value for key, value in end.items() if key[0] == me}
+            if key[0] != me:
+                torch.testing.assert_close(value, start[key], rtol=0, atol=0, equal_nan=True)
+        mine = {key: value for key, value in end.items() if key[0] == me}
+        assert differing(mine, start) == set(mine)
+        return mine
 
-    for me in game.modules[:2]:
-        expected = learned(me, game, "")
+    for me in game.modules if shared else game.modules[:1]:
+        expected = learned(me, game, ())
         assert all(torch.isfinite(value).all() for value in expected.values())
         assert any(net.startswith("inferred") for _, net in expected)
-        for nets in ("actors", "all"):
-            assert differing(learned(me, game, nets), expected) == set()
+        assert differing(learned(me, game, ALL_NETS), expected) == set()
         knowing = replace(game, hyper=replace(game.hyper, infer_other_policies=False))
         knowing.weights = {m: {n: w for n, w in nets.items() if "inferred" not in n} for m, nets in game.weights.items()}
-        expected = learned(me, knowing, "")
+        expected = learned(me, knowing, ())
         try:
-            assert differing(learned(me, knowing, "actors"), expected) != set()
+            assert differing(learned(me, knowing, ACTORS), expected) != set()
         except ValueError as error:
-            assert "NaN or infinity in the critic loss" in str(error)
+            assert "NaN or infinity in the" in str(error)
 
 
 @pytest.mark.parametrize("kinds", [("tanh", "discrete"), ("discrete",), ("tanh",)])
 def test_inferring_changes_nothing_for_the_other_modules(kinds):
-    """Only the first module infers: the others learn what they would learn beside one that does not."""
+    """Only the first module infers: in an update the others learn what they would learn beside one that does not."""
     game = inferring_game(4, kinds, {"infer_other_policies": False, "others_actions": "current"})
     inferring = inferring_game(
         4,
@@ -111,8 +115,7 @@ def test_inferring_changes_nothing_for_the_other_modules(kinds):
     results = []
     for each in (game, inferring):
         learner = family_learner(each)
-        for k in range(3):
-            learner._uncompiled_update(next_update(each, learner, k)[0])
+        learner._uncompiled_update(next_update(each, learner, 0)[0])
         results.append(weights_of(learner))
     plain, changed = results
     for (m, net), value in plain.items():
@@ -122,10 +125,6 @@ def test_inferring_changes_nothing_for_the_other_modules(kinds):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What there is to learn.
-
-
-def networks_of(learner, module: str) -> set[str]:
-    return {name for spec in learner.module[module].unwrapped().network_specs for name in spec.attributes}
 
 
 def test_networks():
@@ -151,7 +150,7 @@ def test_networks():
 
 
 def test_a_shared_module_has_one_network_which_knows_the_agent():
-    game = inferring_game(10, ("discrete",), {"twin_q": False}, shared=True)
+    game = inferring_game(SHARED, ("discrete",), {"twin_q": False}, shared=True)
     (shared,) = [m for m in game.modules if list(game.module_of.values()).count(m) == 2]
     (alone,) = [m for m in game.modules if m != shared]
     learner = family_learner(game)
@@ -302,6 +301,6 @@ def test_newest_rows_travel():
     learner = family_learner(game, double=False)
     joint, _ = next_update(game, learner, 0, double=False)
     arrived = pickle.loads(pickle.dumps(joint.rows(slice(4, 8)))).to(torch.device("cpu"), learner.schema)
-    assert torch.equal(arrived.joint_rows, joint.joint_rows[4:8])
-    assert torch.equal(arrived.newest.joint_rows, joint.newest.joint_rows)
+    for one, other in ((arrived, joint.rows(slice(4, 8))), (arrived.newest, joint.newest)):
+        torch.testing.assert_close(one.joint_rows, other.joint_rows, rtol=0, atol=0, equal_nan=True)
     assert arrived.newest.layout is learner.layout and arrived.newest.newest is None

@@ -14,7 +14,7 @@ PLAIN = {"twin_q": False, "policy_delay": 1, "target_policy_noise": 0.0, "infer_
 
 
 def game_of(seed=2, kinds=("tanh", "discrete"), **hyper) -> FamilyGame:
-    hyper = {**PLAIN, "twin_q": True, "grad_clip": None, **hyper}
+    hyper = {**PLAIN, "twin_q": True, "grad_clip": None, "critic_loss": "mse", **hyper}
     return random_family_game(
         seed, n_agents=3, kinds=kinds, shared=False, frozen=False, dead=True, waiting=False, per_module={}, hyper=hyper
     )
@@ -136,7 +136,7 @@ def test_delayed_targets_also_keep_to_their_env_steps():
 @pytest.mark.parametrize("kinds", [("tanh",), ("softmax",), ("discrete",)])
 def test_noise_is_clipped(kinds):
     """However wide, it stays within the clip; without one, targets would be others'."""
-    game = game_of(5, kinds, grad_clip=None)
+    game = game_of(5, kinds)
     plain = losses_by(game, target_policy_noise=0.0)
     narrow = losses_by(game, target_policy_noise=1e3, target_noise_clip=1e-9)
     wide = losses_by(game, target_policy_noise=1e3, target_noise_clip=3.0)
