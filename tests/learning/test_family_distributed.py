@@ -25,7 +25,7 @@ from rllib_maddpg.rows.schema import RowSchema
 UPDATES, ROWS, NEWEST = 12, 24, 20
 # A module that two agents share, and three more of both kinds; agents die.
 GAME = random_family_game(
-    14,
+    12,
     n_agents=4,
     kinds=[Discrete(3), Box(2)],
     shared=True,
@@ -116,7 +116,7 @@ def test_two_learners_are_one(local, two):
         metrics[0].aggregate(local.update(batch=joint, timesteps=env_steps(k)))
         metrics[1].aggregate(two.update(batch_refs=[ray.put(half) for half in halves(joint)], timesteps=env_steps(k)))
     (expected,), ranks = weights_and_noise(local), weights_and_noise(two)
-    assert len(expected) > 4 * 8
+    assert len(expected) > 30 and ("m0", "target_inferred_1") in expected
     for key, value in expected.items():
         assert torch.equal(ranks[0][key], ranks[1][key]), key
         if key == "noise":
