@@ -8,32 +8,37 @@ from members import assert_same, learned_by, train_elsewhere, update_both
 from mortal_env import MODULE_OF, MortalEnv, module_of
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from rllib_maddpg import IDDPGConfig, InferredMADDPGConfig, MATD3Config
+from rllib_maddpg import MADDPGConfig
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 MODULES = sorted(set(MODULE_OF.values()))
 SHARDS = {"num_shards": 2}
 
 
-def everything():
-    """Inferred policies with all that MATD3 has."""
-    config = InferredMADDPGConfig().training(twin_q=True, policy_delay=2, target_policy_noise=0.2, others_actions="current")
-    return config.training(replay_buffer_config=SHARDS)
+MATD3 = {"twin_q": True, "policy_delay": 2, "target_policy_noise": 0.2}
+INFERRED = {"infer_other_policies": True}
 
-
-# Config, and per module how many networks with weights there are.
+# Settings, and per module how many networks there are.
 MEMBERS = {
-    "everything": (everything, {"alone": 6 + 4, "many": 6 + 5, "pair": 6 + 5}),
-    "matd3": (MATD3Config, dict.fromkeys(MODULES, 6)),
-    "iddpg": (lambda: IDDPGConfig().training(replay_buffer_config=SHARDS), dict.fromkeys(MODULES, 4)),
-    "inferred": (InferredMADDPGConfig, {"alone": 4 + 4, "many": 4 + 5, "pair": 4 + 5}),
+    "everything": (
+        {**MATD3, **INFERRED, "others_actions": "current", "replay_buffer_config": SHARDS},
+        {"alone": 6 + 4, "many": 6 + 5, "pair": 6 + 5},
+    ),
+    "matd3": (MATD3, dict.fromkeys(MODULES, 6)),
+    "iddpg": ({"critic_view": "own", "replay_buffer_config": SHARDS}, dict.fromkeys(MODULES, 4)),
+    "inferred": (INFERRED, {"alone": 4 + 4, "many": 4 + 5, "pair": 4 + 5}),
 }
 TRIED = [pytest.param(m, marks=() if m == "everything" else pytest.mark.slow) for m in MEMBERS]
 
 
 def config_of(member):
     """Three updates in each iteration after the first: an odd number, so that a delay is cut in two."""
-    config = MEMBERS[member][0]().environment(MortalEnv).multi_agent(policies=set(MODULES), policy_mapping_fn=module_of)
+    config = (
+        MADDPGConfig()
+        .training(**MEMBERS[member][0])
+        .environment(MortalEnv)
+        .multi_agent(policies=set(MODULES), policy_mapping_fn=module_of)
+    )
     config.training(train_batch_size_per_learner=32, num_steps_sampled_before_learning_starts=50, num_env_steps_per_update=20)
     config.training(replay_buffer_config={"capacity": 1000}, lr=0.003).rl_module(model_config={"fcnet_hiddens": [8]})
     config.env_runners(num_envs_per_env_runner=2, rollout_fragment_length=10)
