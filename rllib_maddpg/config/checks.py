@@ -89,7 +89,8 @@ def check_own_settings(config: AlgorithmConfig) -> None:
     for key, setting in table.items():
         if setting.check is not None:
             check_kind(config, key, setting.check)
-    if None in (getattr(config, key) for key, s in table.items() if s.is_rate and key != "lr"):
+    idle = {"lr"} if config.infer_other_policies is True else {"lr", "inferred_lr"}
+    if None in (getattr(config, key) for key, s in table.items() if s.is_rate and key not in idle):
         check_kind(config, "lr", RATE)
 
 

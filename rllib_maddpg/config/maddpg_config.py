@@ -81,6 +81,14 @@ class MADDPGConfig(DescribedConfig):
         critic_view: Any = NotProvided,
         minibatch_per_module: bool = NotProvided,
         gumbel_softmax_temperature: float = NotProvided,
+        twin_q: bool = NotProvided,
+        policy_delay: int = NotProvided,
+        target_policy_noise: float = NotProvided,
+        target_noise_clip: float = NotProvided,
+        infer_other_policies: bool = NotProvided,
+        inferred_policy_entropy: float = NotProvided,
+        inferred_lr: float | list = NotProvided,
+        inferred_target: str = NotProvided,
         actor_head: str = NotProvided,
         replay_buffer_config: dict = NotProvided,
         store_buffer_in_checkpoints: bool = NotProvided,
@@ -113,6 +121,17 @@ class MADDPGConfig(DescribedConfig):
             minibatch_per_module: True: each module draws rows of its own (as Algorithm 1 is written); False: all learn from the
                 same rows, which costs less.
             gumbel_softmax_temperature: Of the relaxation (straight-through) through which discrete actors learn.
+            twin_q: True: each module has two critics, both of which learn from the smaller of their targets' values.
+            policy_delay: Actors and targets learn in every so many updates; critics in all of them.
+            target_policy_noise: Standard deviation of the noise on the actions in TD targets: on tanh boxes' codes, which lie
+                in [-1, 1]; on the head output of all others.
+            target_noise_clip: Limit of that noise, on both sides.
+            infer_other_policies: True: each module learns approximations of the other modules' policies from what they were
+                seen to do, and needs no actor but its own (paper, section 4.2).
+            inferred_policy_entropy: Weight of the entropy of approximations in their loss (paper, equation 7).
+            inferred_lr: Adam's rate for approximations, float or schedule. None: `lr`.
+            inferred_target: What critics see of discrete approximations in TD targets: the "greedy" action, or its
+                "probabilities" (the paper).
             actor_head: "tanh", or "softmax" for boxes from 0 to 1 (as OpenAI's program acts on MPE).
             replay_buffer_config: Is merged with the present one. `capacity`: env steps; memory is claimed as rows come.
                 `device`: "cuda" keeps the rows beside a Learner on this process's GPU. `num_shards`: actors that share the
@@ -297,8 +316,22 @@ class MADDPGConfig(DescribedConfig):
 
     def added_to_model(self, module_id: str, schema: RowSchema) -> dict[str, Any]:
         """What a module's `model_config` gets from this config."""
-        view = self.algorithm_config_overrides_per_module.get(module_id, {}).get("critic_view", self.critic_view)
-        return AddedToModel(schema.layout, schema, module_id, view)._asdict()
+        words = {key: self.of_module(module_id, key) for key in ("critic_view", "twin_q", "infer_other_policies")}
+        return AddedToModel(schema.layout, schema, module_id, **words)._asdict()
+
+    def of_module(self, module_id: str, key: str) -> Any:
+        """A module's own value of a setting, or that of all modules."""
+        return self.algorithm_config_overrides_per_module.get(module_id, {}).get(key, getattr(self, key))
+
+    @property
+    def infers(self) -> bool:
+        """Whether some module approximates the others' policies."""
+        return any(self.of_module(m, "infer_other_policies") for m in self.policies)
+
+    @property
+    def needs_newest_rows(self) -> bool:
+        """Whether a stage of the Learner does."""
+        return any(stage.newest for stage in self.learner_class.stages(self))
 
     @override(AlgorithmConfig)
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None):

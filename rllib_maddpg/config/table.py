@@ -14,6 +14,7 @@ Sources of defaults: the paper (Lowe et al. 2017, appendix), or its released cod
 
 from __future__ import annotations
 
+from rllib_maddpg.config.family_table import FAMILY
 from rllib_maddpg.config.kinds import (
     BOOL,
     POSITIVE,
@@ -183,6 +184,7 @@ SETTINGS: tuple[Setting, ...] = (
         per_module=True,
         mutable=True,
     ),
+    *FAMILY,
     # Networks.
     Setting(
         "actor_head",

@@ -108,12 +108,16 @@ def test_what_modules_can_have():
         "actor_output_reg": 1e-3,
         "huber_delta": 1.0,
         "gumbel_softmax_temperature": 1.0,
+        "target_policy_noise": 0.0,
+        "target_noise_clip": 0.5,
+        "inferred_policy_entropy": 1e-3,
     }
     assert {type(value) for value in config.module_numbers().values()} == {float}
     words = {"grad_clip_by": "global_norm", "critic_loss": "huber", "critic_view": "all", "others_actions": "replay"}
+    words |= {"twin_q": False, "infer_other_policies": False, "inferred_target": "greedy"}
     assert config.module_words() == words
     per_module = {key for key, setting in TABLE.items() if setting.per_module}
-    assert per_module == {*config.module_numbers(), *words, "lr", "actor_lr", "critic_lr"}
+    assert per_module == {*config.module_numbers(), *words, "lr", "actor_lr", "critic_lr", "inferred_lr"}
 
 
 def test_parts_and_short_names():
@@ -177,5 +181,5 @@ def test_a_subclass_may_have_another_default_and_settings_of_its_own_exploration
 
 def test_rates_are_no_numbers_of_modules():
     rates = {key for key, setting in TABLE.items() if setting.check.schedules}
-    assert rates == {"lr", "actor_lr", "critic_lr", "noise_scale", "exploration_temperature"}
+    assert rates == {"lr", "actor_lr", "critic_lr", "inferred_lr", "noise_scale", "exploration_temperature"}
     assert RATE.or_none().schedules and not Setting("x", [[0, 1.0], [9, 0.1]], RATE, per_module=True).is_module_number
