@@ -16,7 +16,7 @@ from rllib_maddpg.config.agent_mapping import AgentMapping
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.results.run_folder import find_checkpoint
 from rllib_maddpg.runs.cross_checks import PlayingRun, check_fits, check_same_env
-from rllib_maddpg.runs.evaluation import Evaluation, make_runner, played, restored_runner
+from rllib_maddpg.runs.evaluation import Evaluation, evaluation_runner, played, restored_runner
 from rllib_maddpg.sampling.connectors import AgentMeanStdFilter
 
 # Agent -> the run that plays it.
@@ -189,7 +189,7 @@ def _runner(own: PlayingRun, seats: Seats, *playing: Any) -> Any:
     config.policy_mapping_fn = AgentMapping(module_of)
     config._rl_module_spec = None  # it names the modules of one run
     episodes, seed, record_frames, envs, render_mode = playing
-    runner = make_runner(config, episodes, seed, record_frames, envs, None, render_mode)
+    runner = evaluation_runner(config, episodes, seed, record_frames, envs, None, render_mode)
     for module_id, (run, source) in sources.items():
         # Whole modules take the places of the fresh ones, so that each has the class, the networks and the settings that it was
         # trained with; copies, because one with a state of its own shall begin each evaluation alike.

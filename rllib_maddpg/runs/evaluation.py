@@ -176,7 +176,7 @@ def restored_runner(
     """An env runner with the actors and connectors of a checkpoint; arguments and errors as in `evaluate_checkpoint`."""
     files = CheckpointFiles(path)
     files.check(ACTING)
-    runner = make_runner(read_config(files), episodes, seed, record_frames, num_envs, env_config, render_mode)
+    runner = evaluation_runner(read_config(files), episodes, seed, record_frames, num_envs, env_config, render_mode)
     try:
         # With other settings the env may have more agents or fewer than that of the training.
         check_layout(files.read_metadata(), runner.layout, f"{path} (env_config={env_config})", same_agents=not env_config)
@@ -211,12 +211,12 @@ def evaluate_algorithm(
     deadline = time.monotonic() + seconds
     if math.isfinite(seconds):
         # Some environments take seconds to start: as many as can in half of the time.
-        trial = make_runner(algo.config, 1, seed, 0, 1, None, None)
+        trial = evaluation_runner(algo.config, 1, seed, 0, 1, None, None)
         before = time.monotonic()
         trial.make_env()
         num_envs = max(1, min(num_envs, int(seconds / 2 / (time.monotonic() - before))))
         trial.stop()
-    runner = make_runner(algo.config, episodes, seed, 0, num_envs, None, None)
+    runner = evaluation_runner(algo.config, episodes, seed, 0, num_envs, None, None)
     runner.module.set_state(algo.learner_group.get_weights())
     if algo.env_runner is not None:
         runner._env_to_module.set_state(algo.env_runner._env_to_module.get_state())
@@ -271,7 +271,7 @@ def _drawing_unseen() -> Iterator[None]:
             del os.environ["SDL_VIDEODRIVER"]
 
 
-def make_runner(
+def evaluation_runner(
     config: MADDPGConfig,
     episodes: int,
     seed: int,

@@ -37,6 +37,16 @@ def test_json_says_who_played_and_equals_the_python_api(runs, capsys, tmp_path):
         assert film.n_frames > 1
 
 
+def test_a_window_shows_the_same_games(runs, capsys, monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")  # a window that nobody sees
+    own, other = runs
+    assert evaluate(own, "--opponent", f"adversary_*={other}", "--json", "--render") == 0
+    data = json.loads(capsys.readouterr().out)
+    # Not side by side: other starts than those of several envs.
+    alone = evaluate_cross_play(own, {"adversary_*": other}, episodes=3, seed=5, num_envs=1).to_dict()
+    assert {key: data[key] for key in alone} == alone
+
+
 def test_the_pairing_comes_before_the_table(runs, capsys):
     own, other = runs
     assert evaluate(own, "--opponent", f"agent_0={other}", "--opponent", f"agent_1={other}") == 0

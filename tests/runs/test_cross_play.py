@@ -85,17 +85,18 @@ def returns_of(game):
 
 @pytest.fixture(scope="module")
 def farms(ray_session, tmp_path_factory):
-    """Checkpoints: of a module for each agent, which play 0, 1, 2 and 3; of one module for the foxes and one for the hens, 4
-    and 5; and of wider ones with local critics, 6 and 7."""
+    """Checkpoints: of a module for each agent, which play 0, 1, 2 and 3, with inferred policies; of one module for the foxes
+    and one for the hens, 4 and 5, with twin critics; and of wider ones with local critics, 6 and 7."""
     tmp_path, built = tmp_path_factory.mktemp("farms"), []
 
     def build(config):
         built.append(config.build_algo())
         return built[-1]
 
-    own = save_fixed(build, farm_config(), tmp_path / "own", {"fox_0": 0, "fox_1": 1, "hen_0": 2, "hen_1": 3})
+    config = farm_config().training(infer_other_policies=True)
+    own = save_fixed(build, config, tmp_path / "own", {"fox_0": 0, "fox_1": 1, "hen_0": 2, "hen_1": 3})
     shared = {"fox_0": "foxes", "fox_1": "foxes", "hen_0": "hens", "hen_1": "hens"}
-    config = farm_config().multi_agent(policy_mapping_fn=shared, policies={"foxes", "hens"})
+    config = farm_config().multi_agent(policy_mapping_fn=shared, policies={"foxes", "hens"}).training(twin_q=True)
     four = save_fixed(build, config, tmp_path / "four", {"foxes": 4, "hens": 5})
     config = farm_config().multi_agent(policy_mapping_fn=shared, policies={"foxes", "hens"})
     config.training(critic_view="own").rl_module(model_config={"fcnet_hiddens": [9, 9], "fcnet_activation": "tanh"})
