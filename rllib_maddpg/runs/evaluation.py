@@ -301,7 +301,8 @@ def evaluation_runner(
     has = runner.env.envs[0].render_mode
     if render_mode and has != render_mode:
         what = "filmed" if record_frames else "shown in a window"
-        raise ValueError(f"env={config.env!r} cannot be {what}: its `render_mode` is {has!r}, not {render_mode!r}.")
+        name = runner.config.env.source.name
+        raise ValueError(f"env={name!r} cannot be {what}: its `render_mode` is {has!r}, not {render_mode!r}.")
     for seeded, share in zip(runner.env.envs, _shares(runner, episodes), strict=True):
         recorded = min(share, record_frames)
         seeded.env = RecordedEpisodes(seeded.env, recorded)

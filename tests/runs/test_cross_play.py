@@ -115,8 +115,18 @@ def test_each_agent_does_what_its_own_run_taught_it(farms):
         {"fox_0": 12.0, "fox_1": 12.0, "hen_0": 15.0, "hen_1": 15.0},
     ]
     # Part of a shared module, in both directions.
-    assert returns_of(evaluate_cross_play(own, {"fox_1": four})) == {"fox_0": 0.0, "fox_1": 12.0, "hen_0": 6.0, "hen_1": 9.0}
-    assert returns_of(evaluate_cross_play(four, {"hen_1": own})) == {"fox_0": 12.0, "fox_1": 12.0, "hen_0": 15.0, "hen_1": 9.0}
+    assert returns_of(evaluate_cross_play(own, {"fox_1": four}, episodes=1)) == {
+        "fox_0": 0.0,
+        "fox_1": 12.0,
+        "hen_0": 6.0,
+        "hen_1": 9.0,
+    }
+    assert returns_of(evaluate_cross_play(four, {"hen_1": own}, episodes=1)) == {
+        "fox_0": 12.0,
+        "fox_1": 12.0,
+        "hen_0": 15.0,
+        "hen_1": 9.0,
+    }
 
 
 def test_several_opponents_and_patterns(farms):
@@ -234,6 +244,11 @@ def test_frames_change_no_number(pair):
     filmed = evaluate_cross_play(first, {"agent_1": second}, episodes=3, record_frames=2).evaluation
     assert len(filmed.frames) == 2 * 6 and filmed.frames[0].shape == (700, 700, 3)
     assert played(filmed) == played(evaluate_cross_play(first, {"agent_1": second}, episodes=3).evaluation)
+
+
+def test_an_env_that_draws_nothing_cannot_be_filmed(farms):
+    with pytest.raises(ValueError, match="env='Farm' cannot be filmed"):
+        evaluate_cross_play(farms[0], {"fox_0": farms[1]}, record_frames=1)
 
 
 def test_differences_by_hand():
