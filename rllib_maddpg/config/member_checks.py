@@ -74,7 +74,7 @@ def _check_inference(config: AlgorithmConfig, layout: JointLayout, roles: Mappin
     """Where policies are to be approximated there are some, and a critic that asks for them."""
     if not config.infers or any(INFERRED in of_module for of_module in roles.values()):
         return
-    what = f"`infer_other_policies`={config.infer_other_policies!r} is not allowed"
+    what = "`infer_other_policies`=True is not allowed"  # of all modules, or of some for themselves
     if len(layout.modules) == 1:
         raise ValueError(
             f"{what}: it must be False where there is one module only; {layout.modules[0]!r} serves all agents, which are "

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from members import assert_same, learned_by, train_elsewhere, update_both
 from mortal_env import MODULE_OF, MortalEnv, module_of
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from rllib_maddpg import MADDPGConfig
+from rllib_maddpg import MADDPGConfig, MADDPGTorchLearner
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 MODULES = sorted(set(MODULE_OF.values()))
@@ -43,6 +44,31 @@ def config_of(member):
     config.training(replay_buffer_config={"capacity": 1000}, lr=0.003).rl_module(model_config={"fcnet_hiddens": [8]})
     config.env_runners(num_envs_per_env_runner=2, rollout_fragment_length=10)
     return config.reporting(min_sample_timesteps_per_iteration=60).debugging(seed=1)
+
+
+class Reader(MADDPGTorchLearner):
+    """Looks at the newest rows beside those that its updates learn from."""
+
+    seen = []
+
+    def _uncompiled_update(self, batch, **kwargs):
+        self.seen.append(batch.newest)
+        return super()._uncompiled_update(batch, **kwargs)
+
+
+@pytest.mark.parametrize(("member", "rows"), [("everything", 32), ("inferred", 32), ("matd3", None)])
+def test_newest_rows_are_those_that_just_came(build, member, rows):
+    """In all updates of a call, and nobody has to carry them who does not need them."""
+    Reader.seen.clear()
+    algo = build(config_of(member).training(learner_class=Reader, num_env_steps_per_update=10))
+    for _ in range(2):
+        algo.train()
+        if rows is None:
+            assert len(Reader.seen) >= 2 and set(Reader.seen) == {None}
+            continue
+        expected = algo.replay_buffer.latest(rows).columns["obs"]
+        assert len(expected) == rows and torch.equal(Reader.seen[-1].columns["obs"], expected)
+        assert len({id(newest) for newest in Reader.seen[-2:]}) == 1  # updates of one call
 
 
 @pytest.mark.parametrize("member", TRIED)
