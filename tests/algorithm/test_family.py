@@ -33,7 +33,10 @@ TRIED = [pytest.param(m, marks=() if m == "everything" else pytest.mark.slow) fo
 
 
 def config_of(member):
-    """Three updates in each iteration after the first: an odd number, so that a delay is cut in two."""
+    """Three updates in each iteration after the first: an odd number, so that a delay is cut in two.
+
+    All fragments end with an episode, as a resumed run starts new ones.
+    """
     config = (
         MADDPGConfig()
         .training(**MEMBERS[member][0])
@@ -81,7 +84,9 @@ def test_goes_on_bit_for_bit_in_a_new_process(build, tmp_path, member):
         assert {"critic_loss", "actor_loss"} <= set(result["learners"][module])
     updates = straight.learner_group.get_state()["learner"]["num_updates"]
     assert updates % 2 == 1
-    train_elsewhere(halfway.save_to_path(str(tmp_path / "half")), 2, str(tmp_path / "whole"))
+    checkpoint = halfway.save_to_path(str(tmp_path / "half"))
+    halfway.stop()  # its shards' places are needed
+    train_elsewhere(checkpoint, 2, str(tmp_path / "whole"), num_cpus=3)
     before = learned_by(straight)
     for _ in range(2):
         straight.train()
@@ -102,7 +107,8 @@ def test_goes_on_bit_for_bit_in_a_new_process(build, tmp_path, member):
 @pytest.mark.parametrize("member", TRIED)
 def test_two_learners_are_one(build, member):
     """Of the same drawn and newest rows they learn what one learns."""
-    algo, two = build(config_of(member)), build(config_of(member).learners(num_learners=2, num_cpus_per_learner=0.5))
+    two = config_of(member).learners(num_learners=2, num_cpus_per_learner=0.5)
+    algo, two = build(config_of(member)), build(two.training(replay_buffer_config={"num_shards": 0}))
     for each in (algo, two):
         for _ in range(2):
             each.train()

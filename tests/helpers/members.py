@@ -43,12 +43,15 @@ def assert_same(one: Mapping[str, np.ndarray], two: Mapping[str, np.ndarray]) ->
         np.testing.assert_array_equal(values, two[name], err_msg=name)
 
 
-def train_elsewhere(checkpoint: str, iterations: int, out: str) -> None:
-    """Goes on from a checkpoint in a new process, which knows nothing but the folders that code lies in."""
+def train_elsewhere(checkpoint: str, iterations: int, out: str, num_cpus: int = 1) -> None:
+    """Goes on from a checkpoint in a new process, which knows nothing but the folders that code lies in.
+
+    `num_cpus`: 1, and one for each replay shard.
+    """
     script = f"""
         import ray
         from ray.rllib.algorithms.algorithm import Algorithm
-        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus={num_cpus}, include_dashboard=False, log_to_driver=False)
         algo = Algorithm.from_checkpoint({checkpoint!r})
         for _ in range({iterations}):
             algo.train()
