@@ -12,8 +12,9 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from rllib_maddpg.algorithm.timers import Timers
 from rllib_maddpg.config.replay_checks import replay_resources
-from rllib_maddpg.replay.answers import check_drawn, check_stored
+from rllib_maddpg.replay.answers import check_drawn, check_latest, check_stored
 from rllib_maddpg.replay.choice import make_replay
+from rllib_maddpg.replay.newest import with_newest
 from rllib_maddpg.replay.protocol import JointReplay
 from rllib_maddpg.rows.schema import RowSchema
 from rllib_maddpg.sampling.collecting import Collected
@@ -74,6 +75,11 @@ class ReplayAlgorithm(Algorithm):
         learners = self.config.num_learners or 1
         batches = self.replay_buffer.draw(learners, updates, rows, shuffled=self.config.minibatch_per_module)
         check_drawn(self.replay_buffer, batches, learners, updates, rows)
+        if self.config.needs_newest_rows:
+            newest = self.config.total_train_batch_size
+            latest = self.replay_buffer.latest(newest)
+            check_latest(self.replay_buffer, latest, newest)
+            batches = with_newest(batches, latest)
         return {"batch_refs": [ray.put(batch) for batch in batches]} if self.config.num_learners else {"batch": batches[0]}
 
     def _give_feedback(self) -> None:

@@ -316,8 +316,22 @@ class MADDPGConfig(DescribedConfig):
 
     def added_to_model(self, module_id: str, schema: RowSchema) -> dict[str, Any]:
         """What a module's `model_config` gets from this config."""
-        view = self.algorithm_config_overrides_per_module.get(module_id, {}).get("critic_view", self.critic_view)
-        return AddedToModel(schema.layout, schema, module_id, view)._asdict()
+        words = {key: self.of_module(module_id, key) for key in ("critic_view", "twin_q", "infer_other_policies")}
+        return AddedToModel(schema.layout, schema, module_id, **words)._asdict()
+
+    def of_module(self, module_id: str, key: str) -> Any:
+        """A module's own value of a setting, or that of all modules."""
+        return self.algorithm_config_overrides_per_module.get(module_id, {}).get(key, getattr(self, key))
+
+    @property
+    def infers(self) -> bool:
+        """Whether some module approximates the others' policies."""
+        return any(self.of_module(m, "infer_other_policies") for m in self.policies)
+
+    @property
+    def needs_newest_rows(self) -> bool:
+        """Whether a stage of the Learner does."""
+        return any(stage.newest for stage in self.learner_class.stages(self))
 
     @override(AlgorithmConfig)
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,8 +18,8 @@ from rllib_maddpg.envs import EnvSpaces
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.learning.stages import check_stages
 from rllib_maddpg.modules.rule_modules import has_networks
-from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec
-from rllib_maddpg.modules.views import View
+from rllib_maddpg.modules.specs import ACTOR, CRITIC, INFERRED, NetworkSpec
+from rllib_maddpg.modules.views import VIEWS, View
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import RowSchema
 
@@ -44,7 +44,8 @@ def check_members(config: AlgorithmConfig, env: EnvSpaces) -> None:
             continue
         added = config.added_to_model(module_id, schema)
         _check_view(added["critic_view"], schema, module_id)
-        roles[module_id] = {ACTOR, CRITIC}
+        inferring = config.of_module(module_id, "infer_other_policies") and _sees_others(added["critic_view"])
+        roles[module_id] = {ACTOR, CRITIC, INFERRED} if inferring and len(layout.modules) > 1 else {ACTOR, CRITIC}
         # Only what somebody else has written is tried; and not where connectors of the user's say what networks get to see.
         if has_own_networks(cls) and not config.has_own_connectors:
             agent = layout.slots_of(module_id)[0].agent
@@ -53,6 +54,7 @@ def check_members(config: AlgorithmConfig, env: EnvSpaces) -> None:
             roles[module_id] = {network.role for network in networks if network.lr is not None}
             for network in networks:
                 _check_rate(config, network, f"Module {module_id!r} of class {cls.__name__}")
+    _check_inference(config, layout, roles)
     learner = config.learner_class
     try:
         stages = learner.stages(config)
@@ -62,6 +64,27 @@ def check_members(config: AlgorithmConfig, env: EnvSpaces) -> None:
             "of the config: `@classmethod def stages(cls, config)`."
         ) from error
     check_stages(stages, learner.__name__, roles)
+
+
+def _sees_others(view: View | str) -> bool:
+    return (VIEWS[view] if isinstance(view, str) else view).is_shared
+
+
+def _check_inference(config: AlgorithmConfig, layout: JointLayout, roles: Mapping[str, Collection[str]]) -> None:
+    """Where policies are to be approximated there are some, and a critic that asks for them."""
+    if not config.infers or any(INFERRED in of_module for of_module in roles.values()):
+        return
+    what = f"`infer_other_policies`={config.infer_other_policies!r} is not allowed"
+    if len(layout.modules) == 1:
+        raise ValueError(
+            f"{what}: it must be False where there is one module only; {layout.modules[0]!r} serves all agents, which are "
+            f"{list(layout.agents)}. Set it to False, or map agents to different modules (`policy_mapping_fn`)."
+        )
+    wanted = [m for m in layout.modules if config.of_module(m, "infer_other_policies")]
+    raise ValueError(
+        f"{what}: of the modules that are to approximate others, {wanted}, none has a critic that asks what these "
+        "do. Set `critic_view='all'` for one of them at least, or `infer_other_policies=False`."
+    )
 
 
 def _check_rate(config: AlgorithmConfig, network: NetworkSpec, module: str) -> None:

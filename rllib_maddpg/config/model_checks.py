@@ -30,6 +30,8 @@ class AddedToModel(NamedTuple):
     schema: RowSchema
     module_id: str
     critic_view: View | str
+    twin_q: bool
+    infer_other_policies: bool
 
 
 def check_models(config: AlgorithmConfig) -> None:

@@ -12,12 +12,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rllib_maddpg.learning import losses
+from rllib_maddpg.learning.beliefs import Beliefs
 from rllib_maddpg.learning.groups import NetworkGroup, actors_of, of_role, trained
+from rllib_maddpg.learning.joint_actions import JointActions
 from rllib_maddpg.learning.metrics import UpdateMetrics
-from rllib_maddpg.modules.critic_inputs import CriticInputs
-from rllib_maddpg.modules.rule_modules import rule_codes
-from rllib_maddpg.modules.specs import ACTOR
+from rllib_maddpg.learning.update_noise import UpdateNoise
+from rllib_maddpg.modules.critic_inputs import CriticInputs, SeparateInputs
+from rllib_maddpg.modules.specs import ACTOR, INFERRED
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.schema import ALIASES
 
@@ -73,6 +74,8 @@ class UpdateContext:
 
     Attributes:
         batch: The rows.
+        newest: The newest rows, for stages that ask for them (`Stage.newest`); without any, those of the batch.
+        temperature: At which the env runners act now, where they act by Gumbel noise.
         trained: Ids of the modules that learn in it, in layout order.
         stepped: Roles of the networks that have learned in it so far.
         reports: Whether anybody will see metrics of the stage that runs.
@@ -85,9 +88,11 @@ class UpdateContext:
         trained: list[str],
         groups: Mapping[str, list[NetworkGroup]],
         rules: Mapping[str, Any],
-        draw_noise: Callable[[JointBatch], dict[str, Tensor]],
+        noise: UpdateNoise,
         metrics: UpdateMetrics,
         distributed: bool = False,
+        smooths: bool = False,
+        temperature: float = 1.0,
     ):
         """
         Args:
@@ -96,18 +101,24 @@ class UpdateContext:
             trained: Modules that learn.
             groups: All networks, by name.
             rules: Modules that act by a rule of their own, and do not learn.
-            draw_noise: Draws Gumbel noise `[B, n, code_dim]` for the rows, for each module that needs any.
+            noise: For the rows of all modules.
             metrics: Where metrics are noted.
             distributed: Whether there are other Learners.
+            smooths: Whether some module has `target_policy_noise`.
+            temperature: `exploration_temperature`, at which the env runners act now.
         """
-        self.batch, self.trained = batch, trained
+        self.batch, self.trained, self.temperature = batch, trained, temperature
+        # Rows that stand for themselves where nobody has brought any newer ones.
+        self.newest = batch if batch.newest is None else batch.newest
         self.stepped: list[str] = []
         self.reports = True
         self.metrics_stay = False
-        self._rows_of, self._groups, self._rules = rows_of, groups, rules
-        self._draw_noise, self._metrics, self._distributed = draw_noise, metrics, distributed
+        self._rows_of, self._groups = rows_of, groups
+        self._metrics, self._distributed = metrics, distributed
         self._layout = batch.layout
         self._made: dict[tuple, Any] = {}
+        self._actions = JointActions(batch.layout, groups, rules, noise, self.once, smooths)
+        self._beliefs = Beliefs(self._actions)
         self._added: dict[str, dict[str, Tensor]] = {}
 
     def once(self, key: tuple, make: Callable[[], Any]) -> Any:
@@ -119,13 +130,15 @@ class UpdateContext:
     def has_changed(self, role: str) -> None:
         """Networks of a role have learned: what was computed with them is old."""
         if role == ACTOR:
-            self._forget("policy", "current_actions", "current")
+            self._forget("policy", "head_outputs", "current_codes", "current_actions", "current")
             if any(group.target is None for group in actors_of(self._groups)):
                 self.targets_have_changed()  # such actors stand for their own targets
+        if role == INFERRED:
+            self._forget("current_beliefs", "current")
 
     def targets_have_changed(self) -> None:
         """As `has_changed`, for all targets."""
-        self._forget("next_actions", "next")
+        self._forget("next_codes", "next_actions", "next_beliefs", "next")
 
     def _forget(self, *kinds: str) -> None:
         self._made = {key: made for key, made in self._made.items() if key[0] not in kinds}
@@ -161,6 +174,14 @@ class UpdateContext:
             ("rows", group.modules, joint), lambda: GroupRows(joint, group.modules, self._distributed, self._added)
         )
 
+    def newest_rows(self, modules: tuple[str, ...]) -> GroupRows:
+        """The newest rows, of some modules that have equally many agents."""
+        return self.once(("newest", modules), lambda: GroupRows(self.newest, modules, self._distributed, {}))
+
+    def head_outputs(self, joint: JointBatch) -> dict[str, Tensor]:
+        """Head outputs of each module's actor in some rows, `[n, B, dim]`, for reports; but for modules that act by a rule."""
+        return self._actions.head_outputs(joint)
+
     def add_column(self, group: NetworkGroup, **values: Tensor) -> None:
         """Adds columns to the rows of this update, for later stages: `add_column(group, predicted=...)` is `rows["predicted"]`.
 
@@ -188,25 +209,33 @@ class UpdateContext:
 
     # ------------------------------------------------------------------------------------------ what networks see
 
-    def inputs(self, group: NetworkGroup) -> CriticInputs | Tensor:
+    def inputs(self, group: NetworkGroup) -> CriticInputs | SeparateInputs | Tensor:
         """What the networks of a group with a view see of its rows: (x, a)."""
         return self._seen("row", group, dict)
 
-    def next_inputs(self, group: NetworkGroup) -> CriticInputs | Tensor:
-        """(x', mu'(o')) by the target actors, or by a module's own rule; zeros for agents that do not act there."""
+    def next_inputs(self, group: NetworkGroup) -> CriticInputs | SeparateInputs | Tensor:
+        """(x', mu'(o')) by the target actors, by approximations of them, or by a module's own rule.
+
+        It has zeros for agents that do not act there.
+        """
         joint = self._joint(group)
         return self._seen(
-            "next", group, lambda: {"obs": self._next_obs(joint), "actions": self._next_actions(joint), "at_next": True}
+            "next", group, lambda: {"obs": self._next_obs(joint), "actions": self._next_actions(group), "at_next": True}
         )
 
-    def current_inputs(self, group: NetworkGroup) -> CriticInputs | Tensor:
-        """(x, what the current actors do in x); zeros for agents that do not act. No gradient goes to any actor."""
-        joint = self._joint(group)
-        return self._seen("current", group, lambda: {"actions": self._current_actions(joint)})
+    def current_inputs(self, group: NetworkGroup) -> CriticInputs | SeparateInputs | Tensor:
+        """(x, what the current actors, or approximations of them, do in x); zeros for agents that do not act.
 
-    def _seen(self, when: str, group: NetworkGroup, other: Callable[[], dict[str, Any]]) -> CriticInputs | Tensor:
-        # The same for all groups where everybody sees the same.
-        whose, joint = () if group.view.is_shared else group.modules, self._joint(group)
+        No gradient goes to any actor.
+        """
+        return self._seen("current", group, lambda: {"actions": self._current_actions(group)})
+
+    def _seen(
+        self, when: str, group: NetworkGroup, other: Callable[[], dict[str, Any]]
+    ) -> CriticInputs | SeparateInputs | Tensor:
+        # The same for all groups where everybody sees the same, and nobody has an idea of its own what others do.
+        same, joint = group.view.is_shared and (when == "row" or not self._infers(group)), self._joint(group)
+        whose = () if same else group.modules
         return self.once((when, group.view, joint, whose), lambda: group.view.inputs(joint, group.modules, **other()))
 
     def _joint(self, group: NetworkGroup) -> JointBatch:
@@ -221,21 +250,7 @@ class UpdateContext:
             group: Of actors.
             joint: Rows to act in; None: those from which the group learns.
         """
-        joint = self._joint(group) if joint is None else joint
-        return self.once(("policy", group, joint), lambda: self._act(group, joint))
-
-    @torch.enable_grad()
-    def _act(self, group: NetworkGroup, joint: JointBatch) -> tuple[Tensor, Tensor]:
-        output = group.network(joint.stack(group.modules, "obs"))
-        gumbel = None
-        if group.codec.categorical:
-            noise = self.once(("noise",), self._all_noise)[joint]
-            gumbel = torch.stack([noise[m].transpose(0, 1) for m in group.modules])
-        return output, group.codec.sample(output, gumbel, group.settings.gumbel_softmax_temperature.unsqueeze(-1))
-
-    def _all_noise(self) -> dict[JointBatch, dict[str, Tensor]]:
-        """Drawn for all rows at once, so that the numbers do not depend on who asks first."""
-        return {joint: self._draw_noise(joint) for joint in dict.fromkeys(self._rows_of.values())}
+        return self._actions.policy(group, self._joint(group) if joint is None else joint)
 
     def _next_obs(self, joint: JointBatch) -> Tensor:
         """x', `[B, obs_dim of all agents]`, zeros for agents that do not act there."""
@@ -248,62 +263,19 @@ class UpdateContext:
 
         return self.once(("next_obs", joint), masked)
 
-    @torch.no_grad()
-    def _next_actions(self, joint: JointBatch) -> Tensor:
-        """mu'(o') of all agents, `[B, code_dim of all agents]`."""
+    def _next_actions(self, group: NetworkGroup) -> Tensor:
+        """mu'(o') of all agents, `[B, code_dim of all agents]`; `[G, B, ...]` where the group's modules approximate others."""
+        joint, actions = self._joint(group), self._actions
+        if self._infers(group):
+            return self._beliefs.next_actions(group.modules, joint)
+        return self.once(("next_actions", joint), lambda: actions.joined(actions.next_codes(joint)))
 
-        def act() -> Tensor:
-            actions = {}
-            for group in actors_of(self._groups):
-                output = (group.target or group.network)(joint.stack(group.modules, "new_obs"))
-                code = group.codec.greedy(output) * joint.stack(group.modules, "next_acts").unsqueeze(-1)
-                actions.update(zip(group.modules, code, strict=True))
-            return self._joined(actions | self._rule_actions(joint, "new_obs", "next_acts"))
+    def _current_actions(self, group: NetworkGroup) -> Tensor:
+        """What all agents do now, as `_next_actions`."""
+        joint, actions = self._joint(group), self._actions
+        if self._infers(group):
+            return self._beliefs.current_actions(group.modules, joint)
+        return self.once(("current_actions", joint), lambda: actions.joined(actions.current_codes(joint)))
 
-        return self.once(("next_actions", joint), act)
-
-    @torch.no_grad()
-    def _current_actions(self, joint: JointBatch) -> Tensor:
-        """What all agents do now, `[B, code_dim of all agents]`."""
-
-        def act() -> Tensor:
-            actions = {}
-            for group in actors_of(self._groups):
-                _, code = self.policy(group, joint)
-                code = code.detach() * joint.stack(group.modules, "acts").unsqueeze(-1)
-                actions.update(zip(group.modules, code, strict=True))
-            return self._joined(actions | self._rule_actions(joint, "obs", "acts"))
-
-        return self.once(("current_actions", joint), act)
-
-    def _rule_actions(self, joint: JointBatch, obs: str, acts: str) -> dict[str, Tensor]:
-        """Codes `[n, B, code_dim]` of the modules that act by a rule; networks they have do not say it."""
-        return {
-            m: rule_codes(m, module, self._layout.codec_of(m), joint.modules[m][obs], joint.modules[m][acts])
-            for m, module in self._rules.items()
-        }
-
-    def _joined(self, actions: Mapping[str, Tensor]) -> Tensor:
-        """Per module codes `[n, B, code_dim]` -> `[B, code_dim of all agents]`."""
-        return torch.cat([actions[m].transpose(0, 1).flatten(1) for m in self._layout.modules], -1)
-
-
-def gumbel_noise_of(joint: JointBatch, rank: int, world: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Gumbel noise `[B, n, code_dim]` for each module with categorical actions.
-
-    Every Learner draws for the rows of all Learners and takes its own, so that the noise of a row does not depend on how many
-    Learners there are.
-
-    Args:
-        joint: The rows of this Learner.
-        rank: Number of this Learner.
-        world: Number of Learners.
-        generator: In the same state on all of them.
-    """
-    noise, rows = {}, len(joint)
-    for module_id in joint.layout.modules:
-        if joint.layout.codec_of(module_id).categorical:
-            code = joint.modules[module_id]["actions"]
-            drawn = losses.gumbel_noise((world * rows, *code.shape[1:]), generator, code.device, code.dtype)
-            noise[module_id] = drawn[rank * rows : (rank + 1) * rows]
-    return noise
+    def _infers(self, group: NetworkGroup) -> bool:
+        return group.view.is_shared and group.settings.infer_other_policies

@@ -8,7 +8,7 @@ from typing import Any
 
 from rllib_maddpg.learning.group_settings import GroupSettings
 from rllib_maddpg.modules.critics import SingleCritic, StackedCritics, StackedOwnCritics
-from rllib_maddpg.modules.specs import ACTOR, NetworkSpec
+from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec
 from rllib_maddpg.modules.stacking import SingleNetwork, StackedMLP, is_plain_mlp, shape_of
 from rllib_maddpg.rows.schema import RowSchema
 
@@ -27,15 +27,15 @@ class NetworkGroup:
     """Networks of one name of G modules of n agents each, with equal shapes.
 
     Attributes:
-        name, role, view: As in their `NetworkSpec`s.
+        name, role, view, about: As in their `NetworkSpec`s.
         modules: Ids of the modules, in layout order.
-        codec: Action codec of their agents; in a group of networks with a view that of the first module only.
+        codec: Action codec of their agents, or of those that they are about; in a group of networks with a view that of the
+            first module only.
         network: All of them as one; see `stacking` for networks without a view, `critics` for those with one.
         target: The same of their targets; None if they have none.
         settings: Of the modules.
         is_trainable: Whether they have optimizers.
-        is_first: Whether they are the first of their role that their modules declare: of several critics the one that judges
-            actors.
+        is_first: Of several critics of a module, whether they are the first that it declares, which judges actors.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class NetworkGroup:
         settings: Mapping[str, ModuleSettings],
         stacked: bool,
     ):
-        self.name, self.role, self.view = spec.name, spec.role, spec.view
+        self.name, self.role, self.view, self.about = spec.name, spec.role, spec.view, spec.about
         self.is_trainable = spec.lr is not None
         self.is_first = _is_first(spec, next(iter(modules.values())))
         self.modules = tuple(modules)
-        self.codec = schema.layout.codec_of(self.modules[0])
+        self.codec = schema.layout.codec_of(spec.about or self.modules[0])
         self._attributes, self._modules = spec.attributes, list(modules.values())
         self._joined_from = self._networks()
         joined = [self._joined(schema, networks, stacked) for networks in self._joined_from]
@@ -118,16 +118,19 @@ def _key(spec: NetworkSpec, module: Any, settings: ModuleSettings) -> tuple | No
     network = getattr(module, spec.name)
     if not is_plain_mlp(network) or (spec.view is not None and not module.has_plain_values):
         return None
-    # Critics only ask where an agent's action lies and how wide it is, not what it means.
-    action = module.codec.key() if spec.view is None else module.codec.dim
+    # Critics only ask where an agent's action lies and how wide it is, not what it means. Networks about other agents, which
+    # are those of all modules of the group, do not ask for their own.
+    action, agents = module.codec.key() if spec.view is None else module.codec.dim, module.num_agents
+    if spec.about is not None:
+        action = agents = None
     words = tuple((key, repr(value)) for key, value in settings.words.items())
     # What else a spec says must be the same, too; how a network was built and how fast it learns does not matter.
-    kind = spec.role, spec.view, spec.has_target, spec.lr is None, _is_first(spec, module)
-    return kind, module.num_agents, shape_of(network), action, words, settings.apart
+    kind = spec.role, spec.view, spec.about, spec.has_target, spec.lr is None, _is_first(spec, module)
+    return kind, agents, shape_of(network), action, words, settings.apart
 
 
 def _is_first(spec: NetworkSpec, module: Any) -> bool:
-    return spec.name == next(own.name for own in module.network_specs if own.role == spec.role)
+    return spec.role == CRITIC and spec.name == next(own.name for own in module.network_specs if own.role == CRITIC)
 
 
 def actors_of(groups: Mapping[str, list[NetworkGroup]]) -> list[NetworkGroup]:

@@ -25,16 +25,18 @@ from ray.rllib.utils.metrics import (
     NUM_MODULE_STEPS_TRAINED_LIFETIME,
     WEIGHTS_SEQ_NO,
 )
+from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
 from rllib_maddpg.learning import losses
-from rllib_maddpg.learning.context import UpdateContext, gumbel_noise_of
+from rllib_maddpg.learning.context import UpdateContext
 from rllib_maddpg.learning.gradients import ClippedGradients, clipped_gradients
 from rllib_maddpg.learning.grouped_learner import GroupedTorchLearner
 from rllib_maddpg.learning.groups import NetworkGroup
 from rllib_maddpg.learning.metrics import UpdateMetrics
 from rllib_maddpg.learning.stages import Stage, check_losses, check_stages
 from rllib_maddpg.learning.td_errors import TDErrors
+from rllib_maddpg.learning.update_noise import UpdateNoise
 from rllib_maddpg.ray_compat import log_value
 from rllib_maddpg.rows.joint_batch import JointBatch
 
@@ -71,6 +73,7 @@ class JointTorchLearner(GroupedTorchLearner):
         networks = {m: self._networks(m).network_specs for m in self._learnable}
         roles = {m: {spec.role for spec in specs if spec.lr is not None} for m, specs in networks.items()}
         check_stages(self._stages, type(self).__name__, roles)
+        self._temperature = Scheduler(self.config.exploration_temperature)
         # Metrics of the last update, and what was trained since they were reported.
         self._update_metrics = UpdateMetrics()
         self._updates_to_report: int | None = 0  # how many come after this one; None: nobody will look
@@ -167,15 +170,18 @@ class JointTorchLearner(GroupedTorchLearner):
     def _begin(self, batch: JointBatch) -> UpdateContext:
         # Asked once, so that all stages of this update are about the same modules.
         trained = [m for m in self.layout.modules if self._is_trained(m, batch)]
+        rows_of = self._minibatches(batch)
         return UpdateContext(
             batch,
-            self._minibatches(batch),
+            rows_of,
             trained,
             self._groups,
             {m: module for m, module in self._rules.items() if m not in trained},
-            lambda joint: gumbel_noise_of(joint, self._rank, self._world, self._rng),
+            UpdateNoise(rows_of.values(), self._rank, self._world, self._rng),
             self._update_metrics,
             distributed=self._world > 1,
+            smooths=any(config.target_policy_noise for config in self._configs.values()),
+            temperature=self._temperature.update(self._env_steps),
         )
 
     def _minibatches(self, batch: JointBatch) -> dict[str, JointBatch]:

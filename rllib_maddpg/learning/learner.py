@@ -14,10 +14,11 @@ from rllib_maddpg.learning import losses
 from rllib_maddpg.learning.context import GroupRows, UpdateContext
 from rllib_maddpg.learning.group_settings import GroupSettings
 from rllib_maddpg.learning.groups import NetworkGroup, trained
+from rllib_maddpg.learning.inferred import inferred_losses
 from rllib_maddpg.learning.joint_learner import JointTorchLearner
 from rllib_maddpg.learning.losses import check_shape
 from rllib_maddpg.learning.stages import LossStage, Stage, TargetStage
-from rllib_maddpg.modules.specs import ACTOR, CRITIC
+from rllib_maddpg.modules.specs import ACTOR, CRITIC, INFERRED
 
 
 class MADDPGTorchLearner(JointTorchLearner):
@@ -35,11 +36,13 @@ class MADDPGTorchLearner(JointTorchLearner):
     @classmethod
     @override(JointTorchLearner)
     def stages(cls, config: Any) -> list[Stage]:
-        """Algorithm 1: critics, then actors, then targets."""
+        """Algorithm 1: critics, then actors, then targets; before them what approximates others' policies (section 4.2)."""
+        inferred = LossStage(role=INFERRED, losses=cls.compute_inferred_losses, newest=True)
         return [
+            *([inferred] if config.infers else []),
             LossStage(role=CRITIC, losses=cls.compute_critic_losses),
-            LossStage(role=ACTOR, losses=cls.compute_actor_losses),
-            TargetStage(),
+            LossStage(role=ACTOR, losses=cls.compute_actor_losses, every=config.policy_delay),
+            TargetStage(every=config.policy_delay),
         ]
 
     # ------------------------------------------------------------------------------------------ losses, to be overridden
@@ -78,13 +81,20 @@ class MADDPGTorchLearner(JointTorchLearner):
 
     # ------------------------------------------------------------------------------------------ the stages
 
+    def compute_inferred_losses(self, ctx: UpdateContext) -> Mapping[str, Tensor]:
+        """The losses of each trained module's approximations of the others' policies."""
+        return inferred_losses(ctx)
+
     def compute_critic_losses(self, ctx: UpdateContext) -> Mapping[str, Tensor]:
-        """The critic loss of each trained module; where it has several critics, each with a target of its own, their sum."""
+        """The critic loss of each trained module; where it has several critics, their sum.
+
+        With `twin_q` they learn the same target, else each one that of its own target network.
+        """
         result = {}
+        next_values = self._next_values(ctx)
         for group in ctx.groups(CRITIC):
-            rows = ctx.rows(group)
+            rows, next_q = ctx.rows(group), next_values[group]
             with torch.no_grad():
-                next_q = group.target.q_values(ctx.next_inputs(group))
                 target = self.td_target(next_q, rows, group.settings)
             check_shape(target, next_q.shape, "td_target")
             q = group.network.q_values(ctx.inputs(group))
@@ -95,11 +105,23 @@ class MADDPGTorchLearner(JointTorchLearner):
                 self._note_critics(ctx, group, q, target)
         return {m: result[m] for m in ctx.trained}
 
+    @torch.no_grad()
+    def _next_values(self, ctx: UpdateContext) -> dict[NetworkGroup, Tensor]:
+        """Q'(x', a'_1 ... a'_N) of each group of critics, `[G, n, B]`; with `twin_q` the smaller one (Fujimoto et al. 2018)."""
+        values = {group: group.target.q_values(ctx.next_inputs(group)) for group in ctx.groups(CRITIC)}
+        least: dict[str, Tensor] = {}
+        twins = [group for group in values if group.settings.twin_q]
+        for group in twins:
+            for m, value in zip(group.modules, values[group], strict=True):
+                least[m] = torch.minimum(least[m], value) if m in least else value
+        return values | {group: torch.stack([least[m] for m in group.modules]) for group in twins}
+
     def compute_actor_losses(self, ctx: UpdateContext) -> Mapping[str, Tensor]:
         """The actor loss of each trained module: own action from its current actor.
 
         The others' actions are those of the row (`others_actions="replay"`, the paper) or of their current actors
-        ("current"); in neither case does a gradient reach another agent's actor. Of several critics the first one judges.
+        ("current"), or of approximations of these; in no case does a gradient reach another agent's actor. Of several critics
+        the first one judges.
         """
         outputs, mu, q, result = {}, {}, {}, {}
         for group in ctx.all_groups(ACTOR):

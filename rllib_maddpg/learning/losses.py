@@ -41,7 +41,12 @@ def critic_loss(error: Tensor, alive: Tensor, count: Tensor) -> Tensor:
         alive: `[G, n, B]`.
         count: `[G]`.
     """
-    return (alive * error).sum((-2, -1)) / count
+    return masked_mean(error, alive, count)
+
+
+def masked_mean(value: Tensor, mask: Tensor, count: Tensor) -> Tensor:
+    """Sum over agents and rows of `[G, n, B]` where `mask` is 1, over `count`, `[G]` or `[1]`: `[G]`."""
+    return (value * mask).sum((-2, -1)) / count
 
 
 def actor_loss(q: Tensor, output: Tensor, acts: Tensor, count: Tensor, output_reg: Tensor) -> Tensor:
@@ -54,7 +59,7 @@ def actor_loss(q: Tensor, output: Tensor, acts: Tensor, count: Tensor, output_re
         count: `[G]`.
         output_reg: Weight of mean(output^2), 1e-3 in the paper's released code.
     """
-    return (acts * (output_reg * output.square().mean(-1) - q)).sum((-2, -1)) / count
+    return masked_mean(output_reg * output.square().mean(-1) - q, acts, count)
 
 
 @torch.no_grad()
@@ -109,3 +114,8 @@ def gumbel_noise(shape: Sequence[int], generator: torch.Generator, device: torch
     tiny = torch.finfo(torch.float32).tiny
     u = torch.rand(*shape, generator=generator).clamp_(min=tiny, max=1.0 - 2**-24)
     return (-torch.log(-torch.log(u))).to(device=device, dtype=dtype)
+
+
+def normal_noise(shape: Sequence[int], generator: torch.Generator, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Standard normal noise, drawn as `gumbel_noise` is."""
+    return torch.randn(*shape, generator=generator).to(device=device, dtype=dtype)

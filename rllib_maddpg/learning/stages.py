@@ -21,9 +21,11 @@ class Stage(ABC):
 
     Attributes:
         every: It runs in every so many updates, first in this one: 2 is in the second, the fourth ...
+        newest: Whether it needs the newest rows of the replay buffer (`UpdateContext.newest`), beside those that were drawn.
     """
 
     every: int = 1
+    newest: bool = False
 
     @abstractmethod
     def run(self, learner: Any, ctx: UpdateContext) -> bool | None:

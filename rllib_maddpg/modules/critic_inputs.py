@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rllib_maddpg.modules.stacking import wide_linear
+
 # Values that are worth looking at; and the rows whose products take as long as it takes to pick columns out of the weights.
 MIN_VALUES = 2**17
 PICKING_COSTS_ROWS = 200
@@ -27,6 +29,42 @@ class CriticInputs:
         self.values = values
         self.columns = _worth_picking(values)
         self.picked = values if self.columns is None else values.index_select(1, self.columns)
+
+    def times(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """First layers of G networks, `[G, out, dim]` and `[G, out]`: `[G, B, out]`."""
+        return wide_linear(self.picked, weight, bias, self.columns)
+
+    def at(self, columns: Tensor) -> Tensor:
+        """Values in some columns of each of G networks, `[G, C]`: `[G, B, C]`."""
+        return self.values.index_select(1, columns.flatten()).unflatten(1, columns.shape).transpose(0, 1)
+
+
+class SeparateInputs:
+    """The same x for the critics of G modules, and what each of these modules takes all agents to do.
+
+    Attributes:
+        obs: What they see beside actions, of B rows.
+        actions: `[G, B, code_dim of all agents]`.
+    """
+
+    def __init__(self, obs: CriticInputs, actions: Tensor):
+        self.obs, self.actions = obs, actions
+
+    @property
+    def values(self) -> Tensor:
+        """As in `CriticInputs`, where there is one module."""
+        return torch.cat([self.obs.values, self.actions.squeeze(0)], -1)
+
+    def times(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """As in `CriticInputs`."""
+        obs_dim = self.obs.values.shape[-1]
+        first = self.obs.times(weight[..., :obs_dim], bias)
+        return torch.baddbmm(first, self.actions, weight[..., obs_dim:].transpose(1, 2))
+
+    def at(self, columns: Tensor) -> Tensor:
+        """As in `CriticInputs`; columns of actions only."""
+        columns = (columns - self.obs.values.shape[-1]).unsqueeze(1)
+        return self.actions.gather(2, columns.expand(-1, self.actions.shape[1], -1))
 
 
 def _worth_picking(values: Tensor) -> Tensor | None:

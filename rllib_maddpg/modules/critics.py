@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rllib_maddpg.modules.critic_inputs import CriticInputs
+from rllib_maddpg.modules.critic_inputs import CriticInputs, SeparateInputs
 from rllib_maddpg.modules.networks import MLP
-from rllib_maddpg.modules.stacking import SingleNetwork, StackedMLP, wide_linear
+from rllib_maddpg.modules.stacking import SingleNetwork, StackedMLP
 from rllib_maddpg.modules.views import View
 from rllib_maddpg.rows.schema import RowSchema
 
@@ -42,11 +42,11 @@ class StackedCritics(StackedMLP):
         own = [[obs_dim + c for s in group for c in range(s.actions.start, s.actions.stop)] for group in slots]
         self._own_columns = torch.tensor(own, device=self.parameters[0].device)
 
-    def q_values(self, inputs: CriticInputs) -> Tensor:
+    def q_values(self, inputs: CriticInputs | SeparateInputs) -> Tensor:
         """Q_i(x, a) of each agent i: `[G, n, B]`."""
         return self._q_values(self._first_layer(inputs))
 
-    def q_values_with_own(self, inputs: CriticInputs, own: Tensor) -> Tensor:
+    def q_values_with_own(self, inputs: CriticInputs | SeparateInputs, own: Tensor) -> Tensor:
         """Q_i(x, a) with a_i replaced, to be differentiated by it: `[G, n, B]`.
 
         Args:
@@ -60,7 +60,7 @@ class StackedCritics(StackedMLP):
             at = self._own_columns.unsqueeze(1).expand(-1, weight.shape[1], -1)
             own_weight = weight.gather(2, at).unflatten(2, (agents, code_dim)).permute(0, 2, 3, 1).flatten(0, 1)
             own_weight = own_weight.contiguous()  # for the product of the backward pass
-            old = inputs.values.index_select(1, self._own_columns.flatten()).unflatten(1, (-1, code_dim)).transpose(0, 1)
+            old = inputs.at(self._own_columns).unflatten(2, (agents, code_dim)).transpose(1, 2).flatten(0, 1)
         first = torch.baddbmm(first, own.flatten(0, 1) - old, own_weight)
         return self._q_values(first, detach=True).view(modules, agents, -1)
 
@@ -68,13 +68,13 @@ class StackedCritics(StackedMLP):
         q = self.after_first_layer(first, detach=detach)
         return q.view(len(q), self._agents, -1)
 
-    def _first_layer(self, inputs: CriticInputs) -> Tensor:
+    def _first_layer(self, inputs: CriticInputs | SeparateInputs) -> Tensor:
         """Before the activation: `[G, B, width]` for one agent a module, else `[G, n, B, width]`."""
         weight, bias = self.parameters[:2]
         if weight.shape[2] == self._shared_inputs:
-            return wide_linear(inputs.picked, weight, bias, inputs.columns)
+            return inputs.times(weight, bias)
         shared, agent_id = weight.split([self._shared_inputs, weight.shape[2] - self._shared_inputs], -1)
-        first = wide_linear(inputs.picked, shared, bias, inputs.columns)
+        first = inputs.times(shared, bias)
         return first.unsqueeze(1) + agent_id.transpose(1, 2).unsqueeze(2)
 
 
@@ -109,12 +109,12 @@ class SingleCritic(SingleNetwork):
         self._slots = schema.layout.slots_of(module.module_id)
         self._dims = [view.obs_dim(schema, module.module_id), view.action_dim(schema, module.module_id)]
 
-    def q_values(self, inputs: CriticInputs | Tensor) -> Tensor:
+    def q_values(self, inputs: CriticInputs | SeparateInputs | Tensor) -> Tensor:
         """As in `StackedCritics` or `StackedOwnCritics`; G is 1."""
         obs, actions = self._parts(inputs)
         return self._module.q_values(self.network, obs, actions).t().unsqueeze(0)
 
-    def q_values_with_own(self, inputs: CriticInputs | Tensor, own: Tensor) -> Tensor:
+    def q_values_with_own(self, inputs: CriticInputs | SeparateInputs | Tensor, own: Tensor) -> Tensor:
         """As in `StackedCritics` or `StackedOwnCritics`; G is 1."""
         obs, actions = self._parts(inputs)
         if self._is_shared:
@@ -125,6 +125,6 @@ class SingleCritic(SingleNetwork):
             actions = own[0].transpose(0, 1)
         return self._module.q_values(self.network, obs, actions).t().unsqueeze(0)
 
-    def _parts(self, inputs: CriticInputs | Tensor) -> tuple[Tensor, ...]:
+    def _parts(self, inputs: CriticInputs | SeparateInputs | Tensor) -> tuple[Tensor, ...]:
         values = inputs.values if self._is_shared else inputs[0].transpose(0, 1)
         return values.split(self._dims, -1)

@@ -15,6 +15,7 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
 
+from rllib_maddpg.modules.inferred import check_inferred, inferred_specs
 from rllib_maddpg.modules.networks import MLP
 from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec, check_network, check_specs
 from rllib_maddpg.modules.views import VIEWS, View
@@ -33,9 +34,10 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
 
     `model_config` keys: `fcnet_hiddens`, `fcnet_activation` (actor, and critic unless `critic_fcnet_hiddens`,
     `critic_fcnet_activation` are set). `MADDPGConfig` adds `layout` (`JointLayout`), `schema` (`RowSchema`), `module_id` and
-    `critic_view`.
+    the settings that say which networks there are: `critic_view`, `twin_q`, `infer_other_policies`.
 
-    To bring other networks, subclass and override `build_actor` and `build_critic`; to have more of them, `networks`.
+    To bring other networks, subclass and override `build_actor`, `build_critic` and `build_inferred`; to have more of them,
+    `networks`.
     """
 
     @override(TorchRLModule)
@@ -56,6 +58,8 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         name = f"Module {self.module_id!r} of class {type(self).__name__}"
         specs = self.networks()
         check_specs(specs, self.schema, dir(self), name)
+        if self._infers:
+            check_inferred(specs, self.layout, self.module_id, name)
         self.network_specs = tuple(specs)
         mine = [spec for spec in self.network_specs if spec.on_runners or not self.inference_only]
         for spec in mine:
@@ -78,10 +82,21 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         """All networks of this module. Optimizers, targets, checkpoints and metrics follow from it."""
         actor = partial(self.build_actor, self.layout.obs_dim_of(self.module_id), self.codec.dim)
         critic = partial(self.build_critic, self.input_dim(self.critic_view))
+        names = ["critic", "twin_critic"] if self.model_config.get("twin_q", False) else ["critic"]
         return [
             NetworkSpec("actor", ACTOR, actor, lr="actor_lr", on_runners=True),
-            NetworkSpec("critic", CRITIC, critic, lr="critic_lr", view=self.critic_view),
+            *(NetworkSpec(name, CRITIC, critic, lr="critic_lr", view=self.critic_view) for name in names),
+            *self.inferred_networks(),
         ]
+
+    def inferred_networks(self) -> list[NetworkSpec]:
+        """Approximations of the other modules' policies, with `infer_other_policies`."""
+        return inferred_specs(self.layout, self.module_id, self.build_inferred) if self._infers else []
+
+    @property
+    def _infers(self) -> bool:
+        # A critic that sees its own agent only does not ask what others do.
+        return self.model_config.get("infer_other_policies", False) and self.critic_view.is_shared
 
     def build_actor(self, obs_dim: int, output_dim: int) -> nn.Module:
         """Network `[..., obs_dim]` -> head output `[..., output_dim]` (logits, or values before tanh or softmax)."""
@@ -93,6 +108,12 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         hiddens = self.model_config.get("critic_fcnet_hiddens") or self.model_config["fcnet_hiddens"]
         activation = self.model_config.get("critic_fcnet_activation") or self.model_config["fcnet_activation"]
         return MLP(input_dim, 1, hiddens, activation)
+
+    def build_inferred(self, input_dim: int, output_dim: int) -> nn.Module:
+        """Approximation of another module's actor: `[..., input_dim]`, its agent's observation, and behind it a one-hot of the
+        agent if the module serves several, -> head output `[..., output_dim]`."""
+        hiddens, activation = self.model_config["fcnet_hiddens"], self.model_config["fcnet_activation"]
+        return MLP(input_dim, output_dim, hiddens, activation, final_scale=0.1)
 
     @property
     def acting_network(self) -> nn.Module:

@@ -10,10 +10,11 @@ from typing import Any
 from torch import nn
 
 from rllib_maddpg.modules.views import View
+from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import RowSchema
 
 # Roles that MADDPG's own stages train. Others' stages may train networks of other roles.
-ACTOR, CRITIC = "actor", "critic"
+ACTOR, CRITIC, INFERRED = "actor", "critic", "inferred"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class NetworkSpec:
         on_runners: Whether env runners need it, too.
         view: What it sees, for networks that give one number for each agent of the module from what a view shows, as critics
             do. None: it sees its own agent's observation, as actors do.
+        about: Id of another module, for networks about what its agents do.
     """
 
     name: str
@@ -39,6 +41,7 @@ class NetworkSpec:
     has_target: bool = True
     on_runners: bool = False
     view: View | None = None
+    about: str | None = None
 
     @property
     def target(self) -> str:
@@ -67,7 +70,7 @@ def check_specs(specs: Any, schema: RowSchema, taken: Container[str], module: st
         raise ValueError(f"{module}: `networks()` returned {wrong!r}. Return a list of `NetworkSpec`s.")
     seen: set[str] = set()
     for spec in specs:
-        _check_kinds(spec, module)
+        _check_kinds(spec, schema.layout, module)
         for name in spec.attributes:
             if name in seen:
                 raise ValueError(
@@ -95,7 +98,7 @@ def check_specs(specs: Any, schema: RowSchema, taken: Container[str], module: st
         )
 
 
-def _check_kinds(spec: NetworkSpec, module: str) -> None:
+def _check_kinds(spec: NetworkSpec, layout: JointLayout, module: str) -> None:
     """Each value of a declaration is of its kind."""
     name = spec.name
     if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
@@ -109,6 +112,8 @@ def _check_kinds(spec: NetworkSpec, module: str) -> None:
         raise ValueError(f"{module}: network {name!r} has build={spec.build!r}. Give a function that makes the network.")
     if spec.view is not None and not isinstance(spec.view, View):
         raise ValueError(f"{module}: network {name!r} has view={spec.view!r}. Give a `View`, such as `ALL`, or None.")
+    if spec.about is not None and spec.about not in layout.modules:
+        raise ValueError(f"{module}: network {name!r} has about={spec.about!r}. The modules are {list(layout.modules)}.")
 
 
 def check_network(spec: NetworkSpec, network: Any, module: str) -> None:

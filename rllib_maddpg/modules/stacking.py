@@ -161,6 +161,10 @@ class StackedMLP:
         first = stacked_linear(x.flatten(1, 2), weight, bias)
         return self.after_first_layer(first, detach).unflatten(1, x.shape[1:3])
 
+    def of_all(self, x: Tensor) -> Tensor:
+        """What all networks make of the same `[R, in]`: `[G, R, out]`. No gradient goes to x."""
+        return self.after_first_layer(wide_linear(x, *self.parameters[:2]))
+
     def after_first_layer(self, x: Tensor, detach: bool = False) -> Tensor:
         """The rest of the network.
 
@@ -197,6 +201,10 @@ class SingleNetwork:
     def __call__(self, x: Tensor) -> Tensor:
         """`[1, n, B, in]` -> `[1, n, B, out]`."""
         return self.network(x[0]).unsqueeze(0)
+
+    def of_all(self, x: Tensor) -> Tensor:
+        """`[R, in]` -> `[1, R, out]`."""
+        return self.network(x).unsqueeze(0)
 
 
 def is_plain_mlp(network: nn.Module) -> bool:

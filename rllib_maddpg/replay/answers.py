@@ -49,6 +49,22 @@ def check_drawn(replay: JointReplay, batches: Any, learners: int, updates: int, 
         raise ValueError(f"{call} gave batches of {drawn} rows, not one of {updates * rows} {due}. Correct its `draw`.")
 
 
+def check_latest(replay: JointReplay, batch: Any, rows: int) -> None:
+    """What `latest(rows)` returned.
+
+    Raises:
+        ValueError: If it is no JointBatch of at most so many rows.
+    """
+    call = f"`{type(replay).__qualname__}.latest({rows})`"
+    wrong = _what_is_wrong(batch, replay.schema)
+    if not wrong and not isinstance(batch, JointBatch):
+        wrong = f"a {type(batch).__name__}, not a JointBatch"
+    if not wrong and len(batch) > rows:
+        wrong = f"{len(batch)} rows, not {rows} at most"
+    if wrong:
+        raise ValueError(f"{call} gave {wrong}. Correct its `latest`.")
+
+
 def check_own_state(replay: JointReplay, state: Any) -> None:
     """What `get_state` returned.
 

@@ -60,6 +60,12 @@ class ActionCodec(ABC):
     def greedy_numpy(self, output: np.ndarray) -> np.ndarray:
         """`greedy` for the env runners, where no gradient is needed."""
 
+    def smoothed(self, output: Tensor, noise: Tensor) -> Tensor:
+        """`greedy` with noise `[..., dim]`: on the action code ("additive"), or on the head output ("gumbel")."""
+        if self.noise == "gumbel":
+            return self.greedy(output + noise)
+        return (self.greedy(output) + noise).clamp(-1.0, 1.0)
+
     @abstractmethod
     def sample(self, output: Tensor, gumbel: Tensor | None, temperature: float) -> Tensor:
         """Action code `[..., dim]` through which the actor loss can be differentiated.
@@ -195,6 +201,14 @@ class CategoricalCodec(ActionCodec):
             return self.one_hots[0][output.argmax(-1)]
         blocks = zip(self.offsets, self.nvec, self.one_hots, strict=True)
         return np.concatenate([one_hot[output[..., o : o + n].argmax(-1)] for o, n, one_hot in blocks], -1)
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        """Softmax of each part: head output `[..., dim]` -> `[..., dim]`."""
+        return torch.cat([torch.softmax(part, -1) for part in self._parts(output)], -1)
+
+    def log_probabilities(self, output: Tensor) -> Tensor:
+        """Logarithms of `probabilities`."""
+        return torch.cat([torch.log_softmax(part, -1) for part in self._parts(output)], -1)
 
     def sample(self, output: Tensor, gumbel: Tensor | None, temperature: float) -> Tensor:
         parts = []

@@ -37,11 +37,13 @@ class JointBatch:
         schema: The columns of a row; None on the way to another process.
         joint_rows: All columns side by side in the order of the schema, `[B, row_width]`: one tensor to draw, to send and to
             move to a device.
+        newest: The newest rows, where an update needs them beside these.
     """
 
     def __init__(self, schema: RowSchema | None, joint_rows: Tensor):
         self.schema = schema
         self.joint_rows = joint_rows
+        self.newest: JointBatch | None = None
         self._stacked: dict[tuple, Tensor] = {}
 
     @classmethod
@@ -78,19 +80,24 @@ class JointBatch:
 
     def __getstate__(self) -> dict[str, Any]:
         # Rows travel to remote Learners as an array, which Ray sends without a copy, and without the schema, which they have.
-        return {"joint_rows": self.joint_rows.cpu().numpy()}
+        return {"joint_rows": self.joint_rows.cpu().numpy(), "newest": self.newest}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Ray's arrays are read-only, which torch does not know.
         self.__init__(None, torch.tensor(state["joint_rows"]))
+        self.newest = state["newest"]
 
     def to(self, device: torch.device, schema: RowSchema) -> JointBatch:
         """The same rows on a device."""
-        return JointBatch(schema, self.joint_rows.to(device))
+        batch = JointBatch(schema, self.joint_rows.to(device))
+        batch.newest = None if self.newest is None else self.newest.to(device, schema)
+        return batch
 
     def rows(self, rows: slice) -> JointBatch:
-        """Some of the rows, as views."""
-        return JointBatch(self.schema, self.joint_rows[rows])
+        """Some of the rows, as views; the newest are the same."""
+        batch = JointBatch(self.schema, self.joint_rows[rows])
+        batch.newest = self.newest
+        return batch
 
     def shards(self, num_shards: int, rows: int) -> list[JointBatch]:
         """Parts for several Learners: of each `num_shards * rows` rows in turn shard k gets the k-th `rows`."""

@@ -181,5 +181,5 @@ def test_a_subclass_may_have_another_default_and_settings_of_its_own_exploration
 
 def test_rates_are_no_numbers_of_modules():
     rates = {key for key, setting in TABLE.items() if setting.check.schedules}
-    assert rates == {"lr", "actor_lr", "critic_lr", "noise_scale", "exploration_temperature"}
+    assert rates == {"lr", "actor_lr", "critic_lr", "inferred_lr", "noise_scale", "exploration_temperature"}
     assert RATE.or_none().schedules and not Setting("x", [[0, 1.0], [9, 0.1]], RATE, per_module=True).is_module_number

@@ -1,0 +1,124 @@
+"""What all agents do in the rows of one update: by their actors, their target actors, or a rule of their own. No Ray here.
+
+Shapes: B rows; G modules of n agents each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rllib_maddpg.learning.groups import NetworkGroup, actors_of
+from rllib_maddpg.learning.update_noise import UpdateNoise
+from rllib_maddpg.modules.rule_modules import rule_codes
+from rllib_maddpg.rows.joint_batch import JointBatch
+from rllib_maddpg.rows.layout import JointLayout
+
+
+class JointActions:
+    """The actions of all agents, each computed once.
+
+    Attributes:
+        layout: Order of agents and modules.
+        groups: All networks, by name.
+        noise: Of this update.
+        once: `UpdateContext.once`.
+        smooths: Whether there is noise on target actions (`target_policy_noise`).
+    """
+
+    def __init__(
+        self,
+        layout: JointLayout,
+        groups: Mapping[str, list[NetworkGroup]],
+        rules: Mapping[str, Any],
+        noise: UpdateNoise,
+        once: Callable[[tuple, Callable[[], Any]], Any],
+        smooths: bool,
+    ):
+        self.layout, self.groups, self.noise, self.once, self.smooths = layout, groups, noise, once, smooths
+        self._rules = rules
+
+    def policy(self, group: NetworkGroup, joint: JointBatch) -> tuple[Tensor, Tensor]:
+        """What a group of actors does now: head outputs and action codes `[G, n, B, dim]`, through which gradients go."""
+        return self.once(("policy", group, joint), lambda: self._act(group, joint))
+
+    @torch.enable_grad()
+    def _act(self, group: NetworkGroup, joint: JointBatch) -> tuple[Tensor, Tensor]:
+        output = group.network(joint.stack(group.modules, "obs"))
+        return output, self.sampled(group, output, self.gumbel(group.codec, group.modules, joint))
+
+    def gumbel(self, codec: Any, modules: tuple[str, ...], joint: JointBatch) -> Tensor | None:
+        """Gumbel noise for the actions of some modules, `[G, n, B, dim]`, if they are categorical."""
+        return torch.stack([self.noise.gumbel(joint)[m] for m in modules]) if codec.categorical else None
+
+    def sampled(self, group: NetworkGroup, output: Tensor, gumbel: Tensor | None) -> Tensor:
+        """Action codes for which actors are judged, `[G, n, B, dim]`."""
+        return group.codec.sample(output, gumbel, group.settings.gumbel_softmax_temperature.unsqueeze(-1))
+
+    def smoothing(self, group: NetworkGroup, modules: tuple[str, ...], joint: JointBatch) -> Tensor | None:
+        """Clipped noise on the target actions of some modules, for networks of a group, `[G, n, B, dim]`; None: there is none.
+
+        Fujimoto et al. 2018, equation 14.
+        """
+        if not self.smooths:
+            return None
+        settings = group.settings
+        clip = settings.target_noise_clip.unsqueeze(-1)
+        noise = torch.stack([self.noise.normal(joint)[m] for m in modules])
+        return torch.clamp(settings.target_policy_noise.unsqueeze(-1) * noise, -clip, clip)
+
+    @torch.no_grad()
+    def next_codes(self, joint: JointBatch) -> dict[str, Tensor]:
+        """mu'(o') of each module, `[n, B, code_dim]`, with noise where it is set; zeros for agents that do not act there."""
+
+        def act() -> dict[str, Tensor]:
+            codes = {}
+            for group in actors_of(self.groups):
+                output = (group.target or group.network)(joint.stack(group.modules, "new_obs"))
+                noise = self.smoothing(group, group.modules, joint)
+                code = group.codec.greedy(output) if noise is None else group.codec.smoothed(output, noise)
+                code = code * joint.stack(group.modules, "next_acts").unsqueeze(-1)
+                codes.update(zip(group.modules, code, strict=True))
+            return codes | self._rule_codes(joint, "new_obs", "next_acts")
+
+        return self.once(("next_codes", joint), act)
+
+    @torch.no_grad()
+    def current_codes(self, joint: JointBatch) -> dict[str, Tensor]:
+        """What the agents of each module do now, `[n, B, code_dim]`; zeros for agents that do not act."""
+
+        def act() -> dict[str, Tensor]:
+            codes = {}
+            for group in actors_of(self.groups):
+                _, code = self.policy(group, joint)
+                code = code.detach() * joint.stack(group.modules, "acts").unsqueeze(-1)
+                codes.update(zip(group.modules, code, strict=True))
+            return codes | self._rule_codes(joint, "obs", "acts")
+
+        return self.once(("current_codes", joint), act)
+
+    def _rule_codes(self, joint: JointBatch, obs: str, acts: str) -> dict[str, Tensor]:
+        """Codes of the modules that act by a rule; networks they have do not say it."""
+        return {
+            m: rule_codes(m, module, self.layout.codec_of(m), joint.modules[m][obs], joint.modules[m][acts])
+            for m, module in self._rules.items()
+        }
+
+    @torch.no_grad()
+    def head_outputs(self, joint: JointBatch) -> dict[str, Tensor]:
+        """Head outputs of each module's actor now, `[n, B, dim]`, but for modules that act by a rule."""
+
+        def act() -> dict[str, Tensor]:
+            outputs = {}
+            for group in actors_of(self.groups):
+                outputs.update(zip(group.modules, group.network(joint.stack(group.modules, "obs")), strict=True))
+            return {m: output for m, output in outputs.items() if m not in self._rules}
+
+        return self.once(("head_outputs", joint), act)
+
+    def joined(self, codes: Mapping[str, Tensor]) -> Tensor:
+        """Per module codes `[n, B, code_dim]` -> `[B, code_dim of all agents]`."""
+        return torch.cat([codes[m].transpose(0, 1).flatten(1) for m in self.layout.modules], -1)
