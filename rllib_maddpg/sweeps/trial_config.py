@@ -34,8 +34,9 @@ def shared_settings(sweep: Sweep) -> dict[str, Any]:
 
 def trainable(sweep: Sweep) -> str | type[MemberTrial]:
     """What Tune runs."""
-    # By its name, as in the folders of all sweeps that have no algorithm.
-    return DEFAULT_ALGORITHM if sweep.algorithms == [DEFAULT_ALGORITHM] else MemberTrial
+    is_swept = any(axis.key == ALGORITHM for axis in sweep.axes)
+    # The default by its name, as in the folders of sweeps of before there were others.
+    return MemberTrial if is_swept or sweep.algorithm != DEFAULT_ALGORITHM else DEFAULT_ALGORITHM
 
 
 def tune_path(key: str) -> list[str]:
