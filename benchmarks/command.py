@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks import text
+from benchmarks.family import measure_family
 from benchmarks.gradients import measure_gradients
 from benchmarks.growth import measure_growth
 from benchmarks.machine import hardware
@@ -39,6 +40,7 @@ PARTS: dict[str, Callable[[str, Options], list[dict[str, Any]]]] = {
     "replay": measure_replay,
     "update": measure_update,
     "gradients": measure_gradients,
+    "family": measure_family,
     "train": measure_train,
     "scale": measure_scale,
 }

@@ -142,6 +142,7 @@ CONTENDERS = {
     "replay": [["ours", "RLlib's buffer"], ["ours", "RLlib's buffer"], ["resident", "bytes_per_row x capacity"]],
     "update": [["ours", "bare PyTorch"]],
     "gradients": [["written out", "autograd's"]],
+    "family": [["MADDPG", "MATD3", "IDDPG", "inferred policies"]],
     "train": [["bare loop", "ours, one process", "ours, one remote runner"], list(shares.DOES)],
 }
 
