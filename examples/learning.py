@@ -17,24 +17,34 @@ from rllib_maddpg.runs.run import TrainOptions, train
 # One rate for all, one update in 25 env steps (the paper: one in 100), noise that fades.
 MPE = {"lr": 0.001, "num_env_steps_per_update": 25, "noise_scale": [[0, 0.3], [200_000, 0.05]]}
 
+# Members of the family, see docs/family.md.
+INFERRED = {"infer_other_policies": True}
+MATD3 = {"twin_q": True, "policy_delay": 2, "target_policy_noise": 0.2}
+SPEAKER, SPREAD = "simple_speaker_listener", "simple_spread"
+# Networks of 128, as in the paper's cooperative navigation.
+NAVIGATION = {
+    **MPE,
+    "num_env_steps_per_update": 12.5,
+    "actor_output_reg": 1e-4,
+    "model_config": {"fcnet_hiddens": [128, 128]},
+}
+
 # name -> (env, env_config, env steps, settings, number of envs, episodes of the evaluation)
 SCENARIOS = {
-    "simple_speaker_listener": ("simple_speaker_listener", {"continuous_actions": True}, 250_000, MPE, 8, 500),
-    "simple_spread": (
-        "simple_spread",
-        {"continuous_actions": True},
+    "simple_speaker_listener": (SPEAKER, {"continuous_actions": True}, 250_000, MPE, 8, 500),
+    "simple_speaker_listener_inferred": (SPEAKER, {"continuous_actions": True}, 250_000, {**MPE, **INFERRED}, 8, 1000),
+    "simple_speaker_listener_discrete": (SPEAKER, {"continuous_actions": False}, 250_000, MPE, 8, 1000),
+    "simple_speaker_listener_discrete_inferred": (
+        SPEAKER,
+        {"continuous_actions": False},
         250_000,
-        # Networks of 128, as in the paper's cooperative navigation.
-        {
-            **MPE,
-            "num_env_steps_per_update": 12.5,
-            "actor_output_reg": 1e-4,
-            "model_config": {"fcnet_hiddens": [128, 128]},
-        },
+        {**MPE, **INFERRED},
         8,
-        500,
+        1000,
     ),
-    "simple_spread_discrete": ("simple_spread", {"continuous_actions": False}, 250_000, MPE, 8, 500),
+    "simple_spread": (SPREAD, {"continuous_actions": True}, 250_000, NAVIGATION, 8, 500),
+    "simple_spread_matd3": (SPREAD, {"continuous_actions": True}, 250_000, {**NAVIGATION, **MATD3}, 8, 500),
+    "simple_spread_discrete": (SPREAD, {"continuous_actions": False}, 250_000, MPE, 8, 500),
     # Acts on the simplex, as OpenAI's program does: its box actions are softmax(output + temperature * Gumbel noise).
     "simple_adversary": (
         "simple_adversary",
