@@ -1,21 +1,22 @@
 """The members of the family as RLlib's algorithms: known by name, and their checkpoints say of which member they are."""
 
 import pytest
-from members import train_elsewhere
+from members import train_all_elsewhere
 from own_members import OwnMember, PlainMember
+from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.tune.registry import get_trainable_cls
 from tiny_algorithm import same, state_of, tiny_config
 
-from rllib_maddpg import IDDPG, MADDPG, MATD3, InferredMADDPG, MADDPGConfig
+from rllib_maddpg import IDDPG, MADDPG, MATD3, InferredMADDPG, MADDPGConfig, MATD3Config
 from rllib_maddpg.algorithm.checkpoints import load_config
 from rllib_maddpg.algorithm.members import MEMBERS, algorithm_class, algorithm_name, new_config
 from rllib_maddpg.deploy.export import export_actors
+from rllib_maddpg.plotting.curves import find_runs
 from rllib_maddpg.runs.evaluation import evaluate_checkpoint
 
 PRESETS = MATD3, IDDPG, InferredMADDPG
-each = pytest.mark.parametrize("cls", PRESETS)
 
 
 def test_names_are_known_to_rllib_and_tune():
@@ -68,15 +69,35 @@ def test_a_checkpoint_is_one_of_its_member(cls, saved, tmp_path):
     assert set(export.manifest["agents"]) == {"adversary_0", "agent_0", "agent_1"}
 
 
-@each
-def test_it_goes_on_in_another_process(cls, saved, tmp_path):
-    _, checkpoint = saved[cls]
-    train_elsewhere(checkpoint, 1, str(tmp_path / "elsewhere"))
-    again, there = (Algorithm.from_checkpoint(path) for path in (checkpoint, str(tmp_path / "elsewhere")))
-    again.train()
-    assert type(there) is cls and same(state_of(again), state_of(there))
-    again.stop()
-    there.stop()
+def test_they_go_on_in_another_process(saved, tmp_path):
+    train_all_elsewhere({saved[cls][1]: str(tmp_path / cls.__name__) for cls in PRESETS}, 1)
+    for cls in PRESETS:
+        again, there = (Algorithm.from_checkpoint(path) for path in (saved[cls][1], str(tmp_path / cls.__name__)))
+        again.train()
+        assert type(there) is cls and same(state_of(again), state_of(there))
+        again.stop()
+        there.stop()
+
+
+@pytest.mark.parametrize("how", ["tune.run", "Tuner"])
+def test_tune_runs_a_member_by_its_name(how, ray_session, tmp_path):
+    stop, config = {"training_iteration": 1}, tiny_config(config=MATD3Config()).training(policy_delay=3)
+    if how == "tune.run":
+        at_end = {"checkpoint_at_end": True, "storage_path": str(tmp_path), "verbose": 0}
+        (trial,) = tune.run("MATD3", config=config.to_dict(), stop=stop, **at_end).trials
+        checkpoint = trial.checkpoint
+    else:
+        at_end = tune.RunConfig(
+            stop=stop,
+            storage_path=str(tmp_path),
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True),
+        )
+        checkpoint = tune.Tuner("MATD3", param_space=config, run_config=at_end).fit()[0].checkpoint
+    had = load_config(checkpoint.path)
+    assert (had.algo_class, had.twin_q, had.policy_delay) == (MATD3, True, 3)
+    (run,) = find_runs([tmp_path])
+    assert (run.settings["algorithm"], run.settings["twin_q"], run.settings["policy_delay"]) == ("MATD3", True, 3)
 
 
 def test_the_checkpoint_of_another_member_is_refused(saved):
