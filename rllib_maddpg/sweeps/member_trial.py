@@ -10,6 +10,7 @@ from ray.tune import PlacementGroupFactory, Trainable
 from rllib_maddpg.algorithm.maddpg import MADDPG
 from rllib_maddpg.algorithm.members import algorithm_class
 from rllib_maddpg.config.config_file import ALGORITHM
+from rllib_maddpg.ray_compat import in_trial
 
 
 class MemberTrial(Trainable):
@@ -27,8 +28,7 @@ class MemberTrial(Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Makes the algorithm."""
         algorithm, settings = _split(config)
-        # With the trial's folder, where it saves itself before an error.
-        self._algo: MADDPG = algorithm(settings, storage=self._storage)
+        self._algo: MADDPG = algorithm(settings, **in_trial(self))
 
     def step(self) -> dict[str, Any]:
         """One iteration."""
@@ -43,10 +43,7 @@ class MemberTrial(Trainable):
         self._algo.load_checkpoint(checkpoint)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Makes this the trial of another config, in this process, as `TunableAlgorithm.reset_config` does."""
-        algorithm, settings = _split(new_config)
-        if type(self._algo) is algorithm:
-            return self._algo.reset(settings, storage=self._storage)
+        """Makes this the trial of another config, in this process: what Tune's `reuse_actors=True` needs."""
         self._algo.stop()
         self.setup(new_config)
         return True
