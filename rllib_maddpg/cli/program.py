@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
-import math
 import os
 import shlex
 import signal
@@ -19,37 +17,23 @@ from typing import Any
 
 import gymnasium as gym
 
-from rllib_maddpg.algorithm.checkpoint_files import ACTING
-from rllib_maddpg.algorithm.checkpoints import load_config
 from rllib_maddpg.algorithm.members import MEMBERS, new_config
 from rllib_maddpg.cli.console import guarded_output
+from rllib_maddpg.cli.evaluate import add_evaluate, print_evaluation
 from rllib_maddpg.cli.screen import Screen
 from rllib_maddpg.config.config_file import DEFAULT_ALGORITHM
 from rllib_maddpg.config.text_settings import parse_settings, with_booleans
 from rllib_maddpg.deploy.command import add_export
 from rllib_maddpg.plotting.command import add_plot
-from rllib_maddpg.plotting.plots import save_gif
-from rllib_maddpg.results.output_paths import check_file, why_not_written
-from rllib_maddpg.results.run_folder import CHECKPOINTS, find_checkpoint, short_path
+from rllib_maddpg.results.output_paths import why_not_written
+from rllib_maddpg.results.run_folder import CHECKPOINTS, short_path
 from rllib_maddpg.results.versions import __version__
-from rllib_maddpg.runs.evaluation import Estimate, Evaluation, evaluate_checkpoint
 from rllib_maddpg.runs.run import DEFAULT_ENV_STEPS, DEFAULT_SEED, RunSummary, TrainOptions, train
 from rllib_maddpg.runs.stop_signals import StoppedAtOnce
 from rllib_maddpg.sweeps.command import add_sweep
 
 PROGRAM = "rllib-maddpg"
 CHECKOUT = Path(__file__).parents[2]
-GIF_EPISODES = 3
-METRIC_MEANINGS = {
-    "good_success": "share of episodes: a good agent ends within 0.4 of the target",
-    "adversary_success": "share of episodes: the adversary ends within 0.4 of the target",
-    "good_distance": "distance of the closest good agent to the target at the end",
-    "distance_sum": "sum over landmarks of the distance of the closest agent, mean over steps",
-    "mean_distance": "distance_sum / number of landmarks",
-    "collisions": "colliding pairs of agents, summed over an episode's steps",
-    "reach": "share of episodes: the listener ends within 0.45 of its landmark",
-    "distance_squared": "squared distance of the listener to its landmark at the end",
-}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -109,7 +93,7 @@ def make_parser(with_bench: bool = False) -> argparse.ArgumentParser:
         help="settings of the env, also as one JSON object",
     )
     _add_train(commands, common)
-    _add_evaluate(commands, common)
+    add_evaluate(commands, common)
     add_plot(commands, verbose)
     add_sweep(commands, verbose)
     _add_bench(commands, verbose, with_bench)
@@ -195,25 +179,6 @@ def _add_train(commands: Any, common: argparse.ArgumentParser) -> None:
     command.set_defaults(run=_train)
 
 
-def _add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
-    command = commands.add_parser(
-        "evaluate",
-        parents=[common],
-        help="play episodes without exploration noise",
-        description="Plays episodes without exploration noise; prints means and 95 % confidence intervals.",
-        epilog=f"example: {PROGRAM} evaluate results/simple_adversary_s0_2026-01-31 --episodes 1000 --gif game.gif",
-    )
-    add = command.add_argument
-    add("checkpoint", metavar="DIR", help="checkpoint folder, or run folder (its newest checkpoint)")
-    add("--episodes", type=int, metavar="N", help=f"(default: 100, with --render {GIF_EPISODES})")
-    add("--seed", type=int, default=0, metavar="S", help="the same seed gives the same games (default: 0)")
-    add("--json", action="store_true", help="print JSON only")
-    pictures = command.add_mutually_exclusive_group()
-    pictures.add_argument("--gif", metavar="FILE", help=f"film of the first {GIF_EPISODES} episodes")
-    pictures.add_argument("--render", action="store_true", help="show the games in a window")
-    command.set_defaults(run=_evaluate)
-
-
 # ------------------------------------------------------------------------------------------ commands
 
 
@@ -242,7 +207,7 @@ def _train(args: argparse.Namespace, argv: list[str]) -> int:
     closing = summary.closing
     if closing.result is not None:
         print()
-        _print_evaluation(closing.result)
+        print_evaluation(closing.result)
     if closing.why_not:
         what = "Fewer episodes than announced were played" if closing.result else "No episodes were played at the end"
         print(f"{what}: {closing.why_not}. Play some with: {PROGRAM} evaluate {shlex.quote(short_path(summary.folder))}")
@@ -271,59 +236,6 @@ def _checkpoint_sentence(summary: RunSummary) -> str:
     words = [short_path(path.parent.parent)] if path.parent.name == CHECKPOINTS else [short_path(path), "--out", "NEW_FOLDER"]
     again = f"{PROGRAM} train --resume {shlex.join(words)}"
     return f"Last checkpoint: {short_path(path)}. Go on from it with: {again}\n{lost}".strip()
-
-
-def _evaluate(args: argparse.Namespace, argv: list[str]) -> int:
-    checkpoint, _ = find_checkpoint(args.checkpoint, ACTING)
-    if args.gif:
-        check_file("--gif", args.gif)
-    episodes = args.episodes
-    if episodes is None:
-        episodes = GIF_EPISODES if args.render else 100
-    # Whatever an environment prints shall not get into the JSON.
-    with contextlib.redirect_stdout(sys.stderr):
-        result = evaluate_checkpoint(
-            checkpoint,
-            episodes=episodes,
-            seed=args.seed,
-            record_frames=GIF_EPISODES if args.gif else 0,
-            env_config=parse_settings(args.env_config, "--env-config") or None,
-            render=args.render,
-        )
-        if args.gif:
-            try:
-                save_gif(result.frames, args.gif)
-            except OSError as error:
-                raise ValueError(f"--gif {args.gif} cannot be written: {why_not_written(error)}.") from error
-    if args.json:
-        print(json.dumps({"checkpoint": str(checkpoint), "seed": args.seed, **result.to_dict()}, indent=2))
-        return 0
-    print(f"{load_config(checkpoint).env}, checkpoint {short_path(checkpoint)}")
-    _print_evaluation(result)
-    if args.gif:
-        print(f"Film of {min(GIF_EPISODES, episodes)} episodes: {args.gif}")
-    return 0
-
-
-# ------------------------------------------------------------------------------------------ printing
-
-
-def _print_evaluation(result: Evaluation) -> None:
-    rows = [("team return", result.team, "sum over agents, undiscounted")]
-    if len(result.agents) > 1:
-        rows += [(f"  {agent}", estimate, "") for agent, estimate in result.agents.items()]
-    rows += [("episode length", result.length, "env steps")]
-    rows += [(name, estimate, METRIC_MEANINGS.get(name, "")) for name, estimate in result.metrics.items()]
-    width = max(len(name) for name, _, _ in rows)
-    head = f"{result.episodes} episodes without noise"
-    width = max(width, len(head))
-    print(f"{head:<{width}}  {'mean':>10}  {'95 % interval':<22}")
-    for name, estimate, meaning in rows:
-        print(f"{name:<{width}}  {estimate.mean:>10.3f}  {_interval(estimate):<22}  {meaning}".rstrip())
-
-
-def _interval(estimate: Estimate) -> str:
-    return "-" if math.isnan(estimate.low) else f"[{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 @contextlib.contextmanager

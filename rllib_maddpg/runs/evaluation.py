@@ -55,6 +55,7 @@ class Evaluation:
         length: Env steps of an episode.
         metrics: Scenario metrics, see `rllib_maddpg.envs.metrics`.
         frames: RGB frames of the recorded episodes, `[height, width, 3]` uint8 each.
+        records: The episodes themselves. Those of two evaluations with the same `seed`, `episodes` and `num_envs` begin alike.
     """
 
     episodes: int
@@ -63,6 +64,7 @@ class Evaluation:
     length: Estimate
     metrics: dict[str, Estimate]
     frames: list[np.ndarray] = field(default_factory=list, repr=False)
+    records: list[EpisodeRecord] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, records: Sequence[EpisodeRecord], frames: Sequence[np.ndarray] = ()) -> Evaluation:
@@ -76,6 +78,30 @@ class Evaluation:
             length=Estimate.of([r.length for r in records]),
             metrics={n: Estimate.of([r.metrics[n] for r in records if n in r.metrics]) for n in names},
             frames=list(frames),
+            records=list(records),
+        )
+
+    def minus(self, other: Evaluation) -> Evaluation:
+        """The paired differences to another evaluation whose episodes begin alike: what episode k has more than the other's.
+
+        Agents, and metrics, that an episode has in one of the two only are left out of it; not so in the team's return.
+
+        Raises:
+            ValueError: If there are not equally many episodes.
+        """
+        pairs = list(zip(self.records, other.records, strict=True))
+
+        def differences(part: str) -> dict[str, Estimate]:
+            both = [(getattr(mine, part), getattr(theirs, part)) for mine, theirs in pairs]
+            names = sorted({name for mine, theirs in both for name in mine.keys() & theirs.keys()}, key=str)
+            return {str(n): Estimate.of([x[n] - y[n] for x, y in both if n in x and n in y]) for n in names}
+
+        return Evaluation(
+            episodes=len(pairs),
+            team=Estimate.of([sum(mine.returns.values()) - sum(theirs.returns.values()) for mine, theirs in pairs]),
+            agents=differences("returns"),
+            length=Estimate.of([mine.length - theirs.length for mine, theirs in pairs]),
+            metrics=differences("metrics"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,15 +144,24 @@ def evaluate_checkpoint(
         ValueError: If the checkpoint is missing or damaged, if it does not fit the env as `env_config` makes it, if
             frames or a window are asked for that the env cannot render, if there is no display, or if `episodes` is below 1.
     """
+
+    def make(envs: int, render_mode: str | None) -> Any:
+        return restored_runner(Path(checkpoint), episodes, seed, record_frames, envs, env_config, render_mode)
+
+    return played(make, episodes, record_frames, num_envs, render)
+
+
+def played(
+    make: Callable[[int, str | None], Any], episodes: int, record_frames: int = 0, num_envs: int = 16, render: bool = False
+) -> Evaluation:
+    """What `evaluate_checkpoint` does, with the env runner of `make(num_envs, render_mode)`; arguments and errors as there."""
     if render and record_frames:
         raise ValueError("An env either records frames or shows a window, not both: `record_frames` or `render`.")
     if render:
         _check_display()
     render_mode = "human" if render else "rgb_array" if record_frames else None
     with _drawing_unseen() if record_frames else contextlib.nullcontext():
-        envs = 1 if render else num_envs
-        runner = restored_runner(Path(checkpoint), episodes, seed, record_frames, envs, env_config, render_mode)
-        return _play(runner, episodes)
+        return _play(make(1 if render else num_envs, render_mode), episodes)
 
 
 def restored_runner(
@@ -141,7 +176,7 @@ def restored_runner(
     """An env runner with the actors and connectors of a checkpoint; arguments and errors as in `evaluate_checkpoint`."""
     files = CheckpointFiles(path)
     files.check(ACTING)
-    runner = _make_runner(read_config(files), episodes, seed, record_frames, num_envs, env_config, render_mode)
+    runner = evaluation_runner(read_config(files), episodes, seed, record_frames, num_envs, env_config, render_mode)
     try:
         # With other settings the env may have more agents or fewer than that of the training.
         check_layout(files.read_metadata(), runner.layout, f"{path} (env_config={env_config})", same_agents=not env_config)
@@ -176,12 +211,12 @@ def evaluate_algorithm(
     deadline = time.monotonic() + seconds
     if math.isfinite(seconds):
         # Some environments take seconds to start: as many as can in half of the time.
-        trial = _make_runner(algo.config, 1, seed, 0, 1, None, None)
+        trial = evaluation_runner(algo.config, 1, seed, 0, 1, None, None)
         before = time.monotonic()
         trial.make_env()
         num_envs = max(1, min(num_envs, int(seconds / 2 / (time.monotonic() - before))))
         trial.stop()
-    runner = _make_runner(algo.config, episodes, seed, 0, num_envs, None, None)
+    runner = evaluation_runner(algo.config, episodes, seed, 0, num_envs, None, None)
     runner.module.set_state(algo.learner_group.get_weights())
     if algo.env_runner is not None:
         runner._env_to_module.set_state(algo.env_runner._env_to_module.get_state())
@@ -236,7 +271,7 @@ def _drawing_unseen() -> Iterator[None]:
             del os.environ["SDL_VIDEODRIVER"]
 
 
-def _make_runner(
+def evaluation_runner(
     config: MADDPGConfig,
     episodes: int,
     seed: int,
@@ -245,6 +280,7 @@ def _make_runner(
     env_config: dict | None,
     render_mode: str | None,
 ) -> Any:
+    """An env runner for noise-free episodes, with fresh actors; arguments and errors as in `evaluate_checkpoint`."""
     if episodes < 1:
         raise ValueError(f"`episodes`={episodes} must be at least 1.")
     config = config.copy(copy_frozen=False)
@@ -265,7 +301,8 @@ def _make_runner(
     has = runner.env.envs[0].render_mode
     if render_mode and has != render_mode:
         what = "filmed" if record_frames else "shown in a window"
-        raise ValueError(f"env={config.env!r} cannot be {what}: its `render_mode` is {has!r}, not {render_mode!r}.")
+        name = runner.config.env.source.name
+        raise ValueError(f"env={name!r} cannot be {what}: its `render_mode` is {has!r}, not {render_mode!r}.")
     for seeded, share in zip(runner.env.envs, _shares(runner, episodes), strict=True):
         recorded = min(share, record_frames)
         seeded.env = RecordedEpisodes(seeded.env, recorded)

@@ -343,7 +343,7 @@ def test_only_an_impatient_end_of_training_loses_something(raised, code, says, m
     def stop(*args):
         raise raised
 
-    monkeypatch.setattr("rllib_maddpg.cli.program._evaluate", stop)
+    monkeypatch.setattr("rllib_maddpg.cli.evaluate.run_evaluate", stop)
     assert main(["evaluate", "x"]) == code
     assert capsys.readouterr().err == f"\nrllib-maddpg: {says}\n"
 

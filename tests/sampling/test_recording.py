@@ -11,7 +11,7 @@ from ledger_env import LATE_JOINER, LEDGERS, MIXED_END, LedgerEnv
 from runners import make_runner
 
 from rllib_maddpg import MADDPGConfig
-from rllib_maddpg.runs.evaluation import _make_runner, _play
+from rllib_maddpg.runs.evaluation import _play, evaluation_runner
 from rllib_maddpg.sampling.fast_path import reason_for_stock_path
 
 AGENTS = ("a", "b", "c")
@@ -92,7 +92,7 @@ def test_training_and_evaluation_are_recorded_apart_by_all_runners(ray_session, 
 def test_evaluating_a_run_adds_nothing_to_its_recordings(tmp_path):
     config = config_for(str(tmp_path / "recorded"))
     config.validate()
-    _play(_make_runner(config, 1, 0, 0, 1, None, None), 1)
+    _play(evaluation_runner(config, 1, 0, 0, 1, None, None), 1)
     assert not list((tmp_path / "recorded").iterdir())
 
 
