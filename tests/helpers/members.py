@@ -46,14 +46,21 @@ def assert_same(one: Mapping[str, np.ndarray], two: Mapping[str, np.ndarray]) ->
 
 def train_elsewhere(checkpoint: str, iterations: int, out: str) -> None:
     """Goes on from a checkpoint in a new process, which knows nothing but the folders that code lies in."""
+    train_all_elsewhere({checkpoint: out}, iterations)
+
+
+def train_all_elsewhere(outs: Mapping[str, str], iterations: int) -> None:
+    """As `train_elsewhere`, one checkpoint after the other in one process; checkpoint -> out."""
     script = f"""
         import ray
         from ray.rllib.algorithms.algorithm import Algorithm
         ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-        algo = Algorithm.from_checkpoint({checkpoint!r})
-        for _ in range({iterations}):
-            algo.train()
-        algo.save_to_path({out!r})
+        for checkpoint, out in {dict(outs)!r}.items():
+            algo = Algorithm.from_checkpoint(checkpoint)
+            for _ in range({iterations}):
+                algo.train()
+            algo.save_to_path(out)
+            algo.stop()
     """
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     command = [sys.executable, "-c", textwrap.dedent(script)]
