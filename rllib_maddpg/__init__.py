@@ -1,13 +1,15 @@
-"""MADDPG (Lowe et al. 2017, arXiv 1706.02275) as a Ray RLlib algorithm.
+"""MADDPG (Lowe et al. 2017, arXiv 1706.02275) and its family as Ray RLlib algorithms.
 
-`import rllib_maddpg` makes the name "MADDPG" known to RLlib and Tune.
+`import rllib_maddpg` makes the names "MADDPG", "MATD3", "IDDPG" and "InferredMADDPG" known to RLlib and Tune.
 """
 
 import os
 
 from rllib_maddpg.algorithm.maddpg import MADDPG
+from rllib_maddpg.algorithm.presets import IDDPG, MATD3, InferredMADDPG
 from rllib_maddpg.algorithm.registration import register
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
+from rllib_maddpg.config.presets import IDDPGConfig, InferredMADDPGConfig, MATD3Config
 from rllib_maddpg.envs import resolve_env
 from rllib_maddpg.learning.learner import MADDPGTorchLearner
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
@@ -16,12 +18,18 @@ from rllib_maddpg.results.versions import __version__
 from rllib_maddpg.sampling.env_runner import MADDPGEnvRunner
 
 __all__ = [
+    "IDDPG",
     "MADDPG",
+    "MATD3",
+    "IDDPGConfig",
+    "InferredMADDPG",
+    "InferredMADDPGConfig",
     "JointReplayBuffer",
     "MADDPGConfig",
     "MADDPGEnvRunner",
     "MADDPGTorchLearner",
     "MADDPGTorchRLModule",
+    "MATD3Config",
     "__version__",
     "register",
     "resolve_env",

@@ -5,6 +5,7 @@ Each shim names the versions that it serves, and can go when `setup.cfg` no long
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.utils.metrics import EVALUATION_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from ray.rllib.utils.torch_utils import convert_to_torch_tensor
+from ray.tune import Trainable
 from ray.util import log_once
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "StockAlgorithm",
     "StockEnvRunner",
     "forget_episodes",
+    "in_trial",
     "keys_to_remove",
     "log_value",
     "metrics_logger",
@@ -246,6 +249,20 @@ if since("2.55"):
     StockEnvRunner = MultiAgentEnvRunner
 else:
     StockEnvRunner = RunnerBefore55 if since("2.54") else RunnerBefore54 if since("2.53") else RunnerBefore53
+
+
+def in_trial(trial: Trainable) -> dict[str, Any]:
+    """Arguments of an algorithm that is a part of a trial, whose folder it gets to save itself before an error.
+
+    Rays before 2.55 would have it write result files of its own.
+    """
+    arguments = {"storage": trial._storage}
+    if "logger_creator" in inspect.signature(Trainable).parameters:
+        from ray.tune.logger import NoopLogger
+
+        arguments["logger_creator"] = lambda config: NoopLogger(config, trial.logdir)
+    return arguments
+
 
 # -------------------------------------------------------------------------------------------------- Ray before 2.56
 

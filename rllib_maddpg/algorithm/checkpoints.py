@@ -59,6 +59,8 @@ def read_class(
         content = class_file.loads(files.read(CLASS_FILE))
         args, kwargs = content["ctor_args_and_kwargs"]
         config = MADDPGConfig.from_state({**(new_settings or {}), **args[0]})
+        if isinstance(config, MADDPGConfig):
+            config.algo_class = content["class"]  # a subclass of MADDPG need not bring a config
         found = content["class"], config, list(args), dict(kwargs)
     except ModuleNotFoundError as error:
         raise ValueError(

@@ -17,9 +17,11 @@ from typing import Any
 
 import gymnasium as gym
 
+from rllib_maddpg.algorithm.members import MEMBERS, new_config
 from rllib_maddpg.cli.console import guarded_output
 from rllib_maddpg.cli.evaluate import add_evaluate, print_evaluation
 from rllib_maddpg.cli.screen import Screen
+from rllib_maddpg.config.config_file import DEFAULT_ALGORITHM
 from rllib_maddpg.config.text_settings import parse_settings, with_booleans
 from rllib_maddpg.deploy.command import add_export
 from rllib_maddpg.plotting.command import add_plot
@@ -75,7 +77,7 @@ def make_parser(with_bench: bool = False) -> argparse.ArgumentParser:
     Args:
         with_bench: Whether the arguments of `bench` are needed, for which the benchmarks are imported.
     """
-    parser = argparse.ArgumentParser(PROGRAM, description="MADDPG (Lowe et al. 2017) on Ray RLlib.")
+    parser = argparse.ArgumentParser(PROGRAM, description="MADDPG (Lowe et al. 2017) and its family on Ray RLlib.")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -125,11 +127,16 @@ def _add_train(commands: Any, common: argparse.ArgumentParser) -> None:
         "train",
         parents=[common],
         help="train actors; writes results, checkpoints and a learning curve",
-        description="Trains MADDPG in one environment. Ctrl-C saves a checkpoint that --resume goes on from.",
+        description="Trains MADDPG, or another of its family, in one environment. Ctrl-C saves a checkpoint for --resume.",
         epilog=f"example: {PROGRAM} train simple_adversary --set lr=0.001 model_config.fcnet_hiddens=[128,128]",
     )
     add = command.add_argument
     add("env", nargs="?", metavar="ENV", help="mpe2, PettingZoo or Gymnasium name, or package.module:callable")
+    add(
+        "--algorithm",
+        metavar="NAME",
+        help=f"{', '.join(MEMBERS)}, or package.module:Class (default: {DEFAULT_ALGORITHM}, or that of the resumed run)",
+    )
     add(
         "--env-steps",
         type=int,
@@ -146,7 +153,7 @@ def _add_train(commands: Any, common: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="any setting of MADDPGConfig or RLlib; value as JSON, else a string; dots lead into dicts",
+        help="any setting of the algorithm's config or RLlib; value as JSON, else a string; dots lead into dicts",
     )
     add("--checkpoint-every", type=int, metavar="N", help="env steps (default: 20000, or what the resumed run had)")
     add("--keep-checkpoints", type=int, metavar="N", help="the newest N stay (default: 2, or what the resumed run had)")
@@ -176,12 +183,13 @@ def _add_train(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace, argv: list[str]) -> int:
-    settings = with_booleans(parse_settings(args.set, "--set"))
+    config_class = type(new_config(args.algorithm))
+    settings = with_booleans(parse_settings(args.set, "--set"), config_class)
     if args.resume is None:  # a run keeps the settings that it has
         settings.setdefault("process_wide_speedups", True)  # this process has nothing else to do
     names = ("env", "env_steps", "seed", "out", "num_env_runners", "num_envs", "checkpoint_every", "keep_checkpoints")
     options = TrainOptions(
-        **{name: getattr(args, name) for name in (*names, "eval_episodes", "torch_threads", "address", "resume")},
+        **{name: getattr(args, name) for name in (*names, "eval_episodes", "torch_threads", "address", "resume", "algorithm")},
         env_config=parse_settings(args.env_config, "--env-config"),
         settings=settings,
         argv=argv,

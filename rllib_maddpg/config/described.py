@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+from dataclasses import replace
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -13,6 +14,7 @@ from rllib_maddpg.config.require import shown
 from rllib_maddpg.config.rllib_checks import defaults_of
 from rllib_maddpg.config.setters import NamedErrors
 from rllib_maddpg.config.setting import Setting
+from rllib_maddpg.envs.errors import did_you_mean
 
 # The methods that take settings which RLlib does not have.
 _OWN_METHODS = ("training", "env_runners")
@@ -23,7 +25,7 @@ class DescribedConfig(NamedErrors):
 
     Attributes:
         SETTINGS: The rows. A subclass gives all of them: `SETTINGS = (*MADDPGConfig.SETTINGS, Setting(...))`. Of several rows
-            of one key the last one holds, such as `dataclasses.replace(MADDPGConfig.table()["tau"], default=0.02)`.
+            of one key the last one holds. Where only defaults differ: `SETTINGS = MADDPGConfig.with_defaults(tau=0.02)`.
     """
 
     SETTINGS: tuple[Setting, ...] = ()
@@ -51,6 +53,18 @@ class DescribedConfig(NamedErrors):
     def table(cls) -> dict[str, Setting]:
         """Key -> setting."""
         return {setting.key: setting for setting in cls.SETTINGS}
+
+    @classmethod
+    def with_defaults(cls, **defaults: Any) -> tuple[Setting, ...]:
+        """The rows with other defaults, for a subclass.
+
+        Raises:
+            ValueError: If there is no such row, or a row does not allow its default.
+        """
+        table = cls.table()
+        for key in defaults.keys() - table:
+            raise ValueError(f"`{key}` is no row of `{cls.__name__}.SETTINGS`.{did_you_mean(key, table)}")
+        return tuple(replace(row, default=defaults.get(key, row.default)) for key, row in table.items())
 
     @classmethod
     def mutable_keys(cls) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from rllib_maddpg.config.kinds import BOOL, RATE, between, one_of, whole
 from rllib_maddpg.config.setting import Setting
 
-INFERRED_TARGETS = ("greedy", "probabilities")
+INFERRED_TARGETS = ("probabilities", "greedy")
 
 FAMILY: tuple[Setting, ...] = (
     # MATD3.
@@ -73,9 +73,9 @@ FAMILY: tuple[Setting, ...] = (
     ),
     Setting(
         "inferred_target",
-        "greedy",
+        "probabilities",
         one_of(*INFERRED_TARGETS),
-        'What critics see of discrete approximations in TD targets: the "greedy" action, or its "probabilities" (the paper).',
+        'What critics see of discrete approximations in TD targets: their "probabilities" (the paper), or the "greedy" action.',
         per_module=True,
         structural=True,
     ),

@@ -127,8 +127,8 @@ class MADDPGConfig(ModulesConfig):
                 seen to do, and needs no actor but its own (paper, section 4.2).
             inferred_policy_entropy: Weight of the entropy of approximations in their loss (paper, equation 7).
             inferred_lr: Adam's rate for approximations, float or schedule. None: `lr`.
-            inferred_target: What critics see of discrete approximations in TD targets: the "greedy" action, or its
-                "probabilities" (the paper).
+            inferred_target: What critics see of discrete approximations in TD targets: their "probabilities" (the paper), or
+                the "greedy" action.
             actor_head: "tanh", or "softmax" for boxes from 0 to 1 (as OpenAI's program acts on MPE).
             replay_buffer_config: Is merged with the present one. `capacity`: env steps; memory is claimed as rows come.
                 `device`: "cuda" keeps the rows beside a Learner on this process's GPU. `num_shards`: actors that share the

@@ -1,4 +1,4 @@
-"""Learning curves of many runs: found in folders, grouped by all settings but the seed, averaged with a 95 % band."""
+"""Learning curves of many runs: found in folders, grouped by algorithm and settings but the seed, averaged with a 95 % band."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from ray.air._internal.json import SafeFallbackEncoder
 from ray.tune.utils import flatten_dict
 from scipy import stats
 
-from rllib_maddpg.config.maddpg_config import MADDPGConfig
+from rllib_maddpg.algorithm.members import MEMBERS
+from rllib_maddpg.config.config_file import ALGORITHM, DEFAULT_ALGORITHM
 from rllib_maddpg.config.text_settings import SHORT_NAMES
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.results.progress import AGENTS, ENV_STEPS, TEAM
 from rllib_maddpg.results.result_files import CSV_FILE, JSON_FILE, PARAMS_FILE, json_rows, read_progress
 from rllib_maddpg.results.run_folder import CHECKPOINTS
+from rllib_maddpg.results.tune_folder import trainable_of
 
 # Points of a mean curve, at most; with fewer results than that it has their env steps.
 MAX_POINTS = 1000
@@ -37,7 +39,7 @@ _BOOKKEEPING = re.compile(
 
 @dataclass(frozen=True)
 class Run:
-    """One folder with results. `settings` are flat (`env_config/N`), complete, and without the seed."""
+    """One folder with results. `settings` are flat (`env_config/N`), complete with the algorithm, and without the seed."""
 
     folder: Path
     seed: int | None
@@ -99,9 +101,11 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     for run in runs:
         by_settings.setdefault(json.dumps(run.settings, sort_keys=True), []).append(run)
     members = [sorted(group, key=lambda run: (run.seed is None, run.seed)) for group in by_settings.values()]
-    keys = sorted({key for group in members for key in group[0].settings}, key=lambda key: (key != "env", key))
+    first = "env", ALGORITHM
+    keys = sorted({key for group in members for key in group[0].settings}, key=lambda key: (key not in first, key))
     settings = [group[0].settings for group in members]
-    differing = [key for key in keys if len({json.dumps(s.get(key)) for s in settings}) > 1]
+    # The names of algorithms say in what their defaults differ.
+    differing = [key for key in keys if len({_unless_default(s, key) for s in settings}) > 1]
     names = [key.rsplit("/", 1)[-1] for key in differing]
     shown = {k: SHORT_NAMES.get(n, n) if names.count(n) == 1 else k for k, n in zip(differing, names, strict=True)}
     return [Group(group, {shown[key]: group[0].settings.get(key) for key in differing}) for group in members]
@@ -112,14 +116,22 @@ def _read_run(folder: Path) -> Run:
         params = json.loads((folder / PARAMS_FILE).read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} has results, but its {PARAMS_FILE} cannot be read: {error}") from error
+    algorithm = str(params.get(ALGORITHM) or trainable_of(folder) or DEFAULT_ALGORITHM)
     # A trial's file has only what was given to Tune, the one of `train` all.
-    settings = {**_default_settings(), **_flat(params)}
+    settings = {**_default_settings(algorithm), **_flat(params), ALGORITHM: algorithm}
     return Run(folder, params.get("seed"), settings)
 
 
+def _unless_default(settings: dict[str, Any], key: str) -> str | None:
+    """The value as text; None if it is the default of the run's algorithm."""
+    defaults, value = _default_settings(settings[ALGORITHM]), settings.get(key)
+    return None if key in defaults and defaults[key] == value else json.dumps(value)
+
+
 @cache
-def _default_settings() -> dict[str, Any]:
-    config = MADDPGConfig()
+def _default_settings(algorithm: str) -> dict[str, Any]:
+    # Those of an algorithm of the user's are not known: a picture is no reason to import anything.
+    config = MEMBERS.get(algorithm, MEMBERS[DEFAULT_ALGORITHM]).get_default_config()
     defaults = {**config.to_dict(), "_model_config": {k: config.model_config[k] for k in ("fcnet_hiddens", "fcnet_activation")}}
     return _flat(json.loads(json.dumps(defaults, cls=SafeFallbackEncoder)))
 

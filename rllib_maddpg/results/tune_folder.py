@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -23,6 +24,17 @@ def checkpoints_in_trial(trial: Path) -> list[Path]:
 def trials_in(experiment: Path) -> list[Path]:
     """The trials of an experiment that have checkpoints."""
     return sorted(p for p in experiment.iterdir() if p.is_dir() and checkpoints_in_trial(p))
+
+
+def trainable_of(trial: Path) -> str | None:
+    """The name of what Tune trained in a trial's folder, such as "MATD3"; None: its experiment does not say."""
+    for state in sorted(trial.parent.glob("experiment_state-*.json"), reverse=True):
+        try:
+            # All trials of an experiment have the same one.
+            return str(json.loads(json.loads(state.read_text())["trial_data"][0][0])["trainable_name"])
+        except (OSError, ValueError, LookupError, TypeError):  # cut short, or of another Ray
+            continue
+    return None
 
 
 def newest_in_trial(path: Path, parts: Collection[str] = EVERYTHING) -> Path:

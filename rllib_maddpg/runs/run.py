@@ -16,7 +16,8 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_LEN_MEAN, NUM_EN
 
 from rllib_maddpg.algorithm.checkpoints import load_config
 from rllib_maddpg.algorithm.maddpg import MADDPG
-from rllib_maddpg.config.config_file import CONFIG_FILE, write_config
+from rllib_maddpg.algorithm.members import algorithm_class, new_config, shown_name
+from rllib_maddpg.config.config_file import ALGORITHM, CONFIG_FILE, DEFAULT_ALGORITHM, write_config
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.config.replay_checks import replay_resources
 from rllib_maddpg.config.text_settings import apply_settings
@@ -46,7 +47,7 @@ class TrainOptions:
         env: Name as in `resolve_env`.
         env_steps: Total of the run, also of a resumed one.
         seed: Of everything random.
-        out: New run folder; None: `results/<env>_s<seed>_<date-time>`.
+        out: New run folder; None: `results/<env>_s<seed>_<date-time>`, with another algorithm's name after that of the env.
         num_env_runners: Remote env runners; 0: the main process samples.
         num_envs: Environments of each runner.
         env_config: Settings of the env.
@@ -58,6 +59,7 @@ class TrainOptions:
         address: Of the Ray cluster to run on, see `local_ray`.
         resume: Run or checkpoint folder to continue.
         argv: The words of the command line, for `run.json`.
+        algorithm: Name or path as in `algorithm_class`; None: MADDPG.
     """
 
     env: str | None = None
@@ -75,6 +77,7 @@ class TrainOptions:
     address: str | None = None
     resume: str | None = None
     argv: list[str] = field(default_factory=list)
+    algorithm: str | None = None
 
 
 class Observer:
@@ -142,9 +145,9 @@ def build_config(options: TrainOptions) -> MADDPGConfig:
     """The checked config of a new run.
 
     Raises:
-        ValueError: On an unknown env or key, or a value that is not allowed.
+        ValueError: On an unknown algorithm, env or key, or a value that is not allowed.
     """
-    config = MADDPGConfig().environment(options.env, env_config=options.env_config)
+    config = new_config(options.algorithm).environment(options.env, env_config=options.env_config)
     config.debugging(seed=DEFAULT_SEED if options.seed is None else options.seed)
     if options.num_env_runners is not None:
         config.env_runners(num_env_runners=options.num_env_runners)
@@ -167,6 +170,11 @@ class _Plan:
     info: dict[str, Any]
     closing: ClosingEvaluation
 
+    @property
+    def algorithm(self) -> str:
+        """Its name."""
+        return shown_name(self.config.algo_class)
+
 
 def _plan(options: TrainOptions, stack: contextlib.ExitStack) -> _Plan:
     """What will be done; the lock of the folder goes onto the stack."""
@@ -187,8 +195,11 @@ def _plan_new(options: TrainOptions, stack: contextlib.ExitStack) -> _Plan:
     if options.env is None:
         raise ValueError("Name the environment to train in, or a run to continue: --resume DIR.")
     config = build_config(options)
-    folder = stack.enter_context(RunFolder.new(options.out, options.env, config.seed))
-    info = {"env": options.env, "seed": config.seed, "env_steps": 0, **_origin(options)}
+    algorithm = shown_name(config.algo_class)
+    # So that runs of several members in one env can be told apart.
+    name = options.env if algorithm == DEFAULT_ALGORITHM else f"{options.env}_{algorithm}"
+    folder = stack.enter_context(RunFolder.new(options.out, name, config.seed))
+    info = {ALGORITHM: algorithm, "env": options.env, "seed": config.seed, "env_steps": 0, **_origin(options)}
     closing = ClosingEvaluation(options.eval_episodes)
     return _Plan(config, folder, None, options.env_steps or DEFAULT_ENV_STEPS, info, closing)
 
@@ -207,7 +218,10 @@ def _plan_resumed(options: TrainOptions, resume: str, stack: contextlib.ExitStac
     config = load_config(checkpoint, {"process_wide_speedups": True})
     if options.env is not None and options.env != config.env:
         raise ValueError(f"ENV is {options.env!r}, but {resume} was trained in {config.env!r}. Leave ENV out.")
-    info: dict[str, Any] = {"env": str(config.env), "seed": config.seed, **_origin(options)}
+    algorithm = shown_name(config.algo_class)
+    if options.algorithm is not None and algorithm_class(options.algorithm) is not config.algo_class:
+        raise ValueError(f"--algorithm is {options.algorithm!r}, but {resume} is a run of {algorithm}. Leave it out.")
+    info: dict[str, Any] = {ALGORITHM: algorithm, "env": str(config.env), "seed": config.seed, **_origin(options)}
     if run is not None:
         info = {
             **run.read_info(),
@@ -254,7 +268,8 @@ def _train(algo: MADDPG, plan: _Plan, observer: Observer) -> RunSummary:
     finally:
         files.close()
     try:
-        save_learning_curve(folder, folder / CURVE_FILE, f"{plan.info['env']}, seed {plan.info['seed']}")
+        title = f"{plan.algorithm} in {plan.info['env']}, seed {plan.info['seed']}"
+        save_learning_curve(folder, folder / CURVE_FILE, title)
     except ValueError:  # no finished episode yet, so nothing to draw
         pass
     except OSError as error:
@@ -269,8 +284,8 @@ def _open_folder(algo: MADDPG, plan: _Plan, env_steps: int) -> ResultFiles:
     try:
         folder.create(env_steps)
         folder.write_info(plan.info)
-        write_params(folder.path, algo.config.to_dict())
-        write_config(algo.config, folder.path / CONFIG_FILE)
+        write_params(folder.path, {ALGORITHM: plan.algorithm, **algo.config.to_dict()})
+        write_config(algo.config, folder.path / CONFIG_FILE, type(algo))
     except OSError as error:
         raise ValueError(f"{folder.path} cannot be written to: {why_not_written(error)}.") from error
     return ResultFiles(folder.path, env_steps)

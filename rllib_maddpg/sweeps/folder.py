@@ -13,6 +13,7 @@ from typing import Any
 
 from ray.tune import Tuner
 
+from rllib_maddpg.config.config_file import ALGORITHM, DEFAULT_ALGORITHM
 from rllib_maddpg.results.folder_lock import is_empty, locked, remove_if_empty
 from rllib_maddpg.results.output_paths import make_folder
 from rllib_maddpg.results.versions import versions
@@ -72,8 +73,9 @@ class SweepFolder:
             fix = "Name the folder of the sweep with --out, or start it without --resume."
             raise ValueError(f"--resume: {self.path} has no experiment to go on with. {fix}")
         info = self._read()
+        saved = {ALGORITHM: DEFAULT_ALGORITHM, **info["sweep"]}  # earlier sweeps had no other
         for key, value in description(sweep).items():
-            was = info["sweep"].get(key)
+            was = saved.get(key)
             if was != json.loads(json.dumps(value)):
                 text = f"--resume: the sweep in {self.path} was made with `{key}` {was!r}, not {value!r}."
                 fix = f"Resume with {self.path / COPY_FILE}, or start a new sweep with another --out."
@@ -114,6 +116,7 @@ def description(sweep: Sweep) -> dict[str, Any]:
     return {
         "env": sweep.env,
         "env_config": sweep.env_config,
+        ALGORITHM: sweep.algorithm,
         "settings": sweep.settings,
         "search_space": {axis.key: {axis.kind: list(axis.args)} for axis in sweep.axes},
         "seeds": sweep.seeds,

@@ -25,7 +25,7 @@ from rllib_maddpg.sweeps.space import LISTS, LOGARITHMIC, Axis
 
 CURVES_FILE, MAP_FILE = "curves.png", "map.png"
 # The first points by rank have a colour and a place in the legend.
-_COLOURS = ("#d62728", "#1f77b4", "#2ca02c")
+_COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e")
 _OTHERS = "#b0b0b0"
 _MAX_PAIRS, _MAX_CELLS = 6, 12
 _MAP = colormaps["viridis"]
@@ -193,8 +193,10 @@ def _draw_one_key(points: list[Point], sweep: Sweep) -> Figure:
     axes = figure.subplots()
     xs = _coordinates(axis, points)
     order = np.argsort(xs, kind="stable")
+    # Words, such as names of algorithms, have nothing between them.
+    style = "-o" if all(_is_number(value) for value in _values(axis, points)) else "o"
     axes.plot(
-        np.asarray(xs)[order], np.asarray([p.mean for p in points])[order], "-o", color=_COLOURS[1], label="mean over seeds"
+        np.asarray(xs)[order], np.asarray([p.mean for p in points])[order], style, color=_COLOURS[1], label="mean over seeds"
     )
     for position, point in zip(xs, points, strict=True):
         finals = [trial.final for trial in point.trials if trial.final is not None]

@@ -16,6 +16,7 @@ from typing import Any
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.tune.experiment import Trial
 
+from rllib_maddpg.config.config_file import ALGORITHM
 from rllib_maddpg.results.result_files import json_rows
 from rllib_maddpg.results.run_folder import BEST_CHECKPOINT
 from rllib_maddpg.results.whole_file import replace_json, replace_text
@@ -239,6 +240,7 @@ def write_best(points: list[Point], best: TrialRecord, sweep: Sweep, folder: Pat
         "trial_seed": best.seed,
         "checkpoint": str(target),
         "copied_from": best.checkpoint,
+        ALGORITHM: best.values.get(ALGORITHM, sweep.algorithm),
         "env": sweep.env,
         "env_config": sweep.env_config,
         "settings": sweep.settings,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import ray
 from ray.tune import PlacementGroupFactory
 
-from rllib_maddpg.algorithm.maddpg import MADDPG
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.sweeps.schema import Sweep
 
@@ -99,7 +98,7 @@ def _concurrent(sweep: Sweep, cpus_per_trial: float, cpus: float) -> int:
 def _bundles(config: MADDPGConfig, share: float) -> list[dict[str, float]]:
     asking = config.copy(copy_frozen=False)
     asking.learners(num_gpus_per_learner=share)
-    factory: PlacementGroupFactory = MADDPG.default_resource_request(asking)
+    factory: PlacementGroupFactory = config.algo_class.default_resource_request(asking)
     return factory.bundles
 
 

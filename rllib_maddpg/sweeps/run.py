@@ -14,7 +14,6 @@ from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, ProgressReporter, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
 
-from rllib_maddpg.algorithm.registration import NAME
 from rllib_maddpg.results.output_paths import check_local
 from rllib_maddpg.runs.ray_start import ray_at
 from rllib_maddpg.sweeps.folder import SweepFolder
@@ -36,7 +35,7 @@ from rllib_maddpg.sweeps.result_file import ResultJson
 from rllib_maddpg.sweeps.schema import Sweep, read_sweep
 from rllib_maddpg.sweeps.search import ENV_STEPS, make_scheduler, make_searcher, perturb_every, tune_num_samples
 from rllib_maddpg.sweeps.snapshots import Watch, repair_checkpoints, repair_snapshot, snapshot_period
-from rllib_maddpg.sweeps.trial_config import check_trials, param_space
+from rllib_maddpg.sweeps.trial_config import check_trials, param_space, trainable
 
 # What Tune reads from the environment, where the user has not set it.
 _TUNE_ENVIRONMENT = {
@@ -146,7 +145,7 @@ def run_sweep(
         placement = place(sweep, config)
         (observer or SweepObserver()).started(folder.path, sweep, placement)
         if options.resume:
-            tuner = _restore(folder.path)
+            tuner = _restore(sweep, folder.path)
         else:
             # In this order: a folder is no sweep's if Tune, or Optuna, refuses what it is to hold.
             tuner = _make_tuner(sweep, placement, folder.path)
@@ -181,7 +180,7 @@ def _make_tuner(sweep: Sweep, placement: Placement, folder: Path) -> Tuner:
         # Who takes over another's state reads its checkpoint when that one may have made all of these already.
         keep = max(keep, math.ceil(perturb_every(sweep) / (frequency * sweep.iteration)) + 2)
     return Tuner(
-        NAME,
+        trainable(sweep),
         param_space=space,
         tune_config=TuneConfig(
             metric=sweep.metric,
@@ -204,10 +203,10 @@ def _make_tuner(sweep: Sweep, placement: Placement, folder: Path) -> Tuner:
     )
 
 
-def _restore(folder: Path) -> Tuner:
+def _restore(sweep: Sweep, folder: Path) -> Tuner:
     """The sweep of a folder: unfinished and failed trials go on from their last checkpoints, finished ones stay as they are."""
     repair_snapshot(folder)
-    tuner = Tuner.restore(str(folder), NAME, resume_unfinished=True, resume_errored=True)
+    tuner = Tuner.restore(str(folder), trainable(sweep), resume_unfinished=True, resume_errored=True)
     repair_checkpoints(tuner.get_results()._experiment_analysis.trials)
     return tuner
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rllib_maddpg.config.config_file import ALGORITHM, DEFAULT_ALGORITHM
 from rllib_maddpg.config.kinds import is_number
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.config.require import is_whole
@@ -17,6 +18,7 @@ from rllib_maddpg.sweeps.space import SECTION, Axis, read_axes
 KEYS = {
     "env": "name of the environment, as in `rllib-maddpg train`",
     "env_config": "its settings",
+    ALGORITHM: "MADDPG, another member of its family, or package.module:Class; several of them under `search_space`",
     "settings": "fixed settings of MADDPGConfig or RLlib; dots lead into dicts",
     SECTION: "key: {grid: [...]}, {loguniform: [low, high]}, ...",
     "seeds": "each point is trained once with each, and ranked by the mean",
@@ -49,6 +51,7 @@ class Sweep:
     Attributes:
         file: For error messages.
         env, env_config, settings: What all trials share.
+        algorithm: That of all trials, unless it is swept over; see `algorithms`.
         axes: The search space.
         seeds: Of each point.
         search, scheduler: Names; their options are in `search_options` and `scheduler_options`.
@@ -79,6 +82,12 @@ class Sweep:
     checkpoint_every: int
     keep_checkpoints: int
     resources: dict[str, Any] = field(default_factory=dict)
+    algorithm: str = DEFAULT_ALGORITHM
+
+    @property
+    def algorithms(self) -> list[str]:
+        """Those that its trials may have."""
+        return next((list(axis.args) for axis in self.axes if axis.key == ALGORITHM), [self.algorithm])
 
     @property
     def iteration(self) -> int:
@@ -161,6 +170,7 @@ def read_sweep(path: str | Path, num_samples: int | None = None, max_concurrent:
         checkpoint_every=_whole(file, ("checkpoint_every",), data.get("checkpoint_every"), max(env_steps // 20, 1)),
         keep_checkpoints=_whole(file, ("keep_checkpoints",), data.get("keep_checkpoints"), 2),
         resources=dict(resources),
+        algorithm=data.get(ALGORITHM, DEFAULT_ALGORITHM),
     )
     iteration, key = settings.get("min_sample_timesteps_per_iteration"), ("settings", "min_sample_timesteps_per_iteration")
     if iteration is not None and not is_whole(iteration, 1):

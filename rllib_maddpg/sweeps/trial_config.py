@@ -7,15 +7,19 @@ import itertools
 import re
 from typing import Any
 
+from rllib_maddpg.algorithm.members import algorithm_class, new_config
 from rllib_maddpg.config.checks import unknown_key_message
+from rllib_maddpg.config.config_file import ALGORITHM, DEFAULT_ALGORITHM
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.config.text_settings import apply_settings, known_keys
 from rllib_maddpg.envs import probe_env
+from rllib_maddpg.sweeps.member_trial import MemberTrial
 from rllib_maddpg.sweeps.schema import Sweep
-from rllib_maddpg.sweeps.space import SECTION, points
+from rllib_maddpg.sweeps.space import LISTS, SECTION, points
 
 # Keys of the file that say what a trial needs; the others under `resources` are the machine's.
 RESOURCE_SETTINGS = ("num_env_runners", "num_learners")
+_SEVERAL = f"{ALGORITHM}: {{grid: [MADDPG, MATD3]}}"
 # More combinations than this are not checked all: each key's values are, with the first values of the others.
 _MAX_POINTS = 256
 
@@ -26,6 +30,13 @@ def shared_settings(sweep: Sweep) -> dict[str, Any]:
     # A process of its own has each trial.
     defaults = {"process_wide_speedups": True, "min_sample_timesteps_per_iteration": sweep.iteration}
     return {**defaults, **sweep.settings, **resources}
+
+
+def trainable(sweep: Sweep) -> str | type[MemberTrial]:
+    """What Tune runs."""
+    is_swept = any(axis.key == ALGORITHM for axis in sweep.axes)
+    # The default by its name, as in the folders of sweeps of before there were others.
+    return MemberTrial if is_swept or sweep.algorithm != DEFAULT_ALGORITHM else DEFAULT_ALGORITHM
 
 
 def tune_path(key: str) -> list[str]:
@@ -40,6 +51,8 @@ def param_space(sweep: Sweep, num_gpus_per_learner: float) -> dict[str, Any]:
     base = make_config(sweep, {})
     shared = {**shared_settings(sweep), "num_gpus_per_learner": num_gpus_per_learner}
     space: dict[str, Any] = {"env": sweep.env, "env_config": dict(sweep.env_config)}
+    if trainable(sweep) is MemberTrial:
+        space[ALGORITHM] = sweep.algorithm  # unless an axis has it
     for key, value in itertools.chain(shared.items(), ((axis.key, axis.domain()) for axis in sweep.axes)):
         first, *rest = tune_path(key)
         if not rest:
@@ -60,9 +73,10 @@ def make_config(sweep: Sweep, values: dict[str, Any]) -> MADDPGConfig:
     Raises:
         ValueError: On an unknown key.
     """
-    config = MADDPGConfig().environment(sweep.env, env_config=dict(sweep.env_config))
-    config.debugging(seed=sweep.seeds[0])
-    apply_settings(config, {**shared_settings(sweep), **values})
+    settings = {**shared_settings(sweep), **values}
+    config = new_config(settings.pop(ALGORITHM, sweep.algorithms[0]))
+    config.environment(sweep.env, env_config=dict(sweep.env_config)).debugging(seed=sweep.seeds[0])
+    apply_settings(config, settings)
     return config
 
 
@@ -76,6 +90,7 @@ def check_trials(sweep: Sweep) -> MADDPGConfig:
         ValueError: Naming file, line, key, and the fix.
     """
     file = sweep.file
+    _check_algorithms(sweep)
     _check_keys(sweep)
     try:
         probe_env(sweep.env, sweep.env_config)
@@ -93,17 +108,41 @@ def check_trials(sweep: Sweep) -> MADDPGConfig:
     return base
 
 
+def _check_algorithms(sweep: Sweep) -> None:
+    """Each that a trial may have is known, and a trial keeps the one that it has."""
+    file = sweep.file
+    axis = next((axis for axis in sweep.axes if axis.key == ALGORITHM), None)
+    place = (ALGORITHM,) if axis is None else (SECTION, ALGORITHM)
+    if axis is None and isinstance(sweep.algorithm, dict | list):
+        raise file.error(place, f"there is one at the top of the file. To try several: `{SECTION}: {{{_SEVERAL}}}`.")
+    if axis is not None:
+        if file.has((ALGORITHM,)):
+            raise file.error((ALGORITHM,), f"this key is swept over under `{SECTION}`, too. Keep one of the two.")
+        if axis.kind not in LISTS:
+            raise file.error(place, f"`{axis.kind}` draws numbers. Write for example `{_SEVERAL}`.")
+        if sweep.scheduler == "pbt":
+            raise file.error(place, f"pbt cannot change `{ALGORITHM}` of a running trial. Set it at the top of the file.")
+    for name in sweep.algorithms:
+        try:
+            algorithm_class(name)
+        except ValueError as error:
+            raise file.error(place, str(error)) from error
+
+
 def _check_keys(sweep: Sweep) -> None:
     file = sweep.file
     reserved = {
         "env": "Set it at the top of the file.",
+        ALGORITHM: f"Set it at the top of the file, or several under `{SECTION}`.",
         "seed": "List the seeds under `seeds`.",
         "env_config": "Set it at the top of the file.",
         "num_gpus_per_learner": "Set it under `resources`.",
     }
-    config = MADDPGConfig()
-    known, mutable = known_keys(config), config.mutable_keys()
+    configs = [new_config(name) for name in sweep.algorithms]
+    known = [key for key in known_keys(configs[0]) if all(key in known_keys(config) for config in configs)]
+    mutable = configs[0].mutable_keys()  # PBT has but one algorithm
     places = [("settings", key) for key in sweep.settings] + [(SECTION, axis.key) for axis in sweep.axes]
+    places = [place for place in places if place != (SECTION, ALGORITHM)]
     for section, key in places:
         first = str(key).split(".")[0]
         if key in reserved:

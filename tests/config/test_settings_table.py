@@ -114,7 +114,7 @@ def test_what_modules_can_have():
     }
     assert {type(value) for value in config.module_numbers().values()} == {float}
     words = {"grad_clip_by": "global_norm", "critic_loss": "huber", "critic_view": "all", "others_actions": "replay"}
-    words |= {"twin_q": False, "infer_other_policies": False, "inferred_target": "greedy"}
+    words |= {"twin_q": False, "infer_other_policies": False, "inferred_target": "probabilities"}
     assert config.module_words() == words
     per_module = {key for key, setting in TABLE.items() if setting.per_module}
     assert per_module == {*config.module_numbers(), *words, "lr", "actor_lr", "critic_lr", "inferred_lr"}

@@ -48,14 +48,21 @@ def train_elsewhere(checkpoint: str, iterations: int, out: str, num_cpus: int = 
 
     `num_cpus`: 1, and one for each replay shard.
     """
+    train_all_elsewhere({checkpoint: out}, iterations, num_cpus)
+
+
+def train_all_elsewhere(outs: Mapping[str, str], iterations: int, num_cpus: int = 1) -> None:
+    """As `train_elsewhere`, one checkpoint after the other in one process; checkpoint -> out."""
     script = f"""
         import ray
         from ray.rllib.algorithms.algorithm import Algorithm
         ray.init("local", num_cpus={num_cpus}, include_dashboard=False, log_to_driver=False)
-        algo = Algorithm.from_checkpoint({checkpoint!r})
-        for _ in range({iterations}):
-            algo.train()
-        algo.save_to_path({out!r})
+        for checkpoint, out in {dict(outs)!r}.items():
+            algo = Algorithm.from_checkpoint(checkpoint)
+            for _ in range({iterations}):
+                algo.train()
+            algo.save_to_path(out)
+            algo.stop()
     """
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     command = [sys.executable, "-c", textwrap.dedent(script)]

@@ -6,8 +6,9 @@ import tree
 from rllib_maddpg import MADDPGConfig
 
 
-def tiny_config(seed=0):
-    config = MADDPGConfig().environment("simple_adversary", env_config={"max_cycles": 5}).debugging(seed=seed)
+def tiny_config(seed=0, config=None):
+    config = MADDPGConfig() if config is None else config
+    config.environment("simple_adversary", env_config={"max_cycles": 5}).debugging(seed=seed)
     config.training(
         train_batch_size_per_learner=8,
         num_env_steps_per_update=10,

@@ -78,6 +78,31 @@ def test_groups_are_all_settings_but_the_seed(tmp_path):
     assert same.label == "2 seeds"
 
 
+def test_the_algorithm_is_told_by_the_settings_or_by_tune(tmp_path):
+    write_run(tmp_path / "named" / "a", [1.0], algorithm="IDDPG")
+    tuned = tmp_path / "tuned"
+    write_run(tuned / "b", [1.0], policy_delay=1)
+    write_run(tuned / "c", [1.0], policy_delay=2, twin_q=True)
+    trial = json.dumps({"stub": False, "trainable_name": "MATD3", "trial_id": "1"})
+    (tuned / "experiment_state-2026-01-01_00-00-00.json").write_text(json.dumps({"trial_data": [[trial, "{}"]]}))
+    (tuned / "experiment_state-2026-01-02_00-00-00.json").write_text('{"trial_data": [["')  # of a killed driver
+    write_run(tmp_path / "others" / "d", [1.0])
+    write_run(tmp_path / "others" / "e", [1.0], algorithm="no_such_module:Mine")
+    labels = {group.label for group in group_runs(find_runs([tmp_path]))}
+    # What its name says of a member is not said again, as `twin_q`.
+    assert labels == {
+        "algorithm=IDDPG, policy_delay=1 (1 run)",
+        "algorithm=MATD3, policy_delay=1 (1 run)",
+        "algorithm=MATD3, policy_delay=2 (1 run)",
+        "algorithm=MADDPG, policy_delay=1 (1 run)",
+        "algorithm=no_such_module:Mine, policy_delay=1 (1 run)",
+    }
+    assert {group.label for group in group_runs(find_runs([tmp_path / "named", tmp_path / "others" / "d"]))} == {
+        "algorithm=IDDPG (1 run)",
+        "algorithm=MADDPG (1 run)",
+    }
+
+
 def test_values_come_with_env_steps_and_without_rows_that_lack_them(tmp_path):
     (run,) = find_runs([write_run(tmp_path / "r", [None, 2.0, 3.0])])
     steps, values = read_values(run, TEAM)

@@ -3,14 +3,16 @@
 import re
 
 import pytest
+from own_members import OwnConfig, OwnMember
 from paths import ROOT
 
-from rllib_maddpg import MADDPGConfig
+from rllib_maddpg import MADDPGConfig, MATD3Config
+from rllib_maddpg.sweeps.member_trial import MemberTrial
 from rllib_maddpg.sweeps.metrics import check_metric
 from rllib_maddpg.sweeps.resources import check_resources
 from rllib_maddpg.sweeps.schema import read_sweep
 from rllib_maddpg.sweeps.search import make_scheduler, make_searcher, tune_num_samples
-from rllib_maddpg.sweeps.trial_config import check_trials, param_space
+from rllib_maddpg.sweeps.trial_config import check_trials, make_config, param_space, trainable
 
 CONFIGS = sorted((ROOT / "tune_configs").glob("*.yaml"))
 PLAIN = """\
@@ -112,6 +114,50 @@ ERRORS = {
         "resources",
     ),
     "resource key": ("stop:", "resources: {gpu: 1}\nstop:", 7, "resources.gpu", "num_gpus_per_learner"),
+    "unknown algorithm": ("stop:", "algorithm: MADTD3\nstop:", 7, "algorithm", "Did you mean 'MATD3'"),
+    "algorithm that is no word": ("stop:", "algorithm: 3\nstop:", 7, "algorithm", "must be one of ['MADDPG', 'MATD3',"),
+    "algorithms at the top": (
+        "stop:",
+        "algorithm: {grid: [MATD3]}\nstop:",
+        7,
+        "algorithm",
+        "`search_space: {algorithm: {grid:",
+    ),
+    "unknown algorithm among others": (
+        "tau:",
+        "algorithm: {grid: [MADDPG, MADTD3]}\n  tau:",
+        6,
+        "search_space.algorithm",
+        "Did you mean 'MATD3'",
+    ),
+    "algorithm of a range": (
+        "search_space:",
+        "search: random\nsearch_space:\n  algorithm: {uniform: [0, 1]}",
+        7,
+        "search_space.algorithm",
+        "draws numbers",
+    ),
+    "algorithm among settings": (
+        "per_update: 50",
+        "per_update: 50\n  algorithm: MATD3",
+        5,
+        "settings.algorithm",
+        "top of the file",
+    ),
+    "algorithm fixed and swept": (
+        "search_space:",
+        "algorithm: MATD3\nsearch_space:\n  algorithm: {grid: [MADDPG, MATD3]}",
+        5,
+        "algorithm",
+        "swept over",
+    ),
+    "setting that one algorithm lacks": (
+        "per_update: 50\nsearch_space:",
+        "per_update: 50\n  own_switch: true\nsearch_space:\n  algorithm: {grid: ['own_members:OwnMember', MADDPG]}",
+        5,
+        "settings.own_switch",
+        "no setting of MADDPG",
+    ),
     "runners": ("stop:", "resources: {num_env_runners: -1}\nstop:", 7, "resources.num_env_runners", "whole number >= 0"),
 }
 
@@ -146,11 +192,17 @@ def test_points_that_do_not_go_together(tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "text"),
-    [("model_config.fcnet_hiddens", "pbt cannot change"), ("seed", "under `seeds`"), ("num_env_runners", "pbt cannot change")],
+    [
+        ("model_config.fcnet_hiddens", "pbt cannot change"),
+        ("seed", "under `seeds`"),
+        ("num_env_runners", "pbt cannot change"),
+        ("algorithm", "pbt cannot change .* at the top of the file"),
+    ],
 )
 def test_pbt_changes_only_what_a_checkpoint_fits(key, text, tmp_path):
+    values = "[MADDPG, MATD3]" if key == "algorithm" else "[1, 2]"
     file = write(
-        tmp_path, PLAIN.replace("tau: {grid: [0.01, 0.1]}", f"{key}: {{choice: [1, 2]}}") + "scheduler: pbt\nnum_samples: 4"
+        tmp_path, PLAIN.replace("tau: {grid: [0.01, 0.1]}", f"{key}: {{choice: {values}}}") + "scheduler: pbt\nnum_samples: 4"
     )
     with pytest.raises(ValueError, match=rf"my.yaml:6: `search_space.{key}`: .*{text}"):
         check(file)
@@ -187,6 +239,34 @@ def test_param_space_holds_domains_at_nested_keys(tmp_path):
     # Results come at least as often as checkpoints.
     assert space["min_sample_timesteps_per_iteration"] == 200
     assert (sweep.num_points, sweep.num_trials) == (4, 8)
+
+
+def test_trials_are_checked_with_the_config_of_their_algorithm(tmp_path):
+    text = PLAIN.replace("tau:", "algorithm: {grid: [MADDPG, MATD3, 'own_members:OwnMember']}\n  tau:")
+    sweep = check(write(tmp_path, text))
+    assert sweep.num_points == 6
+    assert [type(make_config(sweep, {"algorithm": name})) for name in sweep.algorithms] == [
+        MADDPGConfig,
+        MATD3Config,
+        OwnConfig,
+    ]
+    assert trainable(sweep) is MemberTrial
+    assert param_space(sweep, 0)["algorithm"] == {"grid_search": ["MADDPG", "MATD3", "own_members:OwnMember"]}
+    # One algorithm for all: its own settings are known, for PBT too.
+    text = PLAIN.replace("env: simple", "algorithm: own_members.OwnMember\nenv: simple").replace("tau: {grid", "tau: {choice")
+    sweep = check(
+        write(tmp_path, text.replace("per_update: 50", "per_update: 50\n  own_switch: true") + "scheduler: pbt\nseeds: [0, 1]")
+    )
+    assert param_space(sweep, 0)["algorithm"] == "own_members.OwnMember"
+    assert check_trials(sweep).algo_class is OwnMember
+    # The default is named where it is swept over, even alone.
+    assert param_space(check(write(tmp_path, PLAIN.replace("tau: {grid: [0.01, 0.1]", "algorithm: {grid: [MADDPG]"))), 0)[
+        "algorithm"
+    ] == {"grid_search": ["MADDPG"]}
+    # As before there were others.
+    for text in (PLAIN, f"{PLAIN}algorithm: MADDPG\n"):
+        sweep = check(write(tmp_path, text))
+        assert trainable(sweep) == "MADDPG" and "algorithm" not in param_space(sweep, 0)
 
 
 def test_command_line_goes_before_the_file(tmp_path):
