@@ -9,25 +9,25 @@ from members import assert_same, learned_by, train_elsewhere, update_both
 from mortal_env import MODULE_OF, MortalEnv, module_of
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from rllib_maddpg import MADDPGConfig, MADDPGTorchLearner
+from rllib_maddpg import IDDPGConfig, InferredMADDPGConfig, MADDPGTorchLearner, MATD3Config
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 MODULES = sorted(set(MODULE_OF.values()))
 SHARDS = {"num_shards": 2}
 
 
-MATD3 = {"twin_q": True, "policy_delay": 2, "target_policy_noise": 0.2}
-INFERRED = {"infer_other_policies": True}
+def everything():
+    """Inferred policies with all that MATD3 has."""
+    config = InferredMADDPGConfig().training(twin_q=True, policy_delay=2, target_policy_noise=0.2, others_actions="current")
+    return config.training(replay_buffer_config=SHARDS)
 
-# Settings, and per module how many networks there are.
+
+# Config, and per module how many networks there are.
 MEMBERS = {
-    "everything": (
-        {**MATD3, **INFERRED, "others_actions": "current", "replay_buffer_config": SHARDS},
-        {"alone": 6 + 4, "many": 6 + 5, "pair": 6 + 5},
-    ),
-    "matd3": (MATD3, dict.fromkeys(MODULES, 6)),
-    "iddpg": ({"critic_view": "own", "replay_buffer_config": SHARDS}, dict.fromkeys(MODULES, 4)),
-    "inferred": (INFERRED, {"alone": 4 + 4, "many": 4 + 5, "pair": 4 + 5}),
+    "everything": (everything, {"alone": 6 + 4, "many": 6 + 5, "pair": 6 + 5}),
+    "matd3": (MATD3Config, dict.fromkeys(MODULES, 6)),
+    "iddpg": (lambda: IDDPGConfig().training(replay_buffer_config=SHARDS), dict.fromkeys(MODULES, 4)),
+    "inferred": (InferredMADDPGConfig, {"alone": 4 + 4, "many": 4 + 5, "pair": 4 + 5}),
 }
 TRIED = [pytest.param(m, marks=() if m == "everything" else pytest.mark.slow) for m in MEMBERS]
 
@@ -37,12 +37,7 @@ def config_of(member):
 
     All fragments end with an episode, as a resumed run starts new ones.
     """
-    config = (
-        MADDPGConfig()
-        .training(**MEMBERS[member][0])
-        .environment(MortalEnv)
-        .multi_agent(policies=set(MODULES), policy_mapping_fn=module_of)
-    )
+    config = MEMBERS[member][0]().environment(MortalEnv).multi_agent(policies=set(MODULES), policy_mapping_fn=module_of)
     config.training(train_batch_size_per_learner=32, num_steps_sampled_before_learning_starts=50, num_env_steps_per_update=20)
     config.training(replay_buffer_config={"capacity": 1000}, lr=0.003).rl_module(model_config={"fcnet_hiddens": [8]})
     config.env_runners(num_envs_per_env_runner=2, rollout_fragment_length=10)

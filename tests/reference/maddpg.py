@@ -116,7 +116,7 @@ class Hyper:
     infer_other_policies: bool = False
     inferred_policy_entropy: float = 0.001
     inferred_lr: float | None = None
-    inferred_target: str = "greedy"  # or "probabilities"
+    inferred_target: str = "probabilities"  # or "greedy"
     exploration_temperature: float = 1.0
 
     def lr(self, net: str) -> float:
