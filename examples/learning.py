@@ -1,6 +1,7 @@
 """Learns the scenarios of the README's table and measures them noise-free: one run for each seed, then 500 episodes.
 
     python examples/learning.py simple_spread --seeds 0 1 2
+    python examples/learning.py simple_spread_matd3 --minus simple_spread
     python examples/learning.py --table
 
 A run that was stopped goes on where it was; a run that is finished is not repeated. Results are one JSON file for each run in
@@ -11,6 +12,8 @@ import argparse
 import json
 from pathlib import Path
 
+from rllib_maddpg.algorithm.checkpoint_files import ACTING
+from rllib_maddpg.results.run_folder import find_checkpoint
 from rllib_maddpg.runs.evaluation import evaluate_checkpoint
 from rllib_maddpg.runs.run import TrainOptions, train
 
@@ -39,6 +42,14 @@ SCENARIOS = {
         {"continuous_actions": False},
         250_000,
         {**MPE, **INFERRED},
+        8,
+        1000,
+    ),
+    "simple_speaker_listener_discrete_greedy": (
+        SPEAKER,
+        {"continuous_actions": False},
+        250_000,
+        {**MPE, **INFERRED, "inferred_target": "greedy"},
         8,
         1000,
     ),
@@ -112,16 +123,33 @@ def row(result: dict) -> str:
     )
 
 
+def difference(name: str, other: str, seed: int, out: Path) -> str:
+    """One line of a Markdown table: team returns of two scenarios on 1,000 common starts, and their paired difference."""
+    found = []
+    for scenario in (name, other):
+        run(scenario, seed, out)
+        checkpoint, _ = find_checkpoint(out / f"{scenario}_s{seed}", ACTING)
+        found.append(evaluate_checkpoint(checkpoint, 1000, seed=EVALUATION_SEED))
+    mine, theirs = found
+    gap = mine.minus(theirs).team
+    return (
+        f"| {name} - {other} | {seed} | {mine.team.mean:.1f} | {theirs.team.mean:.1f} | {gap.mean:.2f} "
+        f"[{gap.low:.2f}, {gap.high:.2f}] |"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenarios", nargs="*", choices=[[], *SCENARIOS], help=f"of {', '.join(SCENARIOS)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("results/learning"))
     parser.add_argument("--table", action="store_true", help="print the table of all finished runs")
+    parser.add_argument("--minus", choices=SCENARIOS, metavar="SCENARIO", help="print paired differences to its runs instead")
     args = parser.parse_args()
     for name in args.scenarios:
         for seed in args.seeds:
-            print(row(run(name, seed, args.out)), flush=True)
+            line = difference(name, args.minus, seed, args.out) if args.minus else row(run(name, seed, args.out))
+            print(line, flush=True)
     if args.table:
         print("| scenario | seed | env steps | team return [95 %] | agents | metrics |\n|---|---|---|---|---|---|")
         for file in sorted(args.out.glob("*.json")):

@@ -16,7 +16,7 @@ from rllib_maddpg.config.model_checks import has_own_networks, model_config_of, 
 from rllib_maddpg.config.noise_check import check_noise_type
 from rllib_maddpg.envs import EnvSpaces
 from rllib_maddpg.envs.errors import did_you_mean
-from rllib_maddpg.learning.stages import check_stages
+from rllib_maddpg.learning.stages import Stage, check_stages
 from rllib_maddpg.modules.rule_modules import has_networks
 from rllib_maddpg.modules.specs import ACTOR, CRITIC, INFERRED, NetworkSpec
 from rllib_maddpg.modules.views import VIEWS, View
@@ -64,6 +64,7 @@ def check_members(config: AlgorithmConfig, env: EnvSpaces) -> None:
             "of the config: `@classmethod def stages(cls, config)`."
         ) from error
     check_stages(stages, learner.__name__, roles)
+    _check_trained(config, learner.__name__, stages)
 
 
 def _sees_others(view: View | str) -> bool:
@@ -85,6 +86,21 @@ def _check_inference(config: AlgorithmConfig, layout: JointLayout, roles: Mappin
         f"{what}: of the modules that are to approximate others, {wanted}, none has a critic that asks what these "
         "do. Set `critic_view='all'` for one of them at least, or `infer_other_policies=False`."
     )
+
+
+def _check_trained(config: AlgorithmConfig, learner: str, stages: Sequence[Stage]) -> None:
+    """A Learner with stages of its own does what the settings of the family say."""
+    if config.infers and not any(getattr(stage, "role", "") == INFERRED for stage in stages):
+        raise ValueError(
+            f"`infer_other_policies` is set, but `stages()` of {learner} has no stage that trains approximations. Begin it "
+            "with those of MADDPGTorchLearner (`*super().stages(config)`), or set `infer_other_policies=False`."
+        )
+    actors = [stage for stage in stages if getattr(stage, "role", "") == ACTOR]
+    if config.policy_delay > 1 and not any(stage.every == config.policy_delay for stage in actors):
+        raise ValueError(
+            f"`policy_delay`={config.policy_delay} is not allowed: it must be 1, because `stages()` of {learner} has no stage "
+            "of actors with `every=config.policy_delay`. Take MADDPGTorchLearner's (`*super().stages(config)`), or set it to 1."
+        )
 
 
 def _check_rate(config: AlgorithmConfig, network: NetworkSpec, module: str) -> None:

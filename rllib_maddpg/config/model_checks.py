@@ -125,7 +125,7 @@ def has_own_networks(cls: type) -> bool:
     """Whether a class makes its networks itself, from whatever `model_config` it wants."""
     from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
 
-    names = ("setup", "networks", "build_actor", "build_critic")
+    names = ("setup", "networks", "build_actor", "build_critic", "build_inferred", "inferred_networks")
     return any(getattr(cls, name) is not getattr(MADDPGTorchRLModule, name) for name in names)
 
 

@@ -23,16 +23,21 @@ class Beliefs:
 
     def __init__(self, actions: JointActions):
         self._actions = actions
+        self._modules = {m for group in of_role(actions.groups, INFERRED) for m in group.modules}
+
+    def are_of(self, modules: tuple[str, ...]) -> bool:
+        """Whether all of these modules have approximations."""
+        return self._modules.issuperset(modules)
 
     @torch.no_grad()
     def next_actions(self, modules: tuple[str, ...], joint: JointBatch) -> Tensor:
         """What each of G modules takes all agents to do in x' by its targets, `[G, B, code_dim of all agents]`."""
-        return self._joined(modules, joint, self._actions.next_codes(joint), self._next_codes)
+        return self._joined(modules, joint, self._actions.next_codes(joint, modules), self._next_codes)
 
     @torch.no_grad()
     def current_actions(self, modules: tuple[str, ...], joint: JointBatch) -> Tensor:
         """What each of G modules takes all agents to do now, `[G, B, code_dim of all agents]`."""
-        return self._joined(modules, joint, self._actions.current_codes(joint), self._current_codes)
+        return self._joined(modules, joint, self._actions.current_codes(joint, modules), self._current_codes)
 
     def _joined(
         self,
@@ -42,9 +47,10 @@ class Beliefs:
         approximated: Callable[[NetworkGroup, JointBatch], Tensor],
     ) -> Tensor:
         layout = self._actions.layout
-        joined = joint.joint_rows.new_empty(len(modules), len(joint), layout.action_dim)
-        for g, module_id in enumerate(modules):
-            joined[g, :, layout.span((module_id,), "actions")] = own[module_id].transpose(0, 1).flatten(1)
+        # Zeros stay for modules that act by a rule and do not learn: nobody asks for their own idea of it.
+        joined = joint.joint_rows.new_zeros(len(modules), len(joint), layout.action_dim)
+        for module_id, code in own.items():
+            joined[modules.index(module_id), :, layout.span((module_id,), "actions")] = code.transpose(0, 1).flatten(1)
         for group in approximations(of_role(self._actions.groups, INFERRED)):
             there = [g for g, m in enumerate(modules) if m in group.modules]
             if there:

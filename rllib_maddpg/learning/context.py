@@ -130,7 +130,7 @@ class UpdateContext:
     def has_changed(self, role: str) -> None:
         """Networks of a role have learned: what was computed with them is old."""
         if role == ACTOR:
-            self._forget("policy", "head_outputs", "current_codes", "current_actions", "current")
+            self._forget("policy", "head_outputs", "current_actions", "current")
             if any(group.target is None for group in actors_of(self._groups)):
                 self.targets_have_changed()  # such actors stand for their own targets
         if role == INFERRED:
@@ -265,17 +265,18 @@ class UpdateContext:
 
     def _next_actions(self, group: NetworkGroup) -> Tensor:
         """mu'(o') of all agents, `[B, code_dim of all agents]`; `[G, B, ...]` where the group's modules approximate others."""
-        joint, actions = self._joint(group), self._actions
+        joint = self._joint(group)
         if self._infers(group):
             return self._beliefs.next_actions(group.modules, joint)
-        return self.once(("next_actions", joint), lambda: actions.joined(actions.next_codes(joint)))
+        return self._actions.next_actions(joint)
 
     def _current_actions(self, group: NetworkGroup) -> Tensor:
         """What all agents do now, as `_next_actions`."""
-        joint, actions = self._joint(group), self._actions
+        joint = self._joint(group)
         if self._infers(group):
             return self._beliefs.current_actions(group.modules, joint)
-        return self.once(("current_actions", joint), lambda: actions.joined(actions.current_codes(joint)))
+        return self._actions.current_actions(joint)
 
     def _infers(self, group: NetworkGroup) -> bool:
-        return group.view.is_shared and group.settings.infer_other_policies
+        """Whether the group's modules, whose critics all see others, have approximations to ask."""
+        return group.view.is_shared and group.settings.infer_other_policies and self._beliefs.are_of(group.modules)

@@ -35,11 +35,12 @@ class ClippedGradients:
         # NaN and infinity make the sum so, too; float64, so that nothing else does.
         return math.isfinite(torch.stack(values).sum(dtype=torch.float64))
 
-    def what_is_not_finite(self, role: str, batch: JointBatch) -> list[str]:
+    def what_is_not_finite(self, role: str, batches: Sequence[JointBatch]) -> list[str]:
         """Columns, losses and gradients with NaN or infinity in them, as an error names them."""
         # Other columns may have NaN in them.
-        finite = [name for name, column in batch.schema.columns.items() if column.finite]
-        bad = [f"column {c!r} of module {m!r}" for m, own in batch.modules.items() for c in finite if not _is_finite(own[c])]
+        finite = [name for name, column in batches[0].schema.columns.items() if column.finite]
+        rows = [(m, own) for batch in dict.fromkeys(batches) for m, own in batch.modules.items()]
+        bad = [f"column {c!r} of module {m!r}" for m, own in rows for c in finite if not _is_finite(own[c])]
         bad += [f"the {role} loss of module {m!r}" for m, loss in self.losses.items() if not _is_finite(loss)]
         for network, own in self.norms.items():
             bad += [f"the {network} gradient of module {m!r}" for m, norm in own.items() if not _is_finite(norm)]

@@ -5,13 +5,13 @@ Shapes: B rows; G modules of n agents each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rllib_maddpg.learning.groups import NetworkGroup, actors_of
+from rllib_maddpg.learning.groups import NetworkGroup, actors_of, trained
 from rllib_maddpg.learning.update_noise import UpdateNoise
 from rllib_maddpg.modules.rule_modules import rule_codes
 from rllib_maddpg.rows.joint_batch import JointBatch
@@ -71,34 +71,53 @@ class JointActions:
         return torch.clamp(settings.target_policy_noise.unsqueeze(-1) * noise, -clip, clip)
 
     @torch.no_grad()
-    def next_codes(self, joint: JointBatch) -> dict[str, Tensor]:
-        """mu'(o') of each module, `[n, B, code_dim]`, with noise where it is set; zeros for agents that do not act there."""
+    def next_actions(self, joint: JointBatch) -> Tensor:
+        """mu'(o') of all agents, or what their rules say there, `[B, code_dim of all agents]`."""
 
-        def act() -> dict[str, Tensor]:
-            codes = {}
-            for group in actors_of(self.groups):
-                output = (group.target or group.network)(joint.stack(group.modules, "new_obs"))
-                noise = self.smoothing(group, group.modules, joint)
-                code = group.codec.greedy(output) if noise is None else group.codec.smoothed(output, noise)
-                code = code * joint.stack(group.modules, "next_acts").unsqueeze(-1)
-                codes.update(zip(group.modules, code, strict=True))
-            return codes | self._rule_codes(joint, "new_obs", "next_acts")
+        def act() -> Tensor:
+            return self._joined(self.next_codes(joint, self.layout.modules) | self._rule_codes(joint, "new_obs", "next_acts"))
 
-        return self.once(("next_codes", joint), act)
+        return self.once(("next_actions", joint), act)
 
     @torch.no_grad()
-    def current_codes(self, joint: JointBatch) -> dict[str, Tensor]:
-        """What the agents of each module do now, `[n, B, code_dim]`; zeros for agents that do not act."""
+    def current_actions(self, joint: JointBatch) -> Tensor:
+        """What all agents do now, `[B, code_dim of all agents]`."""
 
-        def act() -> dict[str, Tensor]:
-            codes = {}
-            for group in actors_of(self.groups):
-                _, code = self.policy(group, joint)
-                code = code.detach() * joint.stack(group.modules, "acts").unsqueeze(-1)
-                codes.update(zip(group.modules, code, strict=True))
-            return codes | self._rule_codes(joint, "obs", "acts")
+        def act() -> Tensor:
+            return self._joined(self.current_codes(joint, self.layout.modules) | self._rule_codes(joint, "obs", "acts"))
 
-        return self.once(("current_codes", joint), act)
+        return self.once(("current_actions", joint), act)
+
+    @torch.no_grad()
+    def next_codes(self, joint: JointBatch, modules: Collection[str]) -> dict[str, Tensor]:
+        """mu'(o') of some modules' actors, `[n, B, code_dim]`, with noise where it is set.
+
+        It has zeros for agents that do not act there, and nothing for modules that act by a rule.
+        """
+        return self._codes(
+            modules, lambda group: self.once(("next_codes", group, joint), lambda: self._next_code(group, joint))
+        )
+
+    @torch.no_grad()
+    def current_codes(self, joint: JointBatch, modules: Collection[str]) -> dict[str, Tensor]:
+        """What some modules' actors do now, as `next_codes`."""
+
+        def act(group: NetworkGroup) -> Tensor:
+            return self.policy(group, joint)[1].detach() * joint.stack(group.modules, "acts").unsqueeze(-1)
+
+        return self._codes(modules, act)
+
+    def _codes(self, modules: Collection[str], act: Callable[[NetworkGroup], Tensor]) -> dict[str, Tensor]:
+        codes: dict[str, Tensor] = {}
+        for group in trained(actors_of(self.groups), modules):
+            codes.update(zip(group.modules, act(group), strict=True))
+        return {m: codes[m] for m in modules if m in codes and m not in self._rules}
+
+    def _next_code(self, group: NetworkGroup, joint: JointBatch) -> Tensor:
+        output = (group.target or group.network)(joint.stack(group.modules, "new_obs"))
+        noise = self.smoothing(group, group.modules, joint)
+        code = group.codec.greedy(output) if noise is None else group.codec.smoothed(output, noise)
+        return code * joint.stack(group.modules, "next_acts").unsqueeze(-1)
 
     def _rule_codes(self, joint: JointBatch, obs: str, acts: str) -> dict[str, Tensor]:
         """Codes of the modules that act by a rule; networks they have do not say it."""
@@ -119,6 +138,6 @@ class JointActions:
 
         return self.once(("head_outputs", joint), act)
 
-    def joined(self, codes: Mapping[str, Tensor]) -> Tensor:
+    def _joined(self, codes: Mapping[str, Tensor]) -> Tensor:
         """Per module codes `[n, B, code_dim]` -> `[B, code_dim of all agents]`."""
         return torch.cat([codes[m].transpose(0, 1).flatten(1) for m in self.layout.modules], -1)

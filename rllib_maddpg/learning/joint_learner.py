@@ -300,10 +300,10 @@ class JointTorchLearner(GroupedTorchLearner):
             for module_id in found.losses if self._rank == 0 else ():
                 log_value(self.metrics, (module_id, "num_updates_skipped_lifetime"), 1, reduce="lifetime_sum")
             return
-        bad = found.what_is_not_finite(role, ctx.batch)
+        bad = found.what_is_not_finite(role, [ctx.batch, ctx.newest])
         done = "This update was not made; the weights are those before it"
         if ctx.stepped:
-            made = " and ".join(f"{name}s" for name in dict.fromkeys(ctx.stepped))
+            made = " and ".join(f"networks of the role {name!r}" for name in dict.fromkeys(ctx.stepped))
             done = f"No {role} and no target was changed; the {made} made their step"
         raise ValueError(
             f"NaN or infinity in {bad[0]} (in all: {', '.join(bad)}). {done}. Look for "

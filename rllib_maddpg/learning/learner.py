@@ -148,7 +148,7 @@ class MADDPGTorchLearner(JointTorchLearner):
         if not self.stacks_modules:
             return super()._why_not_stacked()
         # Such a loss may depend on a module's own parameters, so these must be the ones that learn.
-        names = ("compute_critic_losses", "compute_actor_losses")
+        names = ("compute_critic_losses", "compute_actor_losses", "compute_inferred_losses")
         own = [name for name in names if getattr(type(self), name) is not getattr(MADDPGTorchLearner, name)]
         return f"{type(self).__name__} overrides `{own[0]}`" if own else ""
 

@@ -58,6 +58,11 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         name = f"Module {self.module_id!r} of class {type(self).__name__}"
         specs = self.networks()
         check_specs(specs, self.schema, dir(self), name)
+        if self.model_config.get("twin_q", False) and sum(spec.role == CRITIC for spec in specs) < 2:
+            raise ValueError(
+                f"{name}: `twin_q` is set, and `networks()` has one network of the role 'critic'. Declare a second one with "
+                "the same view, or set `twin_q=False` for this module."
+            )
         if self._infers:
             check_inferred(specs, self.layout, self.module_id, name)
         self.network_specs = tuple(specs)

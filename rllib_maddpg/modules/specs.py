@@ -85,6 +85,8 @@ def check_specs(specs: Any, schema: RowSchema, taken: Container[str], module: st
                 spec.view.check(schema)
             except ValueError as error:
                 raise ValueError(f"{module}: network {spec.name!r}: {error}") from None
+        if spec.role == INFERRED and spec.about is None:
+            raise ValueError(f"{module}: network {spec.name!r} of the role 'inferred' has about=None. Give the id of a module.")
         if spec.role == CRITIC and (spec.view is None or not spec.has_target):
             raise ValueError(
                 f"{module}: network {spec.name!r} is a critic and has view={spec.view!r} and has_target={spec.has_target}. "

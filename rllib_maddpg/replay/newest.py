@@ -40,5 +40,6 @@ def with_newest(batches: Sequence[Any], newest: JointBatch) -> list[Any]:
     rows = len(newest) // len(batches)
     if not rows:
         return list(batches)
-    shares = [newest.rows(slice(k * rows, (k + 1) * rows)) for k in range(len(batches))]
+    first = len(newest) - rows * len(batches)  # the oldest are left out
+    shares = [newest.rows(slice(first + k * rows, first + (k + 1) * rows)) for k in range(len(batches))]
     return [BatchWithNewest(batch, share) for batch, share in zip(batches, shares, strict=True)]

@@ -52,13 +52,24 @@ def check_same_env(own: PlayingRun, other: Path) -> None:
         ValueError: Naming both envs.
     """
     sources = [resolve_env(config.env).source for config in (own.config, load_config(other))]
-    # One module may have several names, such as "simple_tag" and "mpe2/simple_tag_v3".
-    mine, theirs = (source.module if isinstance(source, ModuleSource) else source.name for source in sources)
+    mine, theirs = map(_origin, sources)
     if mine != theirs:
         raise ValueError(
             f"Opponent {other} was trained in env={sources[1].name!r}, but {own.path} in env={sources[0].name!r}. Name an "
             "opponent that was trained in the same env."
         )
+
+
+def _origin(source: Any) -> Any:
+    """Equal for sources of one env."""
+    if isinstance(source, ModuleSource):
+        return source.module  # it may have several names, such as "simple_tag" and "mpe2/simple_tag_v3"
+    make = getattr(source, "make", None)
+    if make is None:
+        return source.name
+    # Names alone are those of many: two files may have a class `Env`, and all lambdas are called alike.
+    line = make.__code__.co_firstlineno if hasattr(make, "__code__") else None
+    return getattr(make, "__module__", None), getattr(make, "__qualname__", source.name), line
 
 
 def check_fits(own: PlayingRun, other: PlayingRun, agents: Collection[Hashable]) -> None:

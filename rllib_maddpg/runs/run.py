@@ -224,6 +224,7 @@ def _plan_resumed(options: TrainOptions, resume: str, stack: contextlib.ExitStac
     info: dict[str, Any] = {ALGORITHM: algorithm, "env": str(config.env), "seed": config.seed, **_origin(options)}
     if run is not None:
         info = {
+            ALGORITHM: algorithm,  # runs of before have it not
             **run.read_info(),
             "resumes": [*run.read_info().get("resumes", []), {"from": checkpoint.name, **_origin(options)}],
         }

@@ -28,7 +28,7 @@ def test_each_learner_gets_its_share():
     one, two = with_newest(drawn, batch(10, 17))
     assert len(one) == len(two) == 4 and isinstance(one, BatchWithNewest)
     arrived = [pickle.loads(pickle.dumps(each)).to(CPU, SCHEMA) for each in (one, two)]
-    for there, sent, newest in zip(arrived, drawn, [batch(10, 13), batch(13, 16)], strict=True):
+    for there, sent, newest in zip(arrived, drawn, [batch(11, 14), batch(14, 17)], strict=True):
         assert torch.equal(bits(there), bits(sent)) and torch.equal(bits(there.newest), bits(newest))
         # A minibatch has the same newest rows.
         assert there.rows(slice(1, 3)).newest is there.newest and len(there.rows(slice(1, 3))) == 2
