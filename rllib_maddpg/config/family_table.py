@@ -65,9 +65,9 @@ FAMILY: tuple[Setting, ...] = (
     ),
     Setting(
         "inferred_lr",
-        0.01,
+        None,
         RATE.or_none("None: as `lr`."),
-        "Adam's rate for approximations (the paper's, for all networks), float or schedule. None: `lr`.",
+        "Adam's rate for approximations, float or schedule. None: `lr`.",
         per_module=True,
         mutable=True,
     ),

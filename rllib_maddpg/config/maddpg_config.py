@@ -126,7 +126,7 @@ class MADDPGConfig(ModulesConfig):
             infer_other_policies: True: each module learns approximations of the other modules' policies from what they were
                 seen to do, and needs no actor but its own (paper, section 4.2).
             inferred_policy_entropy: Weight of the entropy of approximations in their loss (paper, equation 7).
-            inferred_lr: Adam's rate for approximations (the paper's, for all networks), float or schedule. None: `lr`.
+            inferred_lr: Adam's rate for approximations, float or schedule. None: `lr`.
             inferred_target: What critics see of discrete approximations in TD targets: their "probabilities" (the paper), or
                 the "greedy" action.
             actor_head: "tanh", or "softmax" for boxes from 0 to 1 (as OpenAI's program acts on MPE).
