@@ -11,6 +11,7 @@ from rllib_maddpg.algorithm.members import algorithm_class, new_config
 from rllib_maddpg.config.checks import unknown_key_message
 from rllib_maddpg.config.config_file import ALGORITHM, DEFAULT_ALGORITHM
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
+from rllib_maddpg.config.require import same
 from rllib_maddpg.config.text_settings import apply_settings, known_keys
 from rllib_maddpg.envs import probe_env
 from rllib_maddpg.sweeps.member_trial import MemberTrial
@@ -127,6 +128,18 @@ def _check_algorithms(sweep: Sweep) -> None:
             algorithm_class(name)
         except ValueError as error:
             raise file.error(place, str(error)) from error
+    # All trials get the dict of one of them, with what dotted keys set in it.
+    dotted = {tune_path(key)[0] for key in [*sweep.settings, *(axis.key for axis in sweep.axes)] if "." in key}
+    configs = {name: new_config(name) for name in sweep.algorithms}
+    for key in dotted:
+        defaults = {name: getattr(config, key, None) for name, config in configs.items()}
+        one, *others = defaults
+        for other in others:
+            if not same(defaults[one], defaults[other]):
+                raise file.error(
+                    place,
+                    f"{one} and {other} have other defaults of `{key}`. Set the whole dict instead of single items of it.",
+                )
 
 
 def _check_keys(sweep: Sweep) -> None:

@@ -24,3 +24,11 @@ class OwnMember(MADDPG):
     @classmethod
     def get_default_config(cls):
         return OwnConfig()
+
+
+class SmallReplay(MADDPG):
+    """Keeps few rows, unless told otherwise."""
+
+    @classmethod
+    def get_default_config(cls):
+        return MADDPGConfig(cls).training(replay_buffer_config={"capacity": 5000})

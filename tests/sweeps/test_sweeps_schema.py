@@ -241,6 +241,17 @@ def test_param_space_holds_domains_at_nested_keys(tmp_path):
     assert (sweep.num_points, sweep.num_trials) == (4, 8)
 
 
+def test_items_of_dicts_in_which_algorithms_differ(tmp_path):
+    """Tune gives all trials one dict: that of the first algorithm, with the item set in it."""
+    text = PLAIN.replace("tau:", "algorithm: {grid: [MADDPG, 'own_members:SmallReplay']}\n  tau:")
+    check(write(tmp_path, text))
+    text = text.replace("per_update: 50", "per_update: 50\n  replay_buffer_config.device: cpu")
+    message = "MADDPG and own_members:SmallReplay have other defaults of `replay_buffer_config`. Set the whole dict"
+    with pytest.raises(ValueError, match=message):
+        check(write(tmp_path, text))
+    check(write(tmp_path, text.replace("'own_members:SmallReplay'", "IDDPG")))
+
+
 def test_trials_are_checked_with_the_config_of_their_algorithm(tmp_path):
     text = PLAIN.replace("tau:", "algorithm: {grid: [MADDPG, MATD3, 'own_members:OwnMember']}\n  tau:")
     sweep = check(write(tmp_path, text))
