@@ -1,5 +1,5 @@
 """MADDPG with other defaults: what the presets differ in, how they are overridden, written and read. Algorithms:
-`tests/algorithm/test_members.py`."""
+`tests/algorithm/test_members_by_name.py`."""
 
 import pytest
 from own_members import OwnConfig, OwnMember, PlainMember

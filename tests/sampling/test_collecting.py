@@ -214,10 +214,10 @@ def test_dead_runners_come_back_and_stop_nobody(algo):
     train_while(lambda: group.num_healthy_remote_env_runners() == 2)
     times.clear()
     rounds, waits = len(fragments), spy_waits(algo)
-    train_while(lambda: len(fragments) < rounds + 30)
-    # The first one went on, with nothing to wait for.
-    assert [[w for w, *_ in round_] for round_ in fragments[rounds:]] == [[1]] * 30
-    assert waits == [{1}] * 30
+    train_while(lambda: sum(map(bool, fragments[rounds:])) < 30)
+    # The first one went on, and nobody waited for the other one. A round without a fragment shows a busy machine only.
+    assert [[w for w, *_ in round_] for round_ in fragments[rounds:] if round_] == [[1]] * 30
+    assert len(waits) >= 30 and all(runners == {1} for runners in waits)
     make_trouble(group, die=(1,))
     train_while(lambda: group.num_healthy_remote_env_runners() == 1)
     times.clear()
