@@ -1,14 +1,18 @@
 """Modules that approximate the others' policies ask nobody: neither rules, nor other actors."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
-from learner_games import build, config_of
+import torch
+from learner_games import build, config_of, weights_of
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from small_games import small_game, updates
 
 from rllib_maddpg import MADDPGTorchLearner, MADDPGTorchRLModule
 from rllib_maddpg.learning.stages import LossStage, TargetStage
-from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec
+from rllib_maddpg.modules.specs import ACTOR, CRITIC
 from rllib_maddpg.modules.views import ALL
 
 
@@ -42,22 +46,26 @@ class SeesAll(MADDPGTorchRLModule):
     """Its critic sees all agents, whatever the setting says."""
 
     def networks(self):
-        actor, _ = super().networks()[:2]
-        return [actor, NetworkSpec("critic", CRITIC, lambda: self.build_critic(self.input_dim(ALL)), "critic_lr", view=ALL)]
+        actor, critic, *_ = super().networks()
+        build = partial(self.build_critic, self.input_dim(ALL))
+        return [actor, replace(critic, build=build, view=ALL), *self.inferred_networks()]
 
 
-def test_a_critic_that_sees_all_without_approximations_takes_the_target_actors():
-    """It would learn from what nobody has said."""
-    game = small_game()
-    spec = RLModuleSpec(module_class=SeesAll)
-    given = {"critic_view": "own", "others_actions": "current"}
-    config = config_of(game, **given).rl_module(rl_module_spec=spec)
-    plain = build(config, game)
-    config = config_of(game, infer_other_policies=True, **given).rl_module(rl_module_spec=spec)
-    config.multi_agent(algorithm_config_overrides_per_module={m: {"infer_other_policies": True} for m in game.modules})
-    with pytest.raises(ValueError, match="none has a critic that asks what these do"):
-        build(config, game)
-    assert updates(plain, game, [1])["m0"]["td_error_mean"] is not None
+def test_critics_without_approximations_take_the_target_actors():
+    """A module that is said to see its own agent only has none, but its critic asks what others do all the same."""
+
+    def learned(**settings):
+        game = small_game()
+        config = config_of(game, critic_view="own", **settings).rl_module(rl_module_spec=RLModuleSpec(module_class=SeesAll))
+        config.multi_agent(algorithm_config_overrides_per_module={"m1": {"critic_view": "all"}})
+        learner = build(config, game)
+        updates(learner, game, [1, 2])
+        return weights_of(learner)
+
+    approximating, plain = learned(infer_other_policies=True), learned()
+    same = {key for key in plain if torch.equal(approximating[key], plain[key])}
+    assert {m for m, _ in same} >= {"m0", "m2"} and same >= {(m, net) for m in ("m0", "m2") for net in ("critic", "actor")}
+    assert ("m1", "critic") not in same
 
 
 class OwnStages(MADDPGTorchLearner):
