@@ -8,15 +8,25 @@ import on_cuda
 import pytest
 import torch
 from learner_games import env_steps, weights_of
-from on_cuda import KINDS, MEMBERS, ON, CountedGraph, both, config_of_member, game_of, learner_of, on_device, ring_of, rows_of
+from on_cuda import (
+    GRAPH,
+    KINDS,
+    MEMBERS,
+    ON,
+    CountedGraph,
+    both,
+    config_of_member,
+    game_of,
+    learner_of,
+    on_device,
+    ring_of,
+    rows_of,
+)
 
 pytestmark = [pytest.mark.cuda, pytest.mark.ray]
 
 CALLS, UPDATES = 5, 4  # of each call
 METRICS = ("critic_loss", "actor_loss", "critic_gradients_norm", "actor_gradients_norm", "qf_mean", "td_error_mean")
-GRAPH = pytest.mark.parametrize(
-    "graph", [False, pytest.param(True, marks=pytest.mark.skipif(not on_cuda.HAS_GRAPHS, reason="no graphs"))], ids=["eager", "graph"]
-)
 
 
 def numbers(results, modules) -> dict:

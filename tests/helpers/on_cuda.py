@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import pytest
 import torch
 from fake_graph import FakeGraph
 from family_learners import family_config, joint_batch
@@ -53,6 +54,14 @@ KINDS = {"discrete": [Discrete(3)], "continuous": [Box(2)]}
 # Before there are graphs.
 HAS_GRAPHS = hasattr(MADDPGTorchLearner, "graph_class")
 _Graph = FakeGraph if ON == "cpu" or not HAS_GRAPHS else MADDPGTorchLearner.graph_class
+
+
+# Runs a test with eager updates and with graphs.
+GRAPH = pytest.mark.parametrize(
+    "graph",
+    [False, pytest.param(True, marks=pytest.mark.skipif(not HAS_GRAPHS, reason="no graphs"))],
+    ids=["eager", "graph"],
+)
 
 
 class CountedGraph(_Graph):
@@ -106,9 +115,7 @@ def learner_of(config: MADDPGConfig, double: bool = False) -> MADDPGTorchLearner
     return learner
 
 
-def both(
-    config: MADDPGConfig, graph: bool = False, double: bool = False
-) -> tuple[MADDPGTorchLearner, MADDPGTorchLearner]:
+def both(config: MADDPGConfig, graph: bool = False, double: bool = False) -> tuple[MADDPGTorchLearner, MADDPGTorchLearner]:
     """An eager Learner on the CPU, and one on `DEVICE`, with equal weights."""
     cpu, device = learner_of(config, double), learner_of(on_device(config, graph), double)
     assert device._device.type == ON and cpu._device.type == "cpu"

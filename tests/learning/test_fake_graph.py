@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from fake_graph import CaptureError, FakeGraph
+from graph_training import assert_replays_are_steps, same
 from torch import Tensor, nn
 
 from rllib_maddpg.modules.networks import MLP
@@ -14,63 +15,8 @@ from rllib_maddpg.modules.stacking import StackedMLP, wide_linear
 STEPS = 5
 
 
-class Training:
-    """A small network, a fused Adam with its rate in a tensor, and rows that change from step to step."""
-
-    def __init__(self):
-        torch.manual_seed(0)
-        self.net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-        self.rate = torch.tensor(1e-2)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=self.rate, fused=True)
-        self.found_inf = self.optimizer.found_inf = torch.zeros(())
-        self.rows = torch.zeros(6, 4)
-        self.steps = 0
-        for parameter in self.net.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        self.optimizer.step()  # makes the moments
-
-    def step(self) -> dict[str, Tensor]:
-        self.steps += 1
-        loss = self.net(self.rows).square().mean()
-        gradients = torch.autograd.grad(loss, list(self.net.parameters()))
-        bad = sum((~g.isfinite()).any() for g in gradients).clamp(max=1)
-        self.found_inf.copy_(bad)
-        for parameter, gradient in zip(self.net.parameters(), gradients, strict=True):
-            parameter.grad.copy_(gradient)
-        self.optimizer.step()
-        return {"loss": loss.detach(), "bad": bad}
-
-    def give(self, k: int) -> None:
-        """The rows and the rate of step k; those of step 2 are not finite."""
-        generator = torch.Generator().manual_seed(k)
-        self.rows.copy_(torch.randn(self.rows.shape, generator=generator))
-        self.rows[0, 0] = np.nan if k == 2 else 0.0
-        self.rate.fill_(1e-2 / (k + 1))
-
-    def state(self) -> list[Tensor]:
-        moments = [value for state in self.optimizer.state.values() for value in state.values()]
-        return [t.detach().clone() for t in (*self.net.parameters(), *moments)]
-
-
-def same(ours: list[Tensor], expected: list[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
-
-
 def test_replays_are_eager_steps_bit_for_bit():
-    eager, graphed = Training(), Training()
-    start, graph = graphed.state(), FakeGraph()
-    results = graph.capture(graphed.step)
-    assert same(graphed.state(), start), "something has been executed"
-    for k in range(STEPS):
-        for training in (eager, graphed):
-            training.give(k)
-        expected = eager.step()
-        graph.replay()
-        assert torch.equal(results["bad"], expected["bad"]) and bool(results["bad"]) == (k == 2)
-        assert torch.equal(results["loss"], expected["loss"]) or k == 2
-        assert same(graphed.state(), eager.state()), k
-    assert not same(graphed.state(), start)
-    assert (graphed.steps, graph.replays) == (1, STEPS), "Python does not run again"
+    assert_replays_are_steps(FakeGraph, "cpu", STEPS)
 
 
 def test_an_update_of_stacked_networks_is_captured():
@@ -116,7 +62,7 @@ def test_python_numbers_are_frozen():
     graph.capture(work)
     for _ in range(3):
         graph.replay()
-    assert total.item() == 3  # eager: 1 + 2 + 3
+    assert total.item() == graph.replays == 3  # eager: 1 + 2 + 3
 
 
 def test_addresses_are_frozen():
