@@ -175,7 +175,7 @@ class JointReplayBuffer(JointReplay):
     def rows_at(self, places: np.ndarray) -> JointBatch:
         """The rows at these places of the ring, on the buffer's device."""
         # Places are drawn on the CPU, so that every device gives the same rows.
-        with self._upload.ring() as ring:
+        with self._upload as ring:
             return JointBatch(self.schema, ring.index_select(0, self._upload.places(places)))
 
     @override(Checkpointable)
@@ -188,7 +188,7 @@ class JointReplayBuffer(JointReplay):
     ) -> dict[str, Any]:
         """The filled part of the ring, its position, and where its random numbers are."""
         logger.info("Replay buffer in checkpoint: %d rows, %.1f MiB", self._size, self._size * self.bytes_per_row / 2**20)
-        with self._upload.ring():
+        with self._upload:
             columns = {name: column[: self._size].cpu().numpy().copy() for name, column in self._columns.items()}
         return {
             "columns": columns,
@@ -218,7 +218,7 @@ class JointReplayBuffer(JointReplay):
         order = order[max(0, rows - self.capacity) :]
         if len(order) < rows:
             logger.warning("The replay buffer holds %d rows only: the oldest %d are dropped.", len(order), rows - len(order))
-        with self._upload.ring():
+        with self._upload:
             for name, column in self._columns.items() if rows else ():
                 kept = state["columns"].get(name)
                 column[: len(order)] = self.schema.columns[name].fill if kept is None else torch.from_numpy(kept[order])

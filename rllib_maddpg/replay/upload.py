@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -49,18 +46,15 @@ class RingUpload:
             self._ring[at : at + first].copy_(staged[:first], non_blocking=True)
             self._ring[: len(rows) - first].copy_(staged[first:], non_blocking=True)
 
-    @contextmanager
-    def ring(self) -> Iterator[Tensor]:
+    def __enter__(self) -> Tensor:
         """The ring, to be used within: after the copies that have begun, and before those that come."""
-        if self._array is not None:
-            yield self._ring
-            return
-        main = torch.cuda.current_stream(self._ring.device)
-        main.wait_stream(self._stream)
-        try:
-            yield self._ring
-        finally:
-            self._used = main.record_event()
+        if self._array is None:
+            torch.cuda.current_stream(self._ring.device).wait_stream(self._stream)
+        return self._ring
+
+    def __exit__(self, *error: object) -> None:
+        if self._array is None:
+            self._used = torch.cuda.current_stream(self._ring.device).record_event()
 
     def places(self, places: np.ndarray) -> Tensor:
         """Places, int64, on the ring's device; the host does not wait."""

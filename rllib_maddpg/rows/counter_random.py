@@ -31,6 +31,9 @@ def _signed(x: int) -> int:
 _GAMMA = _signed(0x9E3779B97F4A7C15)
 # Shift, then multiply.
 _ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, None))
+# The same for NumPy, which takes arrays of no dimension in half the time of Python's numbers.
+_ARRAY_ROUNDS = [(np.array(shift, np.uint64), factor and np.array(factor, np.uint64)) for shift, factor in _ROUNDS]
+_ELEVEN = np.array(11, np.uint64)
 # Bits of a uniform number: with a half added it is exact in float32, and neither 0 nor 1.
 _FRACTION = 23
 
@@ -71,7 +74,7 @@ def _mixed(z: Bits) -> Bits:
     """The same of all elements, in place."""
     if isinstance(z, np.ndarray):
         unsigned = z.view(np.uint64)
-        for shift, factor in _ROUNDS:
+        for shift, factor in _ARRAY_ROUNDS:
             unsigned ^= unsigned >> shift
             if factor is not None:
                 unsigned *= factor
@@ -91,8 +94,8 @@ def below(bits: Bits, size: int) -> Bits:
     to `size`. The chances of two numbers differ by less than 2 size / 2^53 of themselves: 2e-10 for a million.
     """
     if isinstance(bits, np.ndarray):
-        numbers = (bits.view(np.uint64) >> 11).view(np.int64).astype(np.float64)
-        numbers *= size * 2.0**-53
+        numbers = (bits.view(np.uint64) >> _ELEVEN).view(np.int64).astype(np.float64)
+        numbers *= np.array(size * 2.0**-53)
         return numbers.astype(np.int64)
     return ((bits >> 11) & (2**53 - 1)).to(torch.float64).mul_(size * 2.0**-53).to(torch.int64)
 

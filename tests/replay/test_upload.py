@@ -21,7 +21,7 @@ def test_rows_go_on_at_the_front(device):
         new.flags.writeable = False  # as Ray's are
         upload.write(new, at)
         expected[(at + np.arange(count)) % 5] = new
-        with upload.ring() as held:
+        with upload as held:
             np.testing.assert_array_equal(held.cpu().numpy(), expected)
     places = upload.places(np.array([4, 0]))
     assert places.dtype == torch.int64 and places.device == ring.device and places.tolist() == [4, 0]
