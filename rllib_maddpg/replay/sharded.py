@@ -138,9 +138,8 @@ class ShardedReplayBuffer(JointReplay):
         if self._stream.key is None:
             counts = self._rng.multinomial(rows, np.array(self._sizes) / len(self), (learners, updates))
             return counts, self._rng.integers(2**62, size=learners).tolist() if shuffled else in_order
-        numbers = range(first, first + updates)
-        counts = [self._shares.draw(self._stream.key, number, self._sizes, learners, rows) for number in numbers]
-        return np.stack(counts, 1), self._stream.bits(first, updates, learners).T if shuffled else in_order
+        counts = self._shares.draw(self._stream.key, first, updates, self._sizes, learners, rows)
+        return counts, self._stream.bits(first, updates, learners).T if shuffled else in_order
 
     @override(JointReplay)
     def latest(self, rows: int) -> JointBatch:

@@ -15,20 +15,23 @@ class ShardShares:
     """
 
     def __init__(self) -> None:
-        self._philox = np.random.Philox(0)
+        self._philox = np.random.Philox(key=0)
         self._generator = np.random.Generator(self._philox)
         self._start = self._philox.state
 
-    def draw(self, key: int, number: int, sizes: Sequence[int], learners: int, rows: int) -> np.ndarray:
-        """`[learners, shards]`, int64: `rows` for each Learner."""
-        self._start["state"]["key"][:] = key % 2**64, 0
-        self._start["state"]["counter"][:] = 0, 0, 0, number
-        self._philox.state = self._start
-        left = self._generator.multinomial(learners * rows, np.array(sizes) / sum(sizes))
-        shares = np.empty((learners, len(sizes)), np.int64)
-        for k in range(learners - 1):
-            # Which of them are this Learner's: as drawn from an urn.
-            shares[k] = self._generator.multivariate_hypergeometric(left, rows)
-            left -= shares[k]
-        shares[-1] = left
+    def draw(self, key: int, first: int, updates: int, sizes: Sequence[int], learners: int, rows: int) -> np.ndarray:
+        """For the updates from number `first` on, `rows` for each Learner: `[learners, updates, shards]`, int64."""
+        shares = np.empty((learners, updates, len(sizes)), np.int64)
+        chances = np.array(sizes) / sum(sizes)
+        state = self._start["state"]
+        state["key"][0] = key % 2**64
+        for update in range(updates):
+            state["counter"][-1] = first + update
+            self._philox.state = self._start
+            left = self._generator.multinomial(learners * rows, chances)
+            for k in range(learners - 1):
+                # Which of them are this Learner's: as drawn from an urn.
+                shares[k, update] = self._generator.multivariate_hypergeometric(left, rows)
+                left -= shares[k, update]
+            shares[-1, update] = left
         return shares
