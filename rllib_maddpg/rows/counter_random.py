@@ -48,11 +48,11 @@ def key_of(seed: Any, stream: str) -> int:
     return _signed(_mixed_int(int(np.random.default_rng(seed).integers(2**63)) ^ zlib.crc32(stream.encode())))
 
 
-def random_bits(key: int, number: int | Bits, elements: Bits) -> Bits:
+def random_bits(key: int | Bits, number: int | Bits, elements: Bits) -> Bits:
     """64 random bits for each element, int64.
 
     Args:
-        key: `key_of` a stream.
+        key: `key_of` a stream; a number, or int64 `[1]`.
         number: Such as that of the update, int64 to be broadcast over the elements, or one number >= 0.
         elements: Their numbers >= 0, int64.
     """
