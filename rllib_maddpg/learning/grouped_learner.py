@@ -108,6 +108,12 @@ class GroupedTorchLearner(TorchLearner):
                     lr_or_lr_schedule=config.learning_rate(spec.lr),
                 )
 
+    @staticmethod
+    @override(TorchLearner)
+    def _set_optimizer_lr(optimizer: torch.optim.Optimizer, lr: float | Tensor) -> None:
+        # A schedule's first value is a tensor, which later ones overwrite: whoever has kept it would see no change.
+        TorchLearner._set_optimizer_lr(optimizer, float(lr))
+
     # ------------------------------------------------------------------------------------------ groups
 
     def _networks(self, module_id: str) -> MADDPGTorchRLModule | RLModule:

@@ -32,8 +32,11 @@ _MOVES = {"resize_", "resize_as_", "set_"}
 _READS = ("tolist", "numpy", "cpu", "__array__", "__dlpack__")
 
 
-class CaptureError(RuntimeError):
-    """What a capture on a GPU could not do, or what a replay would get wrong."""
+class CaptureError(Exception):
+    """What a capture on a GPU could not do, or what a replay would get wrong.
+
+    No RuntimeError, as a GPU's is: a Learner would go on without graphs, and no test would notice.
+    """
 
 
 class FakeGraph:
@@ -47,7 +50,7 @@ class FakeGraph:
         replays: How often it has been replayed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
         self.replays = 0
         self._recorder: _Recorder | None = None
 
