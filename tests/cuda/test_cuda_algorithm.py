@@ -6,19 +6,24 @@ import numpy as np
 import pytest
 import ray
 import torch
-from learner_games import env_steps, weights_of
+from learner_games import env_steps, spaces_of, weights_of
 from members import assert_same, flat, learned_by
-from on_cuda import DEVICE, GRAPH, MEMBERS, ON, config_of_member, game_of, group_on_device, on_device, rows_of
+from on_cuda import DEVICE, GRAPH, MEMBERS, ON, config_of_member, game_of, on_device, rows_of
 from tiny_algorithm import tiny_config
 
+from rllib_maddpg import MADDPGConfig
 from rllib_maddpg.modules.rl_module import actor_state_of
 
 pytestmark = [pytest.mark.cuda, pytest.mark.ray]
 
 
-def config_of(member: str = "MADDPG", graph: bool = False, rows: str = "cpu", env_runners: int = 0):
+def cpu_config(member: str = "MADDPG", rows: str = "cpu", env_runners: int = 0) -> MADDPGConfig:
     config = tiny_config(config=MEMBERS[member][0]()).env_runners(num_env_runners=env_runners)
-    return on_device(config.training(replay_buffer_config={"device": rows}, num_env_steps_per_update=4), graph)
+    return config.training(replay_buffer_config={"device": rows}, num_env_steps_per_update=4)
+
+
+def config_of(member: str = "MADDPG", graph: bool = False, rows: str = "cpu", env_runners: int = 0) -> MADDPGConfig:
+    return on_device(cpu_config(member, rows, env_runners), graph)
 
 
 @pytest.fixture
@@ -74,7 +79,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(rows, graph, trained, build, tmp_path
 @GRAPH
 def test_a_checkpoint_of_the_gpu_goes_on_without_one(graph, trained, build, tmp_path):
     """And one of the CPU on the GPU: the same rows, networks and moments."""
-    here, there = tiny_config(), config_of(graph=graph, rows=ON)
+    here, there = cpu_config(), config_of(graph=graph, rows=ON)
     for k, (source, target) in enumerate(((there, here), (here, there))):
         algo = trained(source.copy(copy_frozen=False))
         algo.save_to_path(str(tmp_path / str(k)))
@@ -86,23 +91,25 @@ def test_a_checkpoint_of_the_gpu_goes_on_without_one(graph, trained, build, tmp_
 
 @pytest.mark.parametrize("member", ["MATD3", "InferredMADDPG"])
 def test_a_remote_learner_is_the_local_one(member, request):
-    """To the bit: the same program on the same rows and the same GPU."""
+    """The same program on the same rows and GPU, to rounding; each with graphs where it can have them."""
     game = game_of(member, "discrete")
     weights = []
     for num_learners in (0, 1):
-        group = group_on_device(config_of_member(member, game), num_learners)
+        config = config_of_member(member, game).training(cuda_graph="auto").learners(num_learners=num_learners)
+        config.learners(num_gpus_per_learner=1 if ON == "cuda" else 0).validate()
+        group = config.build_learner_group(spaces=spaces_of(config))
         request.addfinalizer(group.shutdown)
-        (devices,) = (result.get() for result in group.foreach_learner(lambda learner: learner._device.type))
-        assert devices == DEVICE.type
+        (device,) = (result.get() for result in group.foreach_learner(lambda learner: learner._device.type))
         (schema,) = (result.get() for result in group.foreach_learner(lambda learner: learner.schema))
-        for k in range(6):
+        assert device == DEVICE.type
+        for k in range(8):
             batch = rows_of(game, schema, k)
-            group.update(
-                **({"batch_refs": [ray.put(batch)]} if num_learners else {"batch": batch}), timesteps=env_steps(60 * k)
-            )
-        weights.append(group.get_state()["learner"])
-    for part in ("rl_module", "optimizer"):
-        assert_same(*(flat(state[part]) for state in weights))
+            given = {"batch_refs": [ray.put(batch)]} if num_learners else {"batch": batch}
+            group.update(**given, timesteps=env_steps(60 * k))
+        weights.append(flat(group.get_state()["learner"]["rl_module"]))
+    assert weights[0].keys() == weights[1].keys() and len(weights[0]) > 20
+    for name, local in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], local, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_products_are_exact_unless_somebody_asks_for_less(trained):

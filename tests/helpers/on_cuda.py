@@ -15,7 +15,6 @@ import torch
 from fake_graph import FakeGraph
 from family_learners import family_config, joint_batch
 from learner_games import env_steps, spaces_of, weights_of
-from ray.rllib.core.learner.learner_group import LearnerGroup
 from reference.family_games import FamilyGame, random_family_game
 from reference.maddpg import Box, Discrete
 from torch import Tensor
@@ -116,13 +115,6 @@ def both(config: MADDPGConfig, graph: bool = False, double: bool = False) -> tup
     assert device._device.type == ON and cpu._device.type == "cpu"
     assert difference(cpu, device) == 0.0
     return cpu, device
-
-
-def group_on_device(config: MADDPGConfig, num_learners: int) -> LearnerGroup:
-    """0: a Learner in this process; else so many Ray actors."""
-    config = on_device(config).learners(num_learners=num_learners)
-    config.validate()
-    return config.build_learner_group(spaces=spaces_of(config))
 
 
 def rows_of(
