@@ -111,7 +111,7 @@ class GroupedTorchLearner(TorchLearner):
     @staticmethod
     @override(TorchLearner)
     def _set_optimizer_lr(optimizer: torch.optim.Optimizer, lr: float | Tensor) -> None:
-        # A schedule's first value is a tensor, which later ones overwrite: whoever has kept it would see no change.
+        # Of a schedule RLlib gives a tensor first, which would lie on the Learner's device in checkpoints, too.
         TorchLearner._set_optimizer_lr(optimizer, float(lr))
 
     # ------------------------------------------------------------------------------------------ groups

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fake_graph import FakeGraph
@@ -40,10 +41,6 @@ PLAIN = {
     "critic_view": "all",
     "grad_clip": 0.5,
     "grad_clip_by": "global_norm",
-    # No bits of these are lost in float32, which graphs have them in.
-    "actor_lr": 2**-7,
-    "critic_lr": 2**-7,
-    "inferred_lr": 2**-8,
 }
 # Of each member of the family: the class of its config, and what it asks of a game.
 MEMBERS: dict[str, tuple[type[MADDPGConfig], dict[str, object]]] = {
@@ -88,7 +85,12 @@ def game_of(member: str, kind: str, **given: Any) -> FamilyGame:
 
 def config_of_member(member: str, game: FamilyGame, **settings: Any) -> MADDPGConfig:
     """The member's config for the game; `settings` go to `training()`."""
-    return family_config(game, MEMBERS[member][0], **settings)
+    config = family_config(game, MEMBERS[member][0], **settings)
+    for key in ("lr", "actor_lr", "critic_lr", "inferred_lr"):
+        # A graph has them in single precision.
+        if isinstance(getattr(config, key), float):
+            setattr(config, key, float(np.float32(getattr(config, key))))
+    return config
 
 
 def on_device(config: MADDPGConfig, graph: bool = False) -> MADDPGConfig:
