@@ -43,8 +43,11 @@ def made_by_the_cpu(member: str, kind: str, double: bool):
     return start, weights_of(learner), numbers(results, game.modules)
 
 
-@GRAPH
-@pytest.mark.parametrize("ring", ["cpu", ON] if ON == "cuda" else ["cpu"], ids=lambda ring: f"rows-{ring}")
+# Where the rows are, and whether updates are graphs; what is left out takes no other way through the code.
+WAYS = {"eager": (ON, False), "graph": (ON, True)} | ({"graph-rows-cpu": ("cpu", True)} if ON == "cuda" else {})
+
+
+@pytest.mark.parametrize(("ring", "graph"), list(WAYS.values()), ids=WAYS)
 @pytest.mark.parametrize("double", [True, False], ids=["float64", "float32"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("member", MEMBERS)

@@ -8,7 +8,7 @@ import ray
 import torch
 from learner_games import env_steps, spaces_of, weights_of
 from members import assert_same, flat, learned_by
-from on_cuda import DEVICE, GRAPH, MEMBERS, ON, config_of_member, game_of, on_device, rows_of
+from on_cuda import DEVICE, MEMBERS, ON, config_of_member, game_of, on_device, rows_of
 from tiny_algorithm import tiny_config
 
 from rllib_maddpg import MADDPGConfig
@@ -40,8 +40,7 @@ def trained(build):
     return train
 
 
-@GRAPH
-@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize(("member", "graph"), [("MADDPG", False), ("MATD3", True), ("InferredMADDPG", True)])
 def test_a_run_is_the_same_with_rows_on_either_device(member, graph, trained):
     """To the bit; the updates take place on the GPU in both."""
     algos = [trained(config_of(member, graph, rows)) for rows in ("cpu", ON)]
@@ -55,15 +54,13 @@ def test_a_run_is_the_same_with_rows_on_either_device(member, graph, trained):
             assert own.device.type == "cpu" and torch.equal(own, learned.cpu())
 
 
-@GRAPH
-def test_a_run_with_remote_env_runners(graph, trained):
-    algo = trained(config_of(graph=graph, rows=ON, env_runners=2))
+def test_a_run_with_remote_env_runners(trained):
+    algo = trained(config_of(graph=True, rows=ON, env_runners=2))
     number, vector = algo.learner_group._learner.get_actor_weights()
     assert isinstance(vector, np.ndarray) and np.isfinite(vector).all() and number > 0
 
 
-@GRAPH
-@pytest.mark.parametrize("rows", ["cpu", ON] if ON == "cuda" else ["cpu"], ids=lambda rows: f"rows-{rows}")
+@pytest.mark.parametrize(("rows", "graph"), [("cpu", False), (ON, True)])
 def test_a_resumed_run_goes_on_bit_for_bit(rows, graph, trained, build, tmp_path):
     algo = trained(config_of("MATD3", graph, rows))
     algo.save_to_path(str(tmp_path))
@@ -76,10 +73,9 @@ def test_a_resumed_run_goes_on_bit_for_bit(rows, graph, trained, build, tmp_path
     assert_same(learned_by(restored), learned_by(algo))
 
 
-@GRAPH
-def test_a_checkpoint_of_the_gpu_goes_on_without_one(graph, trained, build, tmp_path):
+def test_a_checkpoint_of_the_gpu_goes_on_without_one(trained, build, tmp_path):
     """And one of the CPU on the GPU: the same rows, networks and moments."""
-    here, there = cpu_config(), config_of(graph=graph, rows=ON)
+    here, there = cpu_config(), config_of(graph=True, rows=ON)
     for k, (source, target) in enumerate(((there, here), (here, there))):
         algo = trained(source.copy(copy_frozen=False))
         algo.save_to_path(str(tmp_path / str(k)))
