@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# All that needs a GPU, in under six minutes: facts of the machine, the CUDA tests, how long an update takes, how training scales.
+#
+#     bash benchmarks/on_gpu.sh FOLDER               # on a machine with a GPU; JSON and logs go to FOLDER
+#     DEVICE=cpu bash benchmarks/on_gpu.sh FOLDER    # the same steps, shortened, anywhere: whether the script itself is sound
+#
+# A step that fails or takes too long does not stop the next one. The exit status is 1 if any did.
+# Needs of the machine: python3 (PYTHON=... for another one) with what the package needs, pytest, pytest-xdist, mpe2.
+set -uo pipefail
+[ $# -eq 1 ] || { echo "usage: bash $0 FOLDER" >&2; exit 2; }
+mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
+cd "$(dirname "$0")/.." || exit 2
+device=${DEVICE:-cuda} python=${PYTHON:-python3} failed=0
+export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 RAY_worker_niceness=0
+case $device in
+  cuda) short=() ;;
+  cpu) short=(--repeats 1 --seconds 0 --num-envs 2 --batch 64 --rows 1000 --many-agents 4) ;;
+  *) echo "DEVICE=$device must be cuda or cpu" >&2; exit 2 ;;
+esac
+
+# step NAME SECONDS COMMAND...: its output to NAME.log, its end here.
+step() {
+  local name=$1 limit=$2 start=$SECONDS status
+  shift 2
+  timeout --kill-after=5 "$limit" "$@" > "$out/$name.log" 2>&1
+  status=$?
+  # pytest without a GPU: every test may be left out.
+  [ "$device" = cpu ] && [ "$name" = tests ] && [ $status -eq 5 ] && status=0
+  [ $status -eq 0 ] || failed=1
+  echo "{\"step\": \"$name\", \"status\": $status, \"seconds\": $((SECONDS - start)), \"limit\": $limit}" | tee -a "$out/steps.jsonl"
+  [ $status -eq 0 ] || tail -n 25 "$out/$name.log"
+}
+
+: > "$out/steps.jsonl"
+step facts 40 "$python" -m benchmarks.device_facts "$out/facts.json"
+# Only files with such tests are read: others may need what this machine does not have.
+mapfile -t tests < <([ -d tests/cuda ] && echo tests/cuda; grep -rl --include='test_*.py' --exclude-dir=cuda 'mark\.cuda' tests)
+step tests 90 "$python" -m pytest "${tests[@]:-tests/benchmarks}" -m cuda -n 0 -q -p no:cacheprovider --junitxml="$out/tests.xml"
+step update 75 "$python" -m benchmarks update --device "$device" --scenarios simple_spread --repeats 3 --seconds 0.5 \
+  --save "$out/update.json" "${short[@]}"
+step train 110 "$python" -m benchmarks train --scenarios simple_spread --repeats 1 --seconds 5 --save "$out/train.json" "${short[@]}"
+exit $failed
