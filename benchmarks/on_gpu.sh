@@ -13,10 +13,19 @@ cd "$(dirname "$0")/.." || exit 2
 device=${DEVICE:-cuda} python=${PYTHON:-python3} failed=0
 export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 RAY_worker_niceness=0
 case $device in
-  cuda) short=() ;;
-  cpu) short=(--repeats 1 --seconds 0 --num-envs 2 --batch 64 --rows 1000 --many-agents 4) ;;
+  cuda)
+    update=(--repeats 3 --seconds 0.25 --rows 100000)
+    grid=(--repeats 2 --seconds 0.05)
+    train=(--repeats 3 --seconds 2 --rows 100000)
+    ;;
+  cpu)
+    update=(--repeats 1 --seconds 0 --num-envs 2 --batch 32 --rows 300 --many-agents 4 --drawn)
+    grid=(--repeats 1 --seconds 0 --num-envs 2 --batch 32)
+    train=(--repeats 1 --seconds 0.5 --num-envs 2 --batch 32 --rows 300 --runners 1 2)
+    ;;
   *) echo "DEVICE=$device must be cuda or cpu" >&2; exit 2 ;;
 esac
+bench=("$python" -m benchmarks --device "$device" --scenarios simple_spread --plots "$out")
 
 # step NAME SECONDS COMMAND...: its output to NAME.log, its end here.
 step() {
@@ -32,11 +41,11 @@ step() {
 }
 
 : > "$out/steps.jsonl"
-step facts 40 "$python" -m benchmarks.device_facts "$out/facts.json"
+step facts 30 "$python" -m benchmarks.device_facts "$out/facts.json"
 # Only files with such tests are read: others may need what this machine does not have.
 mapfile -t tests < <([ -d tests/cuda ] && echo tests/cuda; grep -rl --include='test_*.py' --exclude-dir=cuda 'mark\.cuda' tests)
-step tests 90 "$python" -m pytest "${tests[@]:-tests/benchmarks}" -m cuda -n 0 -q -p no:cacheprovider --junitxml="$out/tests.xml"
-step update 75 "$python" -m benchmarks update --device "$device" --scenarios simple_spread --repeats 3 --seconds 0.5 \
-  --save "$out/update.json" "${short[@]}"
-step train 110 "$python" -m benchmarks train --scenarios simple_spread --repeats 1 --seconds 5 --save "$out/train.json" "${short[@]}"
+step tests 80 "$python" -m pytest "${tests[@]:-tests/cuda}" -m cuda -n 0 -q -p no:cacheprovider --junitxml="$out/tests.xml"
+step update 65 "${bench[@]}" update "${update[@]}" --profile "$out/profiles" --save "$out/update.json"
+step train 135 "${bench[@]}" train "${train[@]}" --save "$out/train.json"
+step grid 40 "${bench[@]}" --grid "${grid[@]}" --save "$out/grid.json"
 exit $failed
