@@ -18,6 +18,7 @@ import torch
 from benchmarks import text
 from benchmarks.drawn_update import measure_drawn_updates
 from benchmarks.family import measure_family
+from benchmarks.gpu_page import load_gpu
 from benchmarks.gradients import measure_gradients
 from benchmarks.grid import measure_grid
 from benchmarks.growth import measure_growth
@@ -106,6 +107,7 @@ def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     add("--save", metavar="FILE", help="write the JSON to a file, too")
     add("--load", metavar="FILE", help="measure nothing: take the report from a file that --save wrote")
     add("--plots", metavar="DIR", help="write PNGs of all curves and of --soak")
+    add("--gpu", metavar="DIR", help="with --markdown: what benchmarks/on_gpu.sh has left there goes into the page, too")
     add("--csv", metavar="FILE", help="write the samples of --soak (default: soak.csv in --plots, or here)")
     add("--markdown", metavar="FILE", help="write a Markdown page, with the plots if there are any")
     command.set_defaults(run=run_bench)
@@ -132,9 +134,12 @@ def run_bench(args: argparse.Namespace, argv: list[str]) -> int:
     _save(report, args.save)
     if args.json:
         print(json.dumps(report, indent=1))
-    pictures = save_pictures(report, args.plots) if args.plots else {}
+    gpu = load_gpu(args.gpu, load) if args.gpu else {}
+    pictures = {}
+    for one in [report, *gpu.values()] if args.plots else ():
+        pictures |= save_pictures(one, args.plots)
     if args.markdown:
-        write_markdown(report, args.markdown, pictures)
+        write_markdown(report, args.markdown, pictures, gpu)
     return 0
 
 

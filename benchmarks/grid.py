@@ -14,6 +14,8 @@ from benchmarks.games import built, fill
 from benchmarks.growth import SCENARIO, exponent
 from benchmarks.options import Options
 
+TITLE = "Update by device"
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -50,7 +52,7 @@ def measure_grid(
             line = {"name": f"{agents} agents, {device}", "does": does, "color": at, "dashed": device == "cpu"}
             lines.append({**line, "exponent": exponent(sizes.batches[: len(points)], medians), "points": points})
     setting = f"{SCENARIO}, networks of 2 x 64, torch threads: {options.torch_threads}"
-    fixed = {"title": "Update by device", "x_name": "rows a batch", "unit": "ms per update", "setting": setting}
+    fixed = {"title": TITLE, "x_name": "rows a batch", "unit": "ms per update", "setting": setting}
     yield {**fixed, "x": list(sizes.batches), "lines": lines, "not_a_ratio": True}
 
 
