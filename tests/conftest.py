@@ -9,6 +9,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest
 import ray
+import torch
 from paths import PYTHONPATH
 
 
@@ -34,6 +35,8 @@ LONG = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
+    # Tests of the GPU can be tried on the CPU: helpers/on_cuda.py.
+    has_gpu = torch.cuda.is_available() or os.environ.get("MADDPG_CUDA_TESTS_ON") == "cpu"
     for item in items:
         if "ray_session" in item.fixturenames:
             item.add_marker(pytest.mark.ray)
@@ -41,6 +44,8 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.timeout(3600))
             if not config.getoption("--slow"):
                 item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+        if "cuda" in item.keywords and not has_gpu:
+            item.add_marker(pytest.mark.skip(reason="torch sees no GPU"))
     # Tests without Ray come before there is one.
     items.sort(key=lambda item: (needs_ray(item), item.path.stem not in LONG))
 

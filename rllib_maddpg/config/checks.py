@@ -20,6 +20,7 @@ from rllib_maddpg.config.rllib_checks import (
     check_compilation,
     check_evaluation,
     check_gpus,
+    check_graphs,
     check_kind,
     check_policies,
     check_recording,
@@ -60,6 +61,7 @@ def check_settings(config: AlgorithmConfig) -> None:
     check_batch_mode(config)
     check_compilation(config)
     check_gpus(config)
+    check_graphs(config)
     check_evaluation(config)
     check_recording(config)
 

@@ -125,6 +125,7 @@ def _is_callbacks(x: Any) -> bool:
     return callable(x) or (isinstance(x, (list, tuple)) and all(map(callable, x)))
 
 
+AUTO = Kind("'auto', True or False", lambda x: x == "auto" if isinstance(x, str) else isinstance(x, (bool, np.bool_)))
 BOOL = Kind("True or False", lambda x: isinstance(x, (bool, np.bool_)))
 NUMBER = Kind("a number >= 0", lambda x: is_number(x) and x >= 0)
 POSITIVE = Kind("a number > 0", lambda x: is_number(x) and x > 0)

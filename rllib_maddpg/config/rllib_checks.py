@@ -23,6 +23,7 @@ from rllib_maddpg.config.kinds import BOOL, Kind
 from rllib_maddpg.config.old_settings import OLD_SETTINGS, old_key_message
 from rllib_maddpg.config.require import require, same, shown
 from rllib_maddpg.config.rllib_settings import PASSED, REFUSED
+from rllib_maddpg.learning.graphed_learner import GraphedTorchLearner
 from rllib_maddpg.sampling.recording import make_folder
 
 # What RLlib sets in the config of an evaluation, whatever `evaluation_config` says.
@@ -129,6 +130,17 @@ def check_gpus(config: AlgorithmConfig) -> None:
         wanted = getattr(config, key)
         if wanted and actors and cluster == 0 and log_once(f"no GPU for {key}"):
             logger.warning("`%s`=%s, but the Ray cluster has no GPU: its actors wait until it gets one.", key, wanted)
+
+
+def check_graphs(config: AlgorithmConfig) -> None:
+    """Updates that must be CUDA graphs can be, as far as it is known before there are networks."""
+    if config.cuda_graph is not True:
+        return
+    fix = "Set 'auto', which makes graphs where they can be."
+    require(config, "cuda_graph", bool(config.num_gpus_per_learner), "'auto' or False without `num_gpus_per_learner`", fix)
+    learner = config.learner_class
+    why_not = learner.why_no_graphs(config) if issubclass(learner, GraphedTorchLearner) else f"{learner.__name__} knows none"
+    require(config, "cuda_graph", not why_not, f"'auto' or False where {why_not}", fix)
 
 
 def check_evaluation(config: AlgorithmConfig) -> None:

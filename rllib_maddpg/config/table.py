@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from rllib_maddpg.config.family_table import FAMILY
 from rllib_maddpg.config.kinds import (
+    AUTO,
     BOOL,
     POSITIVE,
     RATE,
@@ -300,7 +301,14 @@ SETTINGS: tuple[Setting, ...] = (
         method="env_runners",
         part="sampling",
     ),
-    # Processes.
+    # Processes and devices.
+    Setting(
+        "cuda_graph",
+        "auto",
+        AUTO,
+        '"auto": updates on a GPU are CUDA graphs, unless something forbids it, which the log says; True: that is an '
+        "error; False: they are not recorded. See docs/gpu.md.",
+    ),
     Setting(
         "process_wide_speedups",
         False,

@@ -52,10 +52,9 @@ class Beliefs:
         for module_id, code in own.items():
             joined[modules.index(module_id), :, layout.span((module_id,), "actions")] = code.transpose(0, 1).flatten(1)
         for group in approximations(of_role(self._actions.groups, INFERRED)):
-            there = [g for g, m in enumerate(modules) if m in group.modules]
-            if there:
-                codes = approximated(group, joint)[[group.modules.index(modules[g]) for g in there]]
-                joined[there, :, layout.span((group.about,), "actions")] = codes.transpose(1, 2).flatten(2)
+            span = layout.span((group.about,), "actions")
+            for here, there in _common(modules, group.modules):
+                joined[here, :, span] = approximated(group, joint)[there].transpose(1, 2).flatten(2)
         return joined
 
     def _next_codes(self, group: NetworkGroup, joint: JointBatch) -> Tensor:
@@ -81,6 +80,18 @@ class Beliefs:
             return self._actions.sampled(group, output, gumbel) * joint.stack((group.about,), "acts").unsqueeze(-1)
 
         return self._actions.once(("current_beliefs", group, joint), act)
+
+
+def _common(modules: tuple[str, ...], others: tuple[str, ...]) -> list[tuple[slice, slice]]:
+    """Where modules that are in both lie side by side in both; an index for each would have to be copied to a GPU."""
+    places = [(g, others.index(m)) for g, m in enumerate(modules) if m in others]
+    runs: list[list[tuple[int, int]]] = []
+    for place in places:
+        if runs and place == (runs[-1][-1][0] + 1, runs[-1][-1][1] + 1):
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    return [tuple(slice(first, last + 1) for first, last in zip(run[0], run[-1], strict=True)) for run in runs]
 
 
 def approximations(groups: Iterable[NetworkGroup]) -> list[NetworkGroup]:

@@ -13,10 +13,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rllib_maddpg.learning.beliefs import Beliefs
+from rllib_maddpg.learning.finite_checks import FiniteCheck
 from rllib_maddpg.learning.groups import NetworkGroup, actors_of, of_role, trained
 from rllib_maddpg.learning.joint_actions import JointActions
-from rllib_maddpg.learning.metrics import UpdateMetrics
 from rllib_maddpg.learning.update_noise import UpdateNoise
+from rllib_maddpg.learning.update_plan import UpdatePlan, UpdateResults
 from rllib_maddpg.modules.critic_inputs import CriticInputs, SeparateInputs
 from rllib_maddpg.modules.specs import ACTOR, INFERRED
 from rllib_maddpg.rows.joint_batch import JointBatch
@@ -75,8 +76,11 @@ class UpdateContext:
     Attributes:
         batch: The rows.
         newest: The newest rows, for stages that ask for them (`Stage.newest`); without any, those of the batch.
-        temperature: At which the env runners act now, where they act by Gumbel noise.
-        trained: Ids of the modules that learn in it, in layout order.
+        temperature: At which the env runners act now, where they act by Gumbel noise, without dimensions.
+        plan: What the host has decided about it.
+        results: What it leaves beside other weights.
+        check: Whether its numbers are finite.
+        stage: Number of the stage that runs.
         stepped: Roles of the networks that have learned in it so far.
         reports: Whether anybody will see metrics of the stage that runs.
     """
@@ -85,41 +89,47 @@ class UpdateContext:
         self,
         batch: JointBatch,
         rows_of: Mapping[str, JointBatch],
-        trained: list[str],
+        plan: UpdatePlan,
+        check: FiniteCheck,
         groups: Mapping[str, list[NetworkGroup]],
         rules: Mapping[str, Any],
         noise: UpdateNoise,
-        metrics: UpdateMetrics,
+        temperature: Tensor,
         distributed: bool = False,
         smooths: bool = False,
-        temperature: float = 1.0,
     ):
         """
         Args:
             batch: The rows.
             rows_of: Per module those that it learns from.
-            trained: Modules that learn.
+            plan: Who learns, and what else is known.
+            check: Asks whether numbers are finite.
             groups: All networks, by name.
             rules: Modules that act by a rule of their own, and do not learn.
             noise: For the rows of all modules.
-            metrics: Where metrics are noted.
+            temperature: `exploration_temperature`, at which the env runners act now, without dimensions.
             distributed: Whether there are other Learners.
             smooths: Whether some module has `target_policy_noise`.
-            temperature: `exploration_temperature`, at which the env runners act now.
         """
-        self.batch, self.trained, self.temperature = batch, trained, temperature
+        self.batch, self.plan, self.check, self.temperature = batch, plan, check, temperature
+        self.results = UpdateResults()
+        self.stage = 0
         # Rows that stand for themselves where nobody has brought any newer ones.
         self.newest = batch if batch.newest is None else batch.newest
         self.stepped: list[str] = []
         self.reports = True
         self.metrics_stay = False
-        self._rows_of, self._groups = rows_of, groups
-        self._metrics, self._distributed = metrics, distributed
+        self._rows_of, self._groups, self._distributed = rows_of, groups, distributed
         self._layout = batch.layout
         self._made: dict[tuple, Any] = {}
         self._actions = JointActions(batch.layout, groups, rules, noise, self.once, smooths)
         self._beliefs = Beliefs(self._actions)
         self._added: dict[str, dict[str, Tensor]] = {}
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Ids of the modules that learn in it, in layout order."""
+        return self.plan.trained
 
     def once(self, key: tuple, make: Callable[[], Any]) -> Any:
         """What `make()` returns, which is called in an update once for a key, a tuple that begins with its kind."""
@@ -163,9 +173,11 @@ class UpdateContext:
         """1 for the group's modules that learn, else 0, `[G, 1, 1]`; 1.0 if all of them do."""
         if set(group.modules) <= set(self.trained):
             return 1.0
-        like = group.network.parameters[0]
-        learns = [float(m in self.trained) for m in group.modules]
-        return torch.tensor(learns, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+        learns = group.network.parameters[0].new_zeros(len(group), 1, 1)
+        for k, module_id in enumerate(group.modules):
+            if module_id in self.trained:
+                learns[k].fill_(1.0)  # without a list of numbers that would have to be copied to a GPU
+        return learns
 
     def rows(self, group: NetworkGroup) -> GroupRows:
         """The rows from which a group learns."""
@@ -205,7 +217,7 @@ class UpdateContext:
 
     def note(self, group: NetworkGroup, **values: Tensor) -> None:
         """Metrics of the group's modules, `[G]` each: `note(group, qf_mean=...)`. Ask `reports` before computing them."""
-        self._metrics.note(group.modules, values, self.metrics_stay)
+        self.results.metrics.note(group.modules, values, self.metrics_stay)
 
     # ------------------------------------------------------------------------------------------ what networks see
 

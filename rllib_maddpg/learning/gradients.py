@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,11 +28,11 @@ class ClippedGradients:
     losses: dict[str, Tensor]
     norms: dict[str, dict[str, Tensor]]
 
-    def are_finite(self) -> bool:
-        """Whether there is neither NaN nor infinity. On a GPU this waits for it."""
+    def are_finite(self) -> Tensor:
+        """Whether there is neither NaN nor infinity, a bool on the device."""
         values = [*(norm for own in self.norms.values() for norm in own.values()), *self.losses.values()]
         # NaN and infinity make the sum so, too; float64, so that nothing else does.
-        return math.isfinite(torch.stack(values).sum(dtype=torch.float64))
+        return torch.isfinite(torch.stack(values).sum(dtype=torch.float64))
 
     def what_is_not_finite(self, role: str, batches: Sequence[JointBatch]) -> list[str]:
         """Columns, losses and gradients with NaN or infinity in them, as an error names them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -39,8 +39,17 @@ class GroupOptimizer:
         if self._stacked is not None:
             # For each parameter Adam's moments of all networks, and one clock of each.
             self._moments = [[torch.zeros_like(p, requires_grad=False) for p in self._stacked] for _ in MOMENTS]
-            self._steps = torch.zeros(len(self._stacked), len(self._optimizers), device=self._stacked[0].device)
+            device = self._stacked[0].device
+            self._steps = torch.zeros(len(self._stacked), len(self._optimizers), device=device)
+            # The learning rates that `prepare` has put on the device, where fused Adam takes single precision only.
+            self._rates: list[float] = []
+            self._device_rates = torch.zeros(len(self._optimizers), device=device)
             self.tie()
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether the optimizers can step as one."""
+        return self._stacked is not None
 
     def tie(self) -> None:
         """Takes over the optimizers' states, such as loaded ones, and makes them views of what lies side by side here."""
@@ -57,13 +66,34 @@ class GroupOptimizer:
                 state["step"] = clock
         self._is_even = self._have_one_clock()
 
-    def step(self, gradients: Sequence[Tensor], members: Collection[int]) -> None:
+    def prepare(self, members: Collection[int]) -> Hashable:
+        """Gets a step of some of the networks ready that is made without the host (`step` with `skip`): rates go to the device.
+
+        Returns:
+            Equal for steps that are made alike, but for the values of the rates.
+        """
+        rates = [o.param_groups[0]["lr"] for o in self._optimizers]
+        if rates != self._rates:
+            self._device_rates.copy_(torch.tensor(rates))
+            self._rates = rates
+        everybody = len(members) == len(self._optimizers)
+        as_one = everybody and self._is_even and self._are_alike() and all(rate == rates[0] for rate in rates)
+        # Whether those who step without the others have caught up is known when their states are tied next.
+        self._is_even = self._is_even and everybody
+        self._as_one = as_one
+        return as_one, tuple((*o.param_groups[0]["betas"], o.param_groups[0]["eps"]) for o in self._optimizers)
+
+    def step(self, gradients: Sequence[Tensor], members: Collection[int], skip: Tensor | None = None) -> None:
         """Steps some of the networks.
 
         Args:
             gradients: Of each parameter, `[G, ...]`, contiguous.
             members: Numbers of the networks to step.
+            skip: Given after `prepare`: float32 without dimensions, on the device. 1: no step is made; 0: the step is made.
         """
+        if skip is not None:
+            self._step_on_device(gradients, members, skip)
+            return
         everybody = len(members) == len(self._optimizers)
         if self._stacked is not None and everybody and self._are_alike():
             self._is_even = self._is_even or self._have_one_clock()
@@ -83,16 +113,41 @@ class GroupOptimizer:
             for param, own in zip(params, gradient.unbind(), strict=True):
                 param.grad = own
 
+    def _step_all(self, gradients: Sequence[Tensor], lr: float | Tensor, skip: Tensor | None = None) -> None:
+        self._fused(0, self._stacked, gradients, *self._moments, list(self._steps[:, 0]), lr, skip)
+        self._steps[:, 1:] = self._steps[:, :1]
+
+    def _step_on_device(self, gradients: Sequence[Tensor], members: Collection[int], skip: Tensor) -> None:
+        if self._as_one:
+            self._step_all(gradients, self._device_rates[0], skip)
+            return
+        for k in members:
+            own = ([x[k] for x in tensors] for tensors in (self._stacked, gradients, *self._moments))
+            self._fused(k, *own, list(self._steps[:, k]), self._device_rates[k], skip)
+
     @torch.no_grad()
-    def _step_all(self, gradients: Sequence[Tensor], lr: float) -> None:
-        options = self._optimizers[0].param_groups[0]
+    def _fused(
+        self,
+        k: int,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        means: Sequence[Tensor],
+        squares: Sequence[Tensor],
+        steps: list[Tensor],
+        lr: float | Tensor,
+        skip: Tensor | None,
+    ) -> None:
+        """torch's fused Adam with the options of the k-th optimizer."""
+        options = self._optimizers[k].param_groups[0]
         adam(
-            self._stacked,
+            list(parameters),
             list(gradients),
-            *self._moments,
+            list(means),
+            list(squares),
             [],
-            list(self._steps[:, 0]),
+            steps,
             fused=True,
+            found_inf=skip,
             amsgrad=False,
             beta1=options["betas"][0],
             beta2=options["betas"][1],
@@ -101,7 +156,6 @@ class GroupOptimizer:
             eps=options["eps"],
             maximize=False,
         )
-        self._steps[:, 1:] = self._steps[:, :1]
 
     @torch.no_grad()
     def _step_each_at_its_rate(self, gradients: Sequence[Tensor], rates: Sequence[float]) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rllib_maddpg.learning.group_optimizer import GroupOptimizer
 from rllib_maddpg.learning.groups import ModuleSettings, NetworkGroup, group_networks
 from rllib_maddpg.learning.process_speedups import speed_up_process
+from rllib_maddpg.learning.update_noise import CounterNoise, GeneratorNoise
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule, actor_state_of
 from rllib_maddpg.modules.rule_modules import acts_by_rule, check_stateless, has_networks
 from rllib_maddpg.ray_compat import restore_optimizers, without_counted
@@ -68,8 +69,8 @@ class GroupedTorchLearner(TorchLearner):
         self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
         if distributed:
             self._start_alike(seed)
-        # Every Learner's generator draws the same numbers.
-        self._rng = torch.Generator().manual_seed(int(seed))
+        # Every Learner draws the same numbers.
+        self._noise: CounterNoise | GeneratorNoise = CounterNoise(CounterNoise.keys_of(int(seed)), self._rank, self._device)
 
     def _start_alike(self, seed: Tensor) -> None:
         """Takes seed and initial weights from the first Learner."""
@@ -197,7 +198,11 @@ class GroupedTorchLearner(TorchLearner):
         **kwargs: Any,
     ) -> dict[str, Any]:
         state = super().get_state(components, not_components=not_components, **kwargs)
-        state["gumbel_rng"] = self._rng.get_state().numpy()
+        noise = self._noise
+        if isinstance(noise, CounterNoise):
+            state["noise_keys"] = noise.keys()
+        else:
+            state["gumbel_rng"] = noise.generator.get_state().numpy()
         state["env_steps"] = self._env_steps
         state["num_updates"] = self._num_updates
         state["last_target_update"] = self._last_target_update
@@ -219,8 +224,13 @@ class GroupedTorchLearner(TorchLearner):
         for group_optimizer in self._optimizers_of.values():
             group_optimizer.tie()
         self._weights_seq_no = max(before + 1, self._weights_seq_no)
-        if "gumbel_rng" in state:
-            self._rng.set_state(torch.from_numpy(state["gumbel_rng"].copy()))
+        if "noise_keys" in state:
+            if not isinstance(self._noise, CounterNoise):
+                self._noise = CounterNoise(state["noise_keys"], self._rank, self._device)
+            self._noise.set_keys(state["noise_keys"])
+        elif "gumbel_rng" in state:  # of a version that drew from a generator
+            generator = torch.from_numpy(state["gumbel_rng"].copy())
+            self._noise = GeneratorNoise(generator, self._rank, self._world)
         self._env_steps = state.get("env_steps", self._env_steps)
         self._num_updates = state.get("num_updates", self._num_updates)
         self._last_target_update = state.get("last_target_update", self._last_target_update)

@@ -52,7 +52,7 @@ class JointActions:
 
     def gumbel(self, codec: Any, modules: tuple[str, ...], joint: JointBatch) -> Tensor | None:
         """Gumbel noise for the actions of some modules, `[G, n, B, dim]`, if they are categorical."""
-        return torch.stack([self.noise.gumbel(joint)[m] for m in modules]) if codec.categorical else None
+        return self.noise.of("gumbel", joint, modules) if codec.categorical else None
 
     def sampled(self, group: NetworkGroup, output: Tensor, gumbel: Tensor | None) -> Tensor:
         """Action codes for which actors are judged, `[G, n, B, dim]`."""
@@ -67,8 +67,7 @@ class JointActions:
             return None
         settings = group.settings
         clip = settings.target_noise_clip.unsqueeze(-1)
-        noise = torch.stack([self.noise.normal(joint)[m] for m in modules])
-        return torch.clamp(settings.target_policy_noise.unsqueeze(-1) * noise, -clip, clip)
+        return torch.clamp(settings.target_policy_noise.unsqueeze(-1) * self.noise.of("normal", joint, modules), -clip, clip)
 
     @torch.no_grad()
     def next_actions(self, joint: JointBatch) -> Tensor:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,17 +29,18 @@ from torch import Tensor
 
 from rllib_maddpg.learning import losses
 from rllib_maddpg.learning.context import UpdateContext
+from rllib_maddpg.learning.finite_checks import FiniteCheck, ImmediateCheck
 from rllib_maddpg.learning.gradients import ClippedGradients, clipped_gradients
 from rllib_maddpg.learning.grouped_learner import GroupedTorchLearner
-from rllib_maddpg.learning.groups import NetworkGroup
+from rllib_maddpg.learning.groups import NetworkGroup, of_role
 from rllib_maddpg.learning.metrics import UpdateMetrics
+from rllib_maddpg.learning.not_finite import not_finite
 from rllib_maddpg.learning.stages import Stage, check_losses, check_stages
 from rllib_maddpg.learning.td_errors import TDErrors
-from rllib_maddpg.learning.update_noise import UpdateNoise
+from rllib_maddpg.learning.update_noise import CounterNoise, UpdateNoise
+from rllib_maddpg.learning.update_plan import UpdatePlan, UpdateResults
 from rllib_maddpg.ray_compat import log_value
 from rllib_maddpg.rows.joint_batch import JointBatch
-
-logger = logging.getLogger(__name__)
 
 
 class JointTorchLearner(GroupedTorchLearner):
@@ -73,7 +73,8 @@ class JointTorchLearner(GroupedTorchLearner):
         networks = {m: self._networks(m).network_specs for m in self._learnable}
         roles = {m: {spec.role for spec in specs if spec.lr is not None} for m, specs in networks.items()}
         check_stages(self._stages, type(self).__name__, roles)
-        self._temperature = Scheduler(self.config.exploration_temperature)
+        self._temperature_schedule = Scheduler(self.config.exploration_temperature)
+        self._temperature = torch.ones((), dtype=torch.float64, device=self._device)
         # Metrics of the last update, and what was trained since they were reported.
         self._update_metrics = UpdateMetrics()
         self._updates_to_report: int | None = 0  # how many come after this one; None: nobody will look
@@ -108,7 +109,7 @@ class JointTorchLearner(GroupedTorchLearner):
             Metrics, or none if they are kept back.
 
         Raises:
-            ValueError: For NaN or infinity in rows, losses or gradients.
+            ValueError: For NaN or infinity in rows, losses or gradients. Updates before it have been made.
         """
         self._td_errors.clear()
         data = training_data or TrainingData(batch=batch, batch_refs=batch_refs)
@@ -122,10 +123,9 @@ class JointTorchLearner(GroupedTorchLearner):
             minibatch = rows.rows(slice(start, start + step)) if step < len(rows) else rows
             # RLlib shows the metrics of the last update only, so no other needs any.
             self._updates_to_report = None if _no_metrics_reduce else math.ceil((len(rows) - start) / step) - 1
-            if self.collects_td_errors:
-                self._td_errors.begin(len(minibatch), self._device)
             self._update(minibatch)
             self._rows_trained += len(minibatch)
+        self.finish_updates()
         self.after_gradient_based_update(timesteps=dict(timesteps or {}))
         if _no_metrics_reduce:
             return {}
@@ -153,35 +153,77 @@ class JointTorchLearner(GroupedTorchLearner):
     @override(TorchLearner)
     def _uncompiled_update(self, batch: JointBatch, **kwargs: Any) -> tuple[dict, dict, dict]:
         self._tie()
-        ctx = self._begin(batch)
+        plan = self._begin_update(batch)
+        results = self.run_update(batch, plan)
+        if not results.was_skipped:
+            self._update_metrics.add(results.metrics)
+        if results.td_sums is not None:
+            self._td_errors.add(results.td_sums)
+        if results.moved_targets:
+            self._last_target_update = self._env_steps
+        return {}, {}, {}
+
+    def _begin_update(self, batch: JointBatch) -> UpdatePlan:
+        """Whatever of the next update does not depend on numbers on the device; the device is told which update it is."""
         self._num_updates += 1
-        for stage in self._stages:
-            if self._num_updates % stage.every:
-                continue
+        self._tell_device(self._num_updates)
+        return UpdatePlan(
+            # Asked once, so that all stages of this update are about the same modules.
+            trained=tuple(m for m in self.layout.modules if self._is_trained(m, batch)),
+            stages=tuple(k for k, stage in enumerate(self._stages) if not self._num_updates % stage.every),
+            moves_targets=self._env_steps - self._last_target_update >= self.config.target_network_update_freq,
+            reports=self._updates_to_report == 0,
+            keeps_td_errors=self.collects_td_errors,
+        )
+
+    def _tell_device(self, number: int) -> None:
+        if isinstance(self._noise, CounterNoise):
+            self._noise.number.fill_(number)
+        self._temperature.fill_(self._temperature_schedule.update(self._env_steps))
+
+    def run_update(self, batch: JointBatch, plan: UpdatePlan) -> UpdateResults:
+        """Makes an update.
+
+        Args:
+            batch: Its rows, on the device.
+            plan: What is due in it.
+        """
+        return self._make_update(batch, plan, ImmediateCheck())
+
+    def finish_updates(self) -> None:
+        """Called after the last update of a call."""
+
+    def _make_update(self, batch: JointBatch, plan: UpdatePlan, check: FiniteCheck) -> UpdateResults:
+        """One stage after the other."""
+        ctx = self._context(batch, plan, check)
+        if plan.keeps_td_errors:
+            ctx.results.td_sums = batch.joint_rows.new_zeros(2, len(batch))
+        check.begin()
+        for ctx.stage in plan.stages:
+            stage = self._stages[ctx.stage]
             # The metrics of a stage that runs more rarely stay until it runs again.
             ctx.metrics_stay = stage.every > 1
-            ctx.reports = ctx.metrics_stay or self._updates_to_report == 0
+            ctx.reports = ctx.metrics_stay or plan.reports
             if stage.run(self, ctx) is False:
                 break
         else:
             self._note_total_losses(ctx)
-        return {}, {}, {}
+        check.end()
+        return ctx.results
 
-    def _begin(self, batch: JointBatch) -> UpdateContext:
-        # Asked once, so that all stages of this update are about the same modules.
-        trained = [m for m in self.layout.modules if self._is_trained(m, batch)]
+    def _context(self, batch: JointBatch, plan: UpdatePlan, check: FiniteCheck) -> UpdateContext:
         rows_of = self._minibatches(batch)
         return UpdateContext(
             batch,
             rows_of,
-            trained,
+            plan,
+            check,
             self._groups,
-            {m: module for m, module in self._rules.items() if m not in trained},
-            UpdateNoise(rows_of.values(), self._rank, self._world, self._rng),
-            self._update_metrics,
+            {m: module for m, module in self._rules.items() if m not in plan.trained},
+            UpdateNoise(self._noise, rows_of.values()),
+            self._temperature,
             distributed=self._world > 1,
             smooths=any(config.target_policy_noise for config in self._configs.values()),
-            temperature=self._temperature.update(self._env_steps),
         )
 
     def _minibatches(self, batch: JointBatch) -> dict[str, JointBatch]:
@@ -211,17 +253,14 @@ class JointTorchLearner(GroupedTorchLearner):
         Raises:
             ValueError: For losses of the wrong form, or such as do not depend on a network that is to learn from them.
         """
-        groups = [group for group in ctx.groups(role) if group.is_trainable]
-        learning = [m for m in ctx.trained if any(m in group.modules for group in groups)]
-        check_losses(role, module_losses, learning)
-        if not learning:
+        found = self._gradients(role, module_losses, ctx)
+        if found is None:
             return True
-        found = clipped_gradients(role, groups, module_losses, self._sum_over_learners)
-        if not found.are_finite():
-            self._on_not_finite(role, found, ctx)
+        if not ctx.check.passes(ctx.stage, found.are_finite()):
+            self._skip_or_raise(role, found, ctx)
             return False
         for group, gradients, members in found.of_groups:
-            self._optimizers_of[group].step(gradients, members)
+            self._optimizers_of[group].step(gradients, members, ctx.check.skip)
         ctx.has_changed(role)
         ctx.stepped.append(role)
         if ctx.reports:
@@ -229,39 +268,52 @@ class JointTorchLearner(GroupedTorchLearner):
             values = {f"{role}_loss": found.losses, **norms}
             for name, of_modules in values.items():
                 modules, numbers = zip(*of_modules.items(), strict=True)
-                self._update_metrics.note(modules, {name: torch.stack(numbers)}, ctx.metrics_stay)
+                ctx.results.metrics.note(modules, {name: torch.stack(numbers)}, ctx.metrics_stay)
         return True
+
+    def _gradients(self, role: str, module_losses: Mapping[str, Tensor], ctx: UpdateContext) -> ClippedGradients | None:
+        """Of the networks of a role that learn; None: there are none."""
+        learning = self._learning(role, ctx.trained)
+        check_losses(role, module_losses, learning)
+        if not learning:
+            return None
+        groups = [group for group in ctx.groups(role) if group.is_trainable]
+        return clipped_gradients(role, groups, module_losses, self._sum_over_learners)
+
+    def _learning(self, role: str, trained: Sequence[str]) -> list[str]:
+        """Those of the trained modules that have networks of a role which learn."""
+        groups = [group for group in of_role(self._groups, role) if group.is_trainable]
+        return [m for m in trained if any(m in group.modules for group in groups)]
 
     @torch.no_grad()
     def update_targets(self, ctx: UpdateContext) -> None:
         """theta' <- tau theta + (1 - tau) theta' of the trained modules, every `target_network_update_freq` env steps."""
-        freq, now = self.config.target_network_update_freq, self._env_steps
-        if now - self._last_target_update < freq:
+        if not ctx.plan.moves_targets:
             return
-        self._last_target_update = now
         for group in ctx.learning_groups():
             if group.target is not None:
                 tau = (group.settings.tau * ctx.learns(group)).flatten()
                 pairs = zip(group.target.parameters, group.network.parameters, strict=True)
                 if not group.network.is_stacked:
                     pairs = ((target.unsqueeze(0), source.unsqueeze(0)) for target, source in pairs)
-                losses.polyak_update(*zip(*pairs, strict=True), tau)
+                losses.polyak_update(*zip(*pairs, strict=True), tau, ctx.check.skip)
         ctx.targets_have_changed()
+        ctx.results.moved_targets = True
 
     # ------------------------------------------------------------------------------------------ metrics
 
     def _note_total_losses(self, ctx: UpdateContext) -> None:
         """RLlib's total loss: the sum over the roles that have learned."""
-        if self._updates_to_report == 0:
-            noted, roles = self._update_metrics.noted, dict.fromkeys(ctx.stepped)
+        if ctx.plan.reports:
+            noted, roles = ctx.results.metrics.noted, dict.fromkeys(ctx.stepped)
             own = {m: [noted[m, f"{role}_loss"] for role in roles if (m, f"{role}_loss") in noted] for m in ctx.trained}
             totals = {m: sum(losses) for m, losses in own.items() if losses}
             if totals:
-                self._update_metrics.note(totals, {self.TOTAL_LOSS_KEY: torch.stack(list(totals.values()))})
+                ctx.results.metrics.note(totals, {self.TOTAL_LOSS_KEY: torch.stack(list(totals.values()))})
 
     def keep_td_errors(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor, alive: Tensor) -> None:
         """Adds a group's TD errors to those of the update's rows, for whoever wants them (`collects_td_errors`)."""
-        if self.collects_td_errors:
+        if ctx.results.td_sums is not None:
             # With rows of its own for each module, those of module d.
             modules = self.layout.modules
             own = (
@@ -269,7 +321,7 @@ class JointTorchLearner(GroupedTorchLearner):
             )
             # Modules that do not learn may stand in the group.
             alive = alive * ctx.learns(group)
-            self._td_errors.add(own, ((q - target).abs() * alive).sum((0, 1)), alive.sum((0, 1)))
+            ctx.results.td_sums[:, own] += torch.stack([((q - target).abs() * alive).sum((0, 1)), alive.sum((0, 1))])
 
     def take_td_errors(self) -> np.ndarray:
         """Mean |TD error| of the trained modules' living agents in each row of the last call of `update`, float32.
@@ -292,21 +344,17 @@ class JointTorchLearner(GroupedTorchLearner):
         log((ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), rows, reduce="lifetime_sum", with_throughput=True)
         self._rows_trained = 0
 
-    def _on_not_finite(self, role: str, found: ClippedGradients, ctx: UpdateContext) -> None:
+    # ------------------------------------------------------------------------------------------ NaN and infinity
+
+    def _skip_or_raise(self, role: str, found: ClippedGradients, ctx: UpdateContext) -> None:
         """Raises, or counts the skipped update where `torch_skip_nan_gradients` is set."""
         self._update_metrics.clear()
-        if self.config.torch_skip_nan_gradients:
-            # All Learners skip alike; one counts.
-            for module_id in found.losses if self._rank == 0 else ():
-                log_value(self.metrics, (module_id, "num_updates_skipped_lifetime"), 1, reduce="lifetime_sum")
-            return
-        bad = found.what_is_not_finite(role, [ctx.batch, ctx.newest])
-        done = "This update was not made; the weights are those before it"
-        if ctx.stepped:
-            made = " and ".join(f"networks of the role {name!r}" for name in dict.fromkeys(ctx.stepped))
-            done = f"No {role} and no target was changed; the {made} made their step"
-        raise ValueError(
-            f"NaN or infinity in {bad[0]} (in all: {', '.join(bad)}). {done}. Look for "
-            "extreme rewards or a learning rate that is too high, set `grad_clip`, or set `torch_skip_nan_gradients=True` "
-            "to skip such updates and count them."
-        )
+        if not self.config.torch_skip_nan_gradients:
+            raise not_finite(role, found, ctx)
+        ctx.results.was_skipped = True
+        self._count_skipped(found.losses)
+
+    def _count_skipped(self, modules: Iterable[str], updates: int = 1) -> None:
+        # All Learners skip alike; one counts.
+        for module_id in modules if self._rank == 0 else ():
+            log_value(self.metrics, (module_id, "num_updates_skipped_lifetime"), updates, reduce="lifetime_sum")

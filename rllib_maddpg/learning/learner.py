@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rllib_maddpg.learning import losses
 from rllib_maddpg.learning.context import GroupRows, UpdateContext
+from rllib_maddpg.learning.graphed_learner import GraphedTorchLearner
 from rllib_maddpg.learning.group_settings import GroupSettings
 from rllib_maddpg.learning.groups import NetworkGroup, trained
 from rllib_maddpg.learning.inferred import inferred_losses
@@ -21,7 +22,7 @@ from rllib_maddpg.learning.stages import LossStage, Stage, TargetStage
 from rllib_maddpg.modules.specs import ACTOR, CRITIC, INFERRED
 
 
-class MADDPGTorchLearner(JointTorchLearner):
+class MADDPGTorchLearner(GraphedTorchLearner):
     """Updates critics first, then actors, then targets, with one Adam for each actor and each critic.
 
     Modules with equal networks are computed as one (`NetworkGroup`): shapes below are for a group of G modules of n agents each
@@ -151,6 +152,20 @@ class MADDPGTorchLearner(JointTorchLearner):
         names = ("compute_critic_losses", "compute_actor_losses", "compute_inferred_losses")
         own = [name for name in names if getattr(type(self), name) is not getattr(MADDPGTorchLearner, name)]
         return f"{type(self).__name__} overrides `{own[0]}`" if own else ""
+
+    @classmethod
+    @override(GraphedTorchLearner)
+    def why_no_graphs(cls, config: Any) -> str:
+        # What is a user's own may wait for the device.
+        for name in ("td_target", "critic_loss", "actor_loss", "descend", "update_targets", "keep_td_errors"):
+            if getattr(cls, name) is not getattr(MADDPGTorchLearner, name):
+                return f"{cls.__name__} overrides `{name}`"
+        own = MADDPGTorchLearner
+        ours = (own.compute_inferred_losses, own.compute_critic_losses, own.compute_actor_losses)
+        for stage in cls.stages(config):
+            if isinstance(stage, LossStage) and stage.losses not in ours:
+                return f"{cls.__name__} has losses of its own for networks of the role {stage.role!r}"
+        return super().why_no_graphs(config)
 
     @override(Learner)
     def compute_loss_for_module(self, **kwargs: Any) -> Tensor:

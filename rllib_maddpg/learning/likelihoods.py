@@ -24,7 +24,7 @@ MIN_SHARE = 2.0**-24
 _LOG_2_PI = math.log(2.0 * math.pi)
 
 
-def log_likelihood(codec: ActionCodec, output: Tensor, code: Tensor, std: Tensor | None, temperature: float) -> Tensor:
+def log_likelihood(codec: ActionCodec, output: Tensor, code: Tensor, std: Tensor | None, temperature: Tensor) -> Tensor:
     """Log-probability, or log-density, of actions, `[...]`.
 
     Args:
@@ -32,16 +32,16 @@ def log_likelihood(codec: ActionCodec, output: Tensor, code: Tensor, std: Tensor
         output: Head output of the approximation, `[..., dim]`.
         code: Action codes, `[..., dim]`.
         std: Standard deviation, to be broadcast over `[..., dim]`; for tanh boxes only.
-        temperature: Of the runners' exploration; for softmax boxes only.
+        temperature: Of the runners' exploration, without dimensions; for softmax boxes only.
     """
     if isinstance(codec, CategoricalCodec):
         return (code * codec.log_probabilities(output)).sum(-1)
     if std is not None:
         return censored_normal(codec.greedy(output), std, code).sum(-1)
-    return gumbel_softmax(output, (code + 1.0) / 2.0, max(temperature, MIN_TEMPERATURE))
+    return gumbel_softmax(output, (code + 1.0) / 2.0, temperature.clamp(min=MIN_TEMPERATURE))
 
 
-def entropy(codec: ActionCodec, output: Tensor, std: Tensor | None, temperature: float) -> Tensor:
+def entropy(codec: ActionCodec, output: Tensor, std: Tensor | None, temperature: Tensor) -> Tensor:
     """Entropy of an approximation in nats, `[...]`; arguments as in `log_likelihood`.
 
     For tanh boxes that of the normal distribution before clipping; for softmax boxes, whose density has none in closed form,
@@ -52,7 +52,7 @@ def entropy(codec: ActionCodec, output: Tensor, std: Tensor | None, temperature:
         return -(logs.exp() * logs).sum(-1)
     if std is not None:
         return (std.log() + 0.5 * (1.0 + _LOG_2_PI)).sum(-1).expand(output.shape[:-1])
-    logs = torch.log_softmax(output / max(temperature, MIN_TEMPERATURE), -1)
+    logs = torch.log_softmax(output / temperature.clamp(min=MIN_TEMPERATURE), -1)
     return -(logs.exp() * logs).sum(-1)
 
 
@@ -64,7 +64,7 @@ def censored_normal(mean: Tensor, std: Tensor, code: Tensor) -> Tensor:
     return torch.where(code.abs() < 1.0, density, tail)
 
 
-def gumbel_softmax(output: Tensor, shares: Tensor, temperature: float) -> Tensor:
+def gumbel_softmax(output: Tensor, shares: Tensor, temperature: Tensor) -> Tensor:
     """Log-density of softmax(output + T * Gumbel noise), `[...]`.
 
     Maddison et al. 2017, appendix C.2, of a Gumbel-softmax with log alpha = output / T and the temperature 1 / T.
@@ -72,16 +72,16 @@ def gumbel_softmax(output: Tensor, shares: Tensor, temperature: float) -> Tensor
     Args:
         output: `[..., n]`.
         shares: Points of the simplex, `[..., n]`.
-        temperature: T.
+        temperature: T, without dimensions.
     """
-    n, sharpness = output.shape[-1], 1.0 / temperature
+    n = output.shape[-1]
     log_shares = shares.clamp(min=MIN_SHARE).log()
-    exponents = output / temperature - sharpness * log_shares
-    constant = math.lgamma(n) + (n - 1) * math.log(sharpness)
+    exponents = (output - log_shares) / temperature
+    constant = math.lgamma(n) - (n - 1) * temperature.log()
     return constant + (exponents - log_shares).sum(-1) - n * torch.logsumexp(exponents, -1)
 
 
-def kl(codec: CategoricalCodec, output: Tensor, true_output: Tensor, temperature: float) -> Tensor:
+def kl(codec: CategoricalCodec, output: Tensor, true_output: Tensor, temperature: Tensor) -> Tensor:
     """KL divergence of an approximation from the policy of an actor that explores at a temperature, `[...]` nats."""
-    logs, true_logs = codec.log_probabilities(output), codec.log_probabilities(true_output / max(temperature, 1e-3))
+    logs, true_logs = codec.log_probabilities(output), codec.log_probabilities(true_output / temperature.clamp(min=1e-3))
     return (logs.exp() * (logs - true_logs)).sum(-1)

@@ -63,13 +63,18 @@ def actor_loss(q: Tensor, output: Tensor, acts: Tensor, count: Tensor, output_re
 
 
 @torch.no_grad()
-def polyak_update(targets: Sequence[Tensor], sources: Sequence[Tensor], tau: Tensor) -> None:
+def polyak_update(targets: Sequence[Tensor], sources: Sequence[Tensor], tau: Tensor, skip: Tensor | None = None) -> None:
     """theta' <- tau theta + (1 - tau) theta', in place (Algorithm 1, last line).
 
     Args:
         targets, sources: Parameters of G networks of one shape, each `[G, ...]`.
         tau: `[G]`; 0 leaves a target as it is.
+        skip: Without dimensions; above 0: all targets are left as they are, whatever is in the sources.
     """
+    if skip is not None:
+        # Not by a tau of 0, for 0 times NaN is NaN.
+        skip = skip > 0.0
+        sources = [torch.where(skip, target, source) for target, source in zip(targets, sources, strict=True)]
     torch._foreach_lerp_(list(targets), list(sources), [tau.view(-1, *[1] * (target.dim() - 1)) for target in targets])
 
 
@@ -107,15 +112,3 @@ def check_shape(value: Any, shape: Sequence[int], hook: str) -> Tensor:
         found = f"shape {[*value.shape]}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
         raise ValueError(f"`{hook}` returned what has {found}. It must be a tensor of shape {[*shape]}; see its docstring.")
     return value
-
-
-def gumbel_noise(shape: Sequence[int], generator: torch.Generator, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Standard Gumbel noise -log(-log(u)), drawn on the CPU so that every device sees the same numbers."""
-    tiny = torch.finfo(torch.float32).tiny
-    u = torch.rand(*shape, generator=generator).clamp_(min=tiny, max=1.0 - 2**-24)
-    return (-torch.log(-torch.log(u))).to(device=device, dtype=dtype)
-
-
-def normal_noise(shape: Sequence[int], generator: torch.Generator, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Standard normal noise, drawn as `gumbel_noise` is."""
-    return torch.randn(*shape, generator=generator).to(device=device, dtype=dtype)

@@ -39,6 +39,11 @@ class UpdateMetrics:
             if stay:
                 self._stay.update(new)
 
+    def add(self, others: UpdateMetrics) -> None:
+        """Keeps those of an update, too, and forgets older ones of the same names."""
+        self.noted.update(others.noted)
+        self._stay.update(others._stay)
+
     def report(self, logger: Any) -> None:
         """Gives them to RLlib's logger."""
         if self.noted:

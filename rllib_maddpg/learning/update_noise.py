@@ -1,55 +1,146 @@
-"""The random numbers of one update. No Ray here."""
+"""The random numbers of one update. No Ray here.
+
+Shapes: B rows; A the width of all agents' action codes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from rllib_maddpg.learning import losses
+from rllib_maddpg.rows import counter_random
 from rllib_maddpg.rows.joint_batch import JointBatch
+
+_KINDS: dict[str, Callable[[Tensor, torch.dtype], Tensor]] = {
+    "gumbel": counter_random.gumbel,
+    "normal": counter_random.normal,
+}
+
+
+class NoiseSource(Protocol):
+    """Where an update has its noise from."""
+
+    def draw(self, kind: str, joints: list[JointBatch]) -> list[Tensor]:
+        """Noise for the action codes of all agents, `[B, A]` for each of several joint rows.
+
+        Args:
+            kind: "gumbel" or "normal", both standard.
+            joints: All rows of this Learner's part of the update, interleaved: row r of the d-th of M is row `r * M + d`.
+        """
+
+
+class CounterNoise:
+    """Noise that is a pure function of (seed, number of the update, row, column).
+
+    It is the same on every device, and for any number of Learners.
+
+    Keys and number are on the device, so that a recorded update sees other ones later.
+
+    Attributes:
+        number: That of the update, int64 `[1]`.
+    """
+
+    def __init__(self, keys: dict[str, int], rank: int, device: torch.device):
+        """
+        Args:
+            keys: By kind, as `keys_of` makes them.
+            rank: Number of this Learner.
+            device: That of the rows.
+        """
+        self._rank = rank
+        self.number = torch.zeros(1, dtype=torch.int64, device=device)
+        self._keys = {kind: torch.zeros_like(self.number) for kind in _KINDS}
+        self.set_keys(keys)
+
+    @staticmethod
+    def keys_of(seed: Any) -> dict[str, int]:
+        """The keys of a seed, which is as `numpy.random.default_rng` takes it."""
+        return {kind: counter_random.key_of(seed, kind) for kind in _KINDS}
+
+    def keys(self) -> dict[str, int]:
+        """The keys, by kind."""
+        return {kind: int(key) for kind, key in self._keys.items()}
+
+    def set_keys(self, keys: dict[str, int]) -> None:
+        """Goes on with other keys."""
+        for kind, key in self._keys.items():
+            key.fill_(keys[kind])
+
+    def draw(self, kind: str, joints: list[JointBatch]) -> list[Tensor]:
+        """As in `NoiseSource`."""
+        like, width = joints[0].joint_rows, joints[0].layout.action_dim
+        rows = sum(map(len, joints))
+        first = self._rank * rows * width
+        elements = torch.arange(first, first + rows * width, device=like.device)
+        noise = _KINDS[kind](counter_random.random_bits(self._keys[kind], self.number, elements), like.dtype)
+        noise = noise.view(rows, width)
+        return [noise[d :: len(joints)] for d in range(len(joints))]
+
+
+class GeneratorNoise:
+    """Noise from torch's generator, drawn module by module on the CPU: that of checkpoints of version 0.1, which go on so.
+
+    Attributes:
+        generator: In the same state on all Learners.
+    """
+
+    def __init__(self, state: Tensor, rank: int, world: int):
+        """
+        Args:
+            state: Of the generator.
+            rank: Number of this Learner.
+            world: Number of Learners. Each draws for the rows of all and takes its own.
+        """
+        self.generator = torch.Generator().set_state(state)
+        self._rank, self._world = rank, world
+
+    def draw(self, kind: str, joints: list[JointBatch]) -> list[Tensor]:
+        """As in `NoiseSource`."""
+        return [self._draw(kind, joint) for joint in joints]
+
+    def _draw(self, kind: str, joint: JointBatch) -> Tensor:
+        layout, rows = joint.layout, len(joint)
+        noise = joint.joint_rows.new_zeros(rows, layout.action_dim)
+        for module_id in layout.modules:
+            codec, agents = layout.codec_of(module_id), len(layout.slots_of(module_id))
+            if kind == "normal" or codec.categorical:
+                drawn = self._numbers(kind, (self._world * rows, agents * codec.dim))
+                noise[:, layout.span((module_id,), "actions")] = drawn[self._rank * rows : (self._rank + 1) * rows]
+        return noise
+
+    def _numbers(self, kind: str, shape: tuple[int, ...]) -> Tensor:
+        if kind == "normal":
+            return torch.randn(shape, generator=self.generator)
+        tiny = torch.finfo(torch.float32).tiny
+        u = torch.rand(shape, generator=self.generator).clamp_(min=tiny, max=1.0 - 2**-24)
+        return -torch.log(-torch.log(u))
 
 
 class UpdateNoise:
     """Noise for the rows of an update. A kind is drawn when somebody first asks for it, for all rows at once, so that the
     numbers do not depend on who asks first.
-
-    Every Learner draws for the rows of all Learners and takes its own, so that the noise of a row does not depend on how many
-    Learners there are.
     """
 
-    def __init__(self, joints: Iterable[JointBatch], rank: int, world: int, generator: torch.Generator):
+    def __init__(self, source: NoiseSource, joints: Iterable[JointBatch]):
         """
         Args:
-            joints: All rows that modules learn from.
-            rank: Number of this Learner.
-            world: Number of Learners.
-            generator: In the same state on all of them.
+            source: Where it comes from.
+            joints: All rows that modules learn from, interleaved.
         """
-        self._joints = list(dict.fromkeys(joints))
-        self._rank, self._world, self._generator = rank, world, generator
-        self._drawn: dict[str, dict[JointBatch, dict[str, Tensor]]] = {}
+        self._source, self._joints = source, list(dict.fromkeys(joints))
+        self._drawn: dict[str, list[Tensor]] = {}
 
-    def gumbel(self, joint: JointBatch) -> dict[str, Tensor]:
-        """Standard Gumbel noise `[n, B, code_dim]` for each module with categorical actions."""
-        layout = joint.layout
-        wanted = [m for m in layout.modules if layout.codec_of(m).categorical]
-        return self._of("gumbel", joint, wanted, losses.gumbel_noise)
+    def of(self, kind: str, joint: JointBatch, modules: tuple[str, ...]) -> Tensor:
+        """Noise for the action codes of G modules of n agents each, `[G, n, B, dim]`.
 
-    def normal(self, joint: JointBatch) -> dict[str, Tensor]:
-        """Standard normal noise `[n, B, code_dim]` for each module."""
-        return self._of("normal", joint, joint.layout.modules, losses.normal_noise)
-
-    def _of(self, kind: str, joint: JointBatch, modules: Iterable[str], draw: Callable[..., Tensor]) -> dict[str, Tensor]:
+        Args:
+            kind: "gumbel" or "normal", both standard.
+            joint: The rows.
+            modules: Ids of the modules.
+        """
         if kind not in self._drawn:
-            self._drawn[kind] = {each: self._draw(each, modules, draw) for each in self._joints}
-        return self._drawn[kind][joint]
-
-    def _draw(self, joint: JointBatch, modules: Iterable[str], draw: Callable[..., Tensor]) -> dict[str, Tensor]:
-        noise, rows = {}, len(joint)
-        for module_id in modules:
-            code = joint.modules[module_id]["actions"]
-            drawn = draw((self._world * rows, *code.shape[1:]), self._generator, code.device, code.dtype)
-            noise[module_id] = drawn[self._rank * rows : (self._rank + 1) * rows].transpose(0, 1)
-        return noise
+            self._drawn[kind] = self._source.draw(kind, self._joints)
+        return joint.layout.stack(self._drawn[kind][self._joints.index(joint)], modules, "actions")

@@ -193,8 +193,7 @@ class CategoricalCodec(ActionCodec):
         return stack(choices, -1).reshape(len(code), *self.space.shape)
 
     def greedy(self, output: Tensor) -> Tensor:
-        parts = [F.one_hot(part.argmax(-1), part.shape[-1]) for part in self._parts(output)]
-        return torch.cat(parts, -1).to(output.dtype)
+        return torch.cat([_one_hot_of_largest(part) for part in self._parts(output)], -1)
 
     def greedy_numpy(self, output: np.ndarray) -> np.ndarray:
         if len(self.nvec) == 1:
@@ -214,7 +213,7 @@ class CategoricalCodec(ActionCodec):
         parts = []
         for logits in self._parts((output + gumbel) / temperature):
             soft = torch.softmax(logits, -1)
-            hard = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft.dtype)
+            hard = _one_hot_of_largest(soft.detach())
             parts.append(hard + soft - soft.detach())
         return torch.cat(parts, -1)
 
@@ -224,6 +223,11 @@ class CategoricalCodec(ActionCodec):
 
     def key(self) -> tuple:
         return "categorical", self.nvec
+
+
+def _one_hot_of_largest(x: Tensor) -> Tensor:
+    # `F.one_hot` looks at the numbers first, for which a GPU would have to be waited for.
+    return torch.zeros_like(x).scatter_(-1, x.argmax(-1, keepdim=True), 1.0)
 
 
 def make_codec(space: gym.Space, head: str = "tanh", agent: str = "") -> ActionCodec:

@@ -46,11 +46,11 @@ def key_of(seed: Any, stream: str) -> int:
     return int(_mixed(start)[0])
 
 
-def random_bits(key: int, number: Bits, elements: Bits) -> Bits:
+def random_bits(key: int | Bits, number: Bits, elements: Bits) -> Bits:
     """64 random bits for each element, int64.
 
     Args:
-        key: `key_of` a stream.
+        key: `key_of` a stream; a number, or int64 `[1]`.
         number: Such as that of the update, int64 `[1]`, or to be broadcast over the elements.
         elements: Their numbers >= 0, int64.
     """

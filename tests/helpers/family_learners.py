@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from learner_games import build, columns_of, config_of, draw_noise, interleaved, same_generator
+from learner_games import NextNoise, build, columns_of, config_of, draw_noise, interleaved
 from reference.family_games import FamilyGame
 from reference.maddpg import Batch, Layers, Noise, flat
 from torch import Tensor
@@ -49,22 +49,12 @@ def joint_batch(game: FamilyGame, schema: RowSchema, rows: Batch, newest: Batch 
     return joint
 
 
-def draw_smoothing(game: FamilyGame, generator: torch.Generator, rows: int) -> Noise:
-    """What the Learner will draw for target actions: module by module in layout order."""
-    noise = {}
-    for m in game.modules:
-        sharers = [a for a in game.agents if game.module_of[a] == m]
-        drawn = torch.randn(rows, len(sharers), game.kinds[sharers[0]].code_dim, generator=generator).double()
-        noise.update({a: drawn[:, k] for k, a in enumerate(sharers)})
-    return noise
-
-
 def draw_all_noise(game: FamilyGame, learner: MADDPGTorchLearner, sizes: list[int]) -> tuple[list[Noise], list[Noise]]:
     """What the Learner's next update will draw for some batches of so many rows: Gumbel noise, and that of target actions."""
-    generator = same_generator(learner)
+    noise, of = NextNoise(learner), len(sizes)
     smooth = any(hyper.target_policy_noise > 0 for hyper in game.hypers.values())
-    smoothing = [draw_smoothing(game, generator, rows) for rows in sizes] if smooth else [None] * len(sizes)
-    return [draw_noise(game, generator, rows) for rows in sizes], smoothing
+    smoothing = [draw_noise(game, noise, rows, d, of, "normal") if smooth else None for d, rows in enumerate(sizes)]
+    return [draw_noise(game, noise, rows, d, of) for d, rows in enumerate(sizes)], smoothing
 
 
 def next_update(

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from rllib_maddpg import MADDPGConfig
 from rllib_maddpg.learning.learner import MADDPGTorchLearner
-from rllib_maddpg.learning.losses import gumbel_noise
 
 # Our column -> the oracle's name of it. Its `acting` is `alive`, so long as no agent of the game waits.
 COLUMNS = {
@@ -176,21 +175,39 @@ def interleaved(batches: list[Batch]) -> Batch:
     }
 
 
-def draw_noise(game: Game, generator: torch.Generator, rows: int) -> Noise:
-    """What the Learner will draw for a batch: module by module in layout order, nothing for boxes."""
-    noise = {}
-    for m in game.modules:
-        sharers = [a for a in game.agents if game.module_of[a] == m]
-        kind = game.kinds[sharers[0]]
-        if not isinstance(kind, Box):
-            drawn = gumbel_noise((rows, len(sharers), kind.code_dim), generator, torch.device("cpu"), torch.float64)
-            noise.update({a: drawn[:, k] for k, a in enumerate(sharers)})
-    return noise
+class NextNoise:
+    """The noise of a Learner's next update, computed otherwise: by the published SplitMix64 on unsigned numbers."""
+
+    GAMMA = np.uint64(0x9E3779B97F4A7C15)
+
+    def __init__(self, learner: MADDPGTorchLearner):
+        self.keys = {kind: np.uint64(key % 2**64) for kind, key in learner._noise.keys().items()}
+        self.number = np.uint64(learner._num_updates + 1)
+
+    def draw(self, kind: str, rows: int, width: int, d: int = 0, of: int = 1) -> Tensor:
+        """For the rows of the d-th of several batches of so many rows, which are interleaved: `[rows, width]` float64."""
+        with np.errstate(over="ignore"):
+            start = self._mix(self.keys[kind] + self.number * self.GAMMA)
+            at = (np.arange(rows, dtype=np.uint64) * np.uint64(of) + np.uint64(d)) * np.uint64(width)
+            elements = at[:, None] + np.arange(width, dtype=np.uint64)
+            bits = self._mix(start + (elements + np.uint64(1)) * self.GAMMA)
+        first, second = ((bits >> np.uint64(shift)) % np.uint64(2**23) for shift in (41, 18))
+        u, v = ((part.astype(np.float64) + 0.5) / 2**23 for part in (first, second))
+        noise = -np.log(-np.log(u)) if kind == "gumbel" else np.sqrt(-2.0 * np.log(u)) * np.cos(2.0 * np.pi * v)
+        return torch.from_numpy(noise)
+
+    def _mix(self, z: np.ndarray) -> np.ndarray:
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
 
 
-def same_generator(learner: MADDPGTorchLearner) -> torch.Generator:
-    """A generator that will draw what the Learner's generator draws next."""
-    return torch.Generator().set_state(learner._rng.get_state())
+def draw_noise(game: Game, noise: NextNoise, rows: int, d: int = 0, of: int = 1, kind: str = "gumbel") -> Noise:
+    """What the Learner will draw for the d-th of several interleaved batches, by agent; Gumbel noise is for no boxes."""
+    in_order = [a for m in game.modules for a in game.agents if game.module_of[a] == m]
+    widths = [game.kinds[a].code_dim for a in in_order]
+    drawn = noise.draw(kind, rows, sum(widths), d, of).split(widths, 1)
+    return {a: own for a, own in zip(in_order, drawn, strict=True) if kind == "normal" or not isinstance(game.kinds[a], Box)}
 
 
 def env_steps(n: int) -> dict[str, int]:

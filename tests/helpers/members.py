@@ -32,7 +32,7 @@ def flat(state: Any, name: str = "") -> dict[str, np.ndarray]:
 def learned_by(algo) -> dict[str, np.ndarray]:
     """All networks, targets and moments of Adam, and all replay rows."""
     state = algo.learner_group.get_state()["learner"]
-    learned = {key: state[key] for key in ("rl_module", "optimizer", "num_updates", "gumbel_rng")}
+    learned = {key: state[key] for key in ("rl_module", "optimizer", "num_updates", "noise_keys")}
     replay = algo.replay_buffer.get_state()
     return flat({**learned, "rows": replay["columns"] if "columns" in replay else [s["columns"] for s in replay["shards"]]})
 

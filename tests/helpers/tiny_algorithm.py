@@ -23,7 +23,7 @@ def state_of(algo):
     learner = algo.learner_group.get_state()["learner"]
     own = algo.get_state(components=[])
     state = {
-        "learner": {key: learner[key] for key in ("rl_module", "optimizer", "gumbel_rng", "env_steps", "last_target_update")},
+        "learner": {key: learner[key] for key in ("rl_module", "optimizer", "noise_keys", "env_steps", "last_target_update")},
         "rows": algo.replay_buffer.get_state(),
         "counts": [own[key] for key in ("counts", "training_iteration", "env_steps_since_update", "episode_numbers")],
     }

@@ -89,7 +89,7 @@ def on_each(group: LearnerGroup, function) -> list:
 
 
 def weights_and_noise(group: LearnerGroup) -> list[dict]:
-    return on_each(group, lambda learner: {**weights_of(learner), "noise": learner._rng.get_state()})
+    return on_each(group, lambda learner: {**weights_of(learner), "noise": list(learner._noise.keys().values())})
 
 
 def rows_of(schema: RowSchema, k: int) -> JointBatch:

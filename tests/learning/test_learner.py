@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from learner_games import (
+    NextNoise,
     SpacesEnv,
     build,
     columns_of,
@@ -19,7 +20,6 @@ from learner_games import (
     interleaved,
     multi_agent_batch,
     parameters,
-    same_generator,
     weights_of,
 )
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
@@ -64,12 +64,12 @@ def per_module(seed: int) -> bool:
 
 def rows_and_noise(game: Game, learner, seed: int, size: int = 16):
     """Rows for the Learner, and the oracle's arguments: the same rows, and the noise that the Learner will draw."""
-    generator = same_generator(learner)
+    noise = NextNoise(learner)
     if not learner.config.minibatch_per_module:
         batch = game.batch(size, seed)
-        return batch, (batch, draw_noise(game, generator, size))
+        return batch, (batch, draw_noise(game, noise, size))
     batches = {m: game.batch(size, seed + 1000 * (d + 1)) for d, m in enumerate(game.modules)}
-    noises = {m: draw_noise(game, generator, size) for m in game.modules}
+    noises = {m: draw_noise(game, noise, size, d, len(batches)) for d, m in enumerate(game.modules)}
     return interleaved(list(batches.values())), (batches, noises)
 
 
@@ -109,7 +109,7 @@ def kept_gradients(monkeypatch):
     """Has all optimizers leave clipped gradients in `param.grad`, from where torch's own take them."""
     step = GroupOptimizer.step
 
-    def keep_and_step(self, gradients, members):
+    def keep_and_step(self, gradients, members, skip=None):
         self._hand_out(gradients)
         step(self, gradients, members)
 

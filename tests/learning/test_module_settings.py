@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from learner_games import build, columns_of, config_of, draw_noise, env_steps, multi_agent_batch, same_generator, weights_of
+from learner_games import NextNoise, build, columns_of, config_of, draw_noise, env_steps, multi_agent_batch, weights_of
 from reference.maddpg import NETS, Box, Discrete, Game, Hyper, ReferenceMADDPG, flat, random_game
 
 from rllib_maddpg import MADDPGConfig
@@ -50,7 +50,7 @@ def assert_updates_are_the_oracles(game: Game, hypers: dict[str, Hyper], seed: i
     oracle = ReferenceMADDPG(game.agents, game.module_of, game.kinds, game.weights, hypers, game.activation, game.frozen)
     for k in range(updates):
         rows = game.batch(16, 10 * seed + k)
-        record = oracle.update(rows, draw_noise(game, same_generator(learner), 16))
+        record = oracle.update(rows, draw_noise(game, NextNoise(learner), 16))
         learner._uncompiled_update(JointBatch.from_modules(learner.schema, columns_of(game, rows)))
         ours = weights_of(learner)
         for m in game.modules:

@@ -1,0 +1,170 @@
+"""A Learner whose updates are CUDA graphs, where nothing forbids it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ray.rllib.utils.annotations import override
+
+from rllib_maddpg.learning.cuda_graph import CudaGraph
+from rllib_maddpg.learning.finite_checks import DeferredCheck, ImmediateCheck
+from rllib_maddpg.learning.groups import of_role
+from rllib_maddpg.learning.joint_learner import JointTorchLearner
+from rllib_maddpg.learning.not_finite import not_finite
+from rllib_maddpg.learning.stages import LossStage, TargetStage
+from rllib_maddpg.learning.update_graphs import UpdateGraphs
+from rllib_maddpg.learning.update_noise import GeneratorNoise
+from rllib_maddpg.learning.update_plan import UpdatePlan, UpdateResults
+from rllib_maddpg.rows.joint_batch import JointBatch
+
+logger = logging.getLogger(__name__)
+
+
+class GraphedTorchLearner(JointTorchLearner):
+    """A `JointTorchLearner` that has a GPU make updates without the host (`cuda_graph`).
+
+    - Of each kind of update one is recorded, and from then on replayed.
+    - Whether all numbers were finite is asked once at the end of each call of `update`. A bad stage changes nothing, as if the
+      host had asked at once; the updates after it are not made.
+    """
+
+    # What records updates on a GPU.
+    graph_class = CudaGraph
+
+    @override(JointTorchLearner)
+    def build(self) -> None:
+        super().build()
+        self._graphs: UpdateGraphs | None = None  # None: updates are made one after the other
+        self._graphs_of: tuple[Any, Any] = (None, None)
+        self._unasked: list[_Unasked] = []
+        if self.config.cuda_graph is True:
+            self._tie()  # says so now if it cannot be
+
+    # ------------------------------------------------------------------------------------------ whether there are any
+
+    @override(JointTorchLearner)
+    def _tie(self) -> None:
+        super()._tie()
+        before, self._graphs_of = self._graphs_of, (self._groups, self._noise)
+        if any(old is not new for old, new in zip(before, self._graphs_of, strict=True)):
+            self._graphs = self._make_graphs()
+
+    def _make_graphs(self) -> UpdateGraphs | None:
+        """Whatever records updates; None: they are made one after the other.
+
+        Raises:
+            ValueError: If `cuda_graph` is True and updates cannot be recorded.
+        """
+        setting = self.config.cuda_graph
+        without_gpu = self.graph_class.why_not(self._device)
+        why_not = without_gpu or self.why_no_graphs(self.config) or self._why_not_mine()
+        if setting is True and why_not:
+            raise ValueError(f"`cuda_graph`=True, but {why_not}. Set 'auto', which makes graphs where they can be, or False.")
+        if setting is False or why_not:
+            if setting and not without_gpu:
+                logger.warning("Updates are not made as CUDA graphs, which takes longer: %s.", why_not)
+            return None
+        check = DeferredCheck(len(self._stages), self._device, self.config.torch_skip_nan_gradients)
+        return UpdateGraphs(partial(self.graph_class, self._device), self.schema, check, self._make_update, setting is True)
+
+    @classmethod
+    def why_no_graphs(cls, config: Any) -> str:
+        """Why updates of such a Learner cannot be recorded, as far as its config says it; empty: they can be."""
+        if config.num_learners > 1:
+            return "there are several Learners, which wait for each other"
+        if config.torch_compile_learner:
+            return "`torch_compile_learner` is set"
+        if config.torch_skip_nan_gradients and config.target_network_update_freq:
+            return "with `torch_skip_nan_gradients` the next `target_network_update_freq` depends on which updates are skipped"
+        for stage in cls.stages(config):
+            if type(stage) not in (LossStage, TargetStage):
+                return f"{cls.__name__} has a stage of its own, {type(stage).__name__}"
+        return ""
+
+    def _why_not_mine(self) -> str:
+        """As `why_no_graphs`, of these networks and this noise."""
+        if isinstance(self._noise, GeneratorNoise):
+            return "the checkpoint is of a version that drew its noise on the CPU, and goes on so"
+        if self._rules:
+            return f"module {next(iter(self._rules))!r} acts by a rule of its own"
+        for group in (group for groups in self._groups.values() for group in groups):
+            of = f"network {group.name!r} of module {group.modules[0]!r}"
+            if not group.network.is_stacked:
+                return f"{of} is not one of the MLPs that are computed together"
+            if group.is_trainable and not self._optimizers_of[group].is_joint:
+                return f"the optimizer of {of} is no plain Adam"
+        return ""
+
+    # ------------------------------------------------------------------------------------------ updates
+
+    @override(JointTorchLearner)
+    def update(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        self._unasked.clear()  # of a call that has failed
+        return super().update(*args, **kwargs)
+
+    @override(JointTorchLearner)
+    def run_update(self, batch: JointBatch, plan: UpdatePlan) -> UpdateResults:
+        if self._graphs is None:
+            return super().run_update(batch, plan)
+        self._unasked.append(_Unasked(batch, plan, self._num_updates, self._last_target_update))
+        return self._graphs.update(batch, plan, self._prepare_steps(plan))
+
+    def _prepare_steps(self, plan: UpdatePlan) -> tuple:
+        """Gets optimizers ready for steps without the host; equal for steps that are alike."""
+        steps = []
+        for stage in (self._stages[k] for k in plan.stages):
+            for group in of_role(self._groups, stage.role) if isinstance(stage, LossStage) else ():
+                members = [k for k, module_id in enumerate(group.modules) if module_id in plan.trained]
+                if group.is_trainable and members:
+                    steps.append(self._optimizers_of[group].prepare(members))
+        return tuple(steps)
+
+    @override(JointTorchLearner)
+    def finish_updates(self) -> None:
+        """Asks the device whether all was finite in the updates of this call; waits for them.
+
+        Raises:
+            ValueError: As if they had been made one by one, in the same state.
+        """
+        if not self._unasked:
+            return
+        updates, found = tuple(self._unasked), self._graphs.check.take()
+        self._unasked.clear()
+        if not any(found.bad):
+            return
+        if found.last_was_bad:
+            self._update_metrics.clear()
+        if self.config.torch_skip_nan_gradients:
+            for stage, count in zip(self._stages, found.bad, strict=True):
+                if count:
+                    self._count_skipped(self._learning(stage.role, updates[0].plan.trained), count)
+            return
+        # The device has made none of the updates from the bad one on.
+        bad, stage = updates[found.sound], found.bad_stage
+        self._num_updates, self._last_target_update = bad.number, bad.last_target_update
+        self._rows_trained -= sum(len(update.batch) for update in updates[found.sound :])
+        self._tell_device(bad.number)
+        ctx = self._context(bad.batch, bad.plan, ImmediateCheck())
+        ctx.stepped = [self._stages[k].role for k in bad.plan.stages if k < stage]
+        role, module_losses = self._stages[stage].role, self._stages[stage].losses(self, ctx)
+        raise not_finite(role, self._gradients(role, module_losses, ctx), ctx)
+
+
+@dataclass(frozen=True)
+class _Unasked:
+    """An update of which nobody knows yet whether its numbers were finite.
+
+    Attributes:
+        batch: Its rows.
+        plan: What was due.
+        number: That of the update.
+        last_target_update: When targets had moved before it, in env steps.
+    """
+
+    batch: JointBatch
+    plan: UpdatePlan
+    number: int
+    last_target_update: int
