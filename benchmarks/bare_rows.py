@@ -66,12 +66,7 @@ class BareGraph(BareFromRows):
         super().__init__(bare, schema, rows, batch)
         params = [p for nets in bare.nets.values() for net in nets.values() for p in net.parameters()]
         start = [p.detach().clone() for p in params]
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UPS):
-                super().update()
-        torch.cuda.current_stream().wait_stream(stream)
+        _warm_up(super().update)
         self._drawing, self._given = _captured(super().update), _captured(self._learn)
         # What the warm-up has done is undone, in place.
         with torch.no_grad():
@@ -88,6 +83,16 @@ class BareGraph(BareFromRows):
     def update_at(self, places: Tensor) -> None:
         self._places.copy_(places)
         self._given.replay()
+
+
+def _warm_up(work: Callable[[], None]) -> None:
+    """On another stream, as torch wants it before a capture."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(_WARM_UPS):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
 
 
 def _captured(work: Callable[[], None]) -> torch.cuda.CUDAGraph:

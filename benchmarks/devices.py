@@ -10,8 +10,6 @@ import torch
 from benchmarks.games import make_config
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
 
-_GRAPH = "cuda_graph"
-
 
 def config_on_device(scenario: str, device: str, graph: bool = False, **given: Any) -> MADDPGConfig:
     """`make_config`, with the rows beside the Learner.
@@ -23,12 +21,12 @@ def config_on_device(scenario: str, device: str, graph: bool = False, **given: A
         **given: As `make_config` takes it.
     """
     config = make_config(scenario, device=device, **given).training(replay_buffer_config={"device": device})
-    return config.training(**{_GRAPH: graph}) if hasattr(config, _GRAPH) else config
+    return config.training(cuda_graph=graph)
 
 
 def can_graph(device: str) -> bool:
-    """Whether an update can be a CUDA graph there, in this version of the package."""
-    return device == "cuda" and hasattr(MADDPGConfig(), _GRAPH)
+    """Whether an update can be a CUDA graph there."""
+    return device == "cuda"
 
 
 def waiter(device: str) -> Callable[[], None]:

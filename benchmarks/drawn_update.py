@@ -108,24 +108,25 @@ def claims_of(values: Mapping[str, list[float]], agents: int | None) -> list[Cla
     ]
 
 
-def updates_of(algo: MADDPG, in_a_call: int = 1, rows: int | None = None) -> Callable[[], int]:
+def updates_of(algo: MADDPG, in_a_call: int = 1, rows: int | None = None, reports: bool = True) -> Callable[[], int]:
     """Draws and makes updates as `MADDPG.training_step` does; returns how many.
 
     Args:
         algo: With rows in its buffer and a local Learner.
         in_a_call: Updates in a call.
         rows: Of each update; None: those of the config.
+        reports: Whether every `REPORT_EVERY`th update reports metrics.
     """
     rows = rows or algo.config.train_batch_size_per_learner
     numbers = itertools.count(1)
 
     def call() -> int:
-        reports = next(numbers) * in_a_call % REPORT_EVERY == 0
+        report = reports and next(numbers) * in_a_call % REPORT_EVERY == 0
         algo.learner_group.update(
             **algo._draw(in_a_call, rows),
             timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: algo.replay_buffer.num_rows_added},
             minibatch_size=rows,
-            _no_metrics_reduce=not reports,
+            _no_metrics_reduce=not report,
         )
         return in_a_call
 
@@ -144,7 +145,7 @@ def make_bares(algo: MADDPG, device: str) -> dict[str, BareFromRows]:
     """The baselines with the algorithm's present weights, settings and rows; the graph only where there can be one."""
     given = algo.schema, algo.replay_buffer.latest(len(algo.replay_buffer)).joint_rows, algo.config.total_train_batch_size
     bares: dict[str, BareFromRows] = {BARE: BareFromRows(make_bare(algo, device), *given)}
-    if device == "cuda":
+    if can_graph(device):
         bares[BARE_GRAPH] = BareGraph(make_bare(algo, device, capturable=True), *given)
     return bares
 

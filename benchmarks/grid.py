@@ -15,6 +15,8 @@ from benchmarks.growth import SCENARIO, exponent
 from benchmarks.options import Options
 
 TITLE = "Update by device"
+# Updates of new sizes until they are recorded, and one more.
+_BEFORE_A_GRAPH = 4
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def measure_grid(
 
 def _points(options: Options, sizes: Sizes, agents: int, devices: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """By device; a line that has become too slow is shorter."""
-    most = max(sizes.batches)
+    most = max(1000, *sizes.batches)  # a fragment has to fit, too
     found: dict[str, list[dict[str, Any]]] = {device: [] for device in devices}
     with contextlib.ExitStack() as stack:
         algos = {}
@@ -71,7 +73,9 @@ def _points(options: Options, sizes: Sizes, agents: int, devices: Sequence[str])
             for device, algo in algos.items():
                 before = 1e-3 * found[device][-1]["median"] * rows / sizes.batches[at - 1] if at and found[device] else 0.0
                 if len(found[device]) == at and before <= sizes.seconds:
-                    call = updates_of(algo, rows=rows)
+                    call = updates_of(algo, rows=rows, reports=False)
+                    for _ in range(_BEFORE_A_GRAPH if can_graph(device) else 0):
+                        call()
                     contenders.append(Contender(device, "", _milliseconds(call, options.seconds, device)))
             for device, repeats in measure_in_turn(contenders, options.repeats).items():
                 found[device].append(summary(repeats))

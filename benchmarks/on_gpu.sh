@@ -22,6 +22,7 @@ case $device in
     update=(--repeats 1 --seconds 0 --num-envs 2 --batch 32 --rows 300 --many-agents 4 --drawn)
     grid=(--repeats 1 --seconds 0 --num-envs 2 --batch 32)
     train=(--repeats 1 --seconds 0.5 --num-envs 2 --batch 32 --rows 300 --runners 1 2)
+    export MADDPG_CUDA_TESTS_ON=cpu
     ;;
   *) echo "DEVICE=$device must be cuda or cpu" >&2; exit 2 ;;
 esac
@@ -33,8 +34,6 @@ step() {
   shift 2
   timeout --kill-after=5 "$limit" "$@" > "$out/$name.log" 2>&1
   status=$?
-  # pytest without a GPU: every test may be left out.
-  [ "$device" = cpu ] && [ "$name" = tests ] && [ $status -eq 5 ] && status=0
   [ $status -eq 0 ] || failed=1
   echo "{\"step\": \"$name\", \"status\": $status, \"seconds\": $((SECONDS - start)), \"limit\": $limit}" | tee -a "$out/steps.jsonl"
   [ $status -eq 0 ] || tail -n 25 "$out/$name.log"
@@ -44,7 +43,7 @@ step() {
 step facts 30 "$python" -m benchmarks.device_facts "$out/facts.json"
 # Only files with such tests are read: others may need what this machine does not have.
 mapfile -t tests < <([ -d tests/cuda ] && echo tests/cuda; grep -rl --include='test_*.py' --exclude-dir=cuda 'mark\.cuda' tests)
-step tests 80 "$python" -m pytest "${tests[@]:-tests/cuda}" -m cuda -n 0 -q -p no:cacheprovider --junitxml="$out/tests.xml"
+step tests 80 "$python" -m pytest "${tests[@]}" -m cuda -n 0 -q -p no:cacheprovider --junitxml="$out/tests.xml"
 step update 65 "${bench[@]}" update "${update[@]}" --profile "$out/profiles" --save "$out/update.json"
 step train 135 "${bench[@]}" train "${train[@]}" --save "$out/train.json"
 step grid 40 "${bench[@]}" --grid "${grid[@]}" --save "$out/grid.json"
