@@ -108,6 +108,12 @@ class GroupedTorchLearner(TorchLearner):
                     lr_or_lr_schedule=config.learning_rate(spec.lr),
                 )
 
+    @staticmethod
+    @override(TorchLearner)
+    def _set_optimizer_lr(optimizer: torch.optim.Optimizer, lr: float | Tensor) -> None:
+        # Of a schedule RLlib gives a tensor first, which would lie on the Learner's device in checkpoints, too.
+        TorchLearner._set_optimizer_lr(optimizer, float(lr))
+
     # ------------------------------------------------------------------------------------------ groups
 
     def _networks(self, module_id: str) -> MADDPGTorchRLModule | RLModule:

@@ -95,7 +95,7 @@ def test_rates_by_schedule_and_targets_every_so_many_env_steps(graph):
     """What changes from update to update is in no graph: rates, the temperature, and whether targets are due."""
     game = game_of("InferredMADDPG", "discrete")
     settings = {
-        "actor_lr": [[0, 0.02], [400, 0.001]],
+        "actor_lr": [[0, 2**-5], [60 * 16, 2**-9]],  # exact in single precision at every call
         "target_network_update_freq": 150,
         "exploration_temperature": [[0, 1.0], [600, 0.1]],
     }

@@ -47,7 +47,7 @@ class FakeGraph:
         replays: How often it has been replayed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
         self.replays = 0
         self._recorder: _Recorder | None = None
 

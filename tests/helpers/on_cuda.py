@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fake_graph import FakeGraph
@@ -21,6 +22,7 @@ from reference.maddpg import Box, Discrete
 from torch import Tensor
 
 from rllib_maddpg import IDDPGConfig, InferredMADDPGConfig, MADDPGConfig, MATD3Config
+from rllib_maddpg.learning.cuda_graph import CudaGraph
 from rllib_maddpg.learning.learner import MADDPGTorchLearner
 from rllib_maddpg.replay.buffer import JointReplayBuffer
 from rllib_maddpg.replay.newest import with_newest
@@ -51,20 +53,11 @@ MEMBERS: dict[str, tuple[type[MADDPGConfig], dict[str, object]]] = {
 KINDS = {"discrete": [Discrete(3)], "continuous": [Box(2)]}
 
 
-# Before there are graphs.
-HAS_GRAPHS = hasattr(MADDPGTorchLearner, "graph_class")
-_Graph = FakeGraph if ON == "cpu" or not HAS_GRAPHS else MADDPGTorchLearner.graph_class
-
-
 # Runs a test with eager updates and with graphs.
-GRAPH = pytest.mark.parametrize(
-    "graph",
-    [False, pytest.param(True, marks=pytest.mark.skipif(not HAS_GRAPHS, reason="no graphs"))],
-    ids=["eager", "graph"],
-)
+GRAPH = pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
 
 
-class CountedGraph(_Graph):
+class CountedGraph(FakeGraph if ON == "cpu" else CudaGraph):
     """The graph of `DEVICE`, which counts."""
 
     captured = replayed = 0
@@ -93,14 +86,18 @@ def game_of(member: str, kind: str, **given: Any) -> FamilyGame:
 
 def config_of_member(member: str, game: FamilyGame, **settings: Any) -> MADDPGConfig:
     """The member's config for the game; `settings` go to `training()`."""
-    return family_config(game, MEMBERS[member][0], **settings)
+    config = family_config(game, MEMBERS[member][0], **settings)
+    for key in ("lr", "actor_lr", "critic_lr", "inferred_lr"):
+        # A graph has them in single precision.
+        if isinstance(getattr(config, key), float):
+            setattr(config, key, float(np.float32(getattr(config, key))))
+    return config
 
 
 def on_device(config: MADDPGConfig, graph: bool = False) -> MADDPGConfig:
     """The config of a Learner on `DEVICE`, whose updates are graphs or are not."""
     config = config.copy(copy_frozen=False)
-    if HAS_GRAPHS:
-        config.training(cuda_graph=graph)
+    config.training(cuda_graph=(True if ON == "cuda" else "auto") if graph else False)
     if graph:
         config.training(learner_class=GraphLearner)
     return config.learners(num_gpus_per_learner=1) if ON == "cuda" else config

@@ -377,7 +377,8 @@ def test_skipped_updates_are_counted_and_change_nothing():
         for m in game.modules:
             assert logger.peek((m, "num_updates_skipped_lifetime")) == count
             assert "critic_loss" not in results[m]
-    # Nor do Adam and the noise know of them.
+    # Nor does Adam know of them; the noise is that of the third update.
+    undisturbed._num_updates = 2
     for each in (learner, undisturbed):
         each.update(batch=multi_agent_batch(game, game.batch(16, 1)), timesteps=env_steps(1))
     after, expected = weights_of(learner), weights_of(undisturbed)
