@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +14,7 @@ from fake_graph import FakeGraph
 from paths import ROOT
 from PIL import Image
 
-from benchmarks import bare_rows, drawn_update, grid, train
+from benchmarks import bare_rows, drawn_update, grid, profiles, train
 from benchmarks.command import measurement
 from benchmarks.device_facts import device_facts
 from benchmarks.devices import config_on_device
@@ -34,9 +35,11 @@ from benchmarks.grid import Sizes, measure_grid
 from benchmarks.markdown import markdown
 from benchmarks.options import SCALING, Options
 from benchmarks.scaling import actors_of, measure_scaling, runners_of
+from benchmarks.text import growth_cells
 from benchmarks.train import measure_train
 from benchmarks.update import measure_update
-from rllib_maddpg.cli.program import main
+from rllib_maddpg.cli.program import main, make_parser
+from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.learning.learner import MADDPGTorchLearner
 
 TINY = Options(repeats=1, seconds=0.0, num_envs=2, batch=32, rows=200, many_agents=4)
@@ -60,6 +63,7 @@ def graphs_on_the_cpu(monkeypatch):
     for module in (drawn_update, grid):
         monkeypatch.setattr(module, "can_graph", lambda device: True)
         monkeypatch.setattr(module, "config_on_device", config)
+    monkeypatch.setattr(profiles, "_CALLS", 1)
     monkeypatch.setattr(bare_rows, "_warm_up", lambda work: work())
     monkeypatch.setattr(bare_rows, "_captured", lambda work: SimpleNamespace(replay=work))
 
@@ -274,6 +278,20 @@ def test_what_lies_in_the_repository_makes_its_page(tmp_path, capsys):
     assert page.read_text() == (ROOT / "BENCHMARKS.md").read_text()
     with Image.open(plots / "update_by_device_over_rows_a_batch.png") as image:
         assert image.format == "PNG"
+
+
+def test_docs_say_what_was_measured_and_their_commands_exist():
+    page = (ROOT / "docs" / "gpu.md").read_text()
+    (curve,) = json.loads((ROOT / "docs" / "gpu" / "grid.json").read_text())["growth"]
+    for x, *medians in growth_cells(curve)[1:-1]:
+        assert f"| {x} | {' | '.join(medians)} |" in page
+    scope = {"MADDPGConfig": MADDPGConfig}
+    exec(re.search(r"```python\n(.*?)```", page, re.S)[1], scope)
+    assert scope["config"].replay_buffer_config["device"] == "cuda" and scope["config"].num_gpus_per_learner == 1
+    commands = re.findall(r"^python -m benchmarks (.*)$", page, re.M)
+    assert len(commands) == 3
+    for command in commands:
+        make_parser(with_bench=True).parse_args(["bench", *command.split()])
 
 
 def test_facts_of_a_machine():
