@@ -188,7 +188,9 @@ def _measure(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
     }
     show = (lambda string: None) if args.json else lambda string: print(f"{string}\n", flush=True)
     show(text.machine_text(report))
-    with _torch_threads(options.torch_threads), local_ray(actors=max(ACTORS, actors_of(options))):
+    scales = "train" in parts and measurement("train", options) is measure_scaling
+    actors = max(ACTORS, actors_of(options) if scales else 0)
+    with _torch_threads(options.torch_threads), local_ray(actors=actors):
         if args.soak:
             # First, in a young process: memory that earlier parts have given back would hide growth.
             csv_file = args.csv or Path(args.plots or ".") / "soak.csv"

@@ -10,27 +10,28 @@ set -uo pipefail
 [ $# -eq 1 ] || { echo "usage: bash $0 FOLDER" >&2; exit 2; }
 mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
 cd "$(dirname "$0")/.." || exit 2
-device=${DEVICE:-cuda} python=${PYTHON:-python3} failed=0
+device=${DEVICE:-cuda} python=${PYTHON:-python3} patience=1 failed=0
 export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 RAY_worker_niceness=0
 case $device in
   cuda)
-    update=(--repeats 3 --seconds 0.25 --rows 100000)
+    update=(--repeats 2 --seconds 0.25 --rows 20000)
     grid=(--repeats 2 --seconds 0.05)
-    train=(--repeats 3 --seconds 2 --rows 100000)
+    train=(--repeats 3 --seconds 1.5 --rows 100000)
     ;;
   cpu)
     update=(--repeats 1 --seconds 0 --num-envs 2 --batch 32 --rows 300 --many-agents 4 --drawn)
     grid=(--repeats 1 --seconds 0 --num-envs 2 --batch 32)
     train=(--repeats 1 --seconds 0.5 --num-envs 2 --batch 32 --rows 300 --runners 1 2)
     export MADDPG_CUDA_TESTS_ON=cpu
+    patience=4
     ;;
   *) echo "DEVICE=$device must be cuda or cpu" >&2; exit 2 ;;
 esac
 bench=("$python" -m benchmarks --device "$device" --scenarios simple_spread --plots "$out")
 
-# step NAME SECONDS COMMAND...: its output to NAME.log, its end here.
+# step NAME UNTIL COMMAND...: its output to NAME.log, its end here. It may last until so many seconds after the start of all.
 step() {
-  local name=$1 limit=$2 start=$SECONDS status
+  local name=$1 limit=$((patience * $2 - SECONDS)) start=$SECONDS status
   shift 2
   timeout --kill-after=5 "$limit" "$@" > "$out/$name.log" 2>&1
   status=$?
@@ -40,11 +41,12 @@ step() {
 }
 
 : > "$out/steps.jsonl"
+SECONDS=0
 step facts 30 "$python" -m benchmarks.device_facts "$out/facts.json"
 # Only files with such tests are read: others may need what this machine does not have.
 mapfile -t tests < <([ -d tests/cuda ] && echo tests/cuda; grep -rl --include='test_*.py' --exclude-dir=cuda 'mark\.cuda' tests)
-step tests 80 "$python" -m pytest "${tests[@]}" -m cuda -n 0 -q -p no:cacheprovider --junitxml="$out/tests.xml"
-step update 65 "${bench[@]}" update "${update[@]}" --profile "$out/profiles" --save "$out/update.json"
-step train 135 "${bench[@]}" train "${train[@]}" --save "$out/train.json"
-step grid 40 "${bench[@]}" --grid "${grid[@]}" --save "$out/grid.json"
+step tests 115 "$python" -m pytest "${tests[@]}" -m cuda -n 0 -q -p no:cacheprovider --junitxml="$out/tests.xml"
+step update 190 "${bench[@]}" update "${update[@]}" --profile "$out/profiles" --save "$out/update.json"
+step train 305 "${bench[@]}" train "${train[@]}" --save "$out/train.json"
+step grid 350 "${bench[@]}" --grid "${grid[@]}" --save "$out/grid.json"
 exit $failed

@@ -31,21 +31,30 @@ def runners_of(options: Options) -> tuple[int, ...]:
 
 
 def actors_of(options: Options) -> int:
-    """Actors that are alive at the same time: all that are compared take turns."""
-    return sum(runners_of(options)) if options.runners or options.device == "cuda" else 0
+    """Actors that are alive at the same time, for all that are compared take turns."""
+    return sum(runners_of(options))
 
 
 def measure_scaling(scenario: str, options: Options) -> Iterator[dict[str, Any]]:
     """For each ratio of env steps to updates two tables, as soon as they are measured; then two curves of all of them.
 
-    All algorithms of a ratio are there at once and train in turn; those that wait take no time of the machine.
+    All algorithms are there at once and train in turn; those that wait take no time of the machine.
     """
     found: dict[int, dict[int, list[dict[str, float]]]] = {}
     setting = f"{scenario}, {options.num_envs} envs a runner, {options.batch:,} rows an update, {options.device}"
-    for env_steps in RATIOS:
-        found[env_steps] = _rounds(scenario, options, env_steps)
-        yield from _tables(f"{setting}, an update each {env_steps} env steps", found[env_steps], env_steps)
     runners = runners_of(options)
+    with contextlib.ExitStack() as stack:
+        algos = {}
+        for n in runners:
+            given = {"num_envs": options.num_envs, "batch": options.batch, "rows": options.rows, "num_env_runners": n}
+            config = config_on_device(scenario, options.device, can_graph(options.device), **given)
+            algos[n] = stack.enter_context(built(config))
+            warm_up(algos[n])
+        for env_steps in RATIOS:
+            for algo in algos.values():
+                set_ratio(algo, env_steps)
+            found[env_steps] = _rounds(algos, options)
+            yield from _tables(f"{setting}, an update each {env_steps} env steps", found[env_steps], env_steps)
     for unit in (ENV_STEPS, UPDATES):
         lines = []
         for env_steps, rounds in found.items():
@@ -64,21 +73,26 @@ DOES = {
 }
 
 
-def _rounds(scenario: str, options: Options, env_steps: int) -> dict[int, list[dict[str, float]]]:
+def set_ratio(algo: MADDPG, env_steps: int) -> None:
+    """Changes `num_env_steps_per_update` of an algorithm that runs: to start its runners anew would take much longer."""
+
+    def change(config: Any) -> None:
+        config._is_frozen = False
+        config.training(num_env_steps_per_update=env_steps).freeze()
+
+    change(algo.config)
+    # Fragments are by default as long as an update needs them.
+    algo.env_runner_group.foreach_env_runner(lambda runner: change(runner.config), local_env_runner=False)
+
+
+def _rounds(algos: dict[int, MADDPG], options: Options) -> dict[int, list[dict[str, float]]]:
     """Per number of runners what each round has brought; a first round is thrown away."""
-    found: dict[int, list[dict[str, float]]] = {}
-    with contextlib.ExitStack() as stack:
-        algos = {}
-        for n in runners_of(options):
-            given = {"num_envs": options.num_envs, "batch": options.batch, "rows": options.rows, "num_env_runners": n}
-            config = config_on_device(scenario, options.device, can_graph(options.device), **given)
-            algos[n] = stack.enter_context(built(config.training(num_env_steps_per_update=env_steps)))
-            warm_up(algos[n])
-        for round_number in range(options.repeats + 1):
-            for n, algo in algos.items():
-                measured = trained(algo, options.seconds)
-                if round_number:
-                    found.setdefault(n, []).append(measured)
+    found: dict[int, list[dict[str, float]]] = {n: [] for n in algos}
+    for round_number in range(options.repeats + 1):
+        for n, algo in algos.items():
+            measured = trained(algo, options.seconds)
+            if round_number:
+                found[n].append(measured)
     return found
 
 

@@ -14,7 +14,7 @@ from fake_graph import FakeGraph
 from paths import ROOT
 from PIL import Image
 
-from benchmarks import bare_rows, drawn_update, grid, profiles, train
+from benchmarks import bare_rows, drawn_update, grid, profiles, scaling, train
 from benchmarks.command import measurement
 from benchmarks.device_facts import device_facts
 from benchmarks.devices import config_on_device
@@ -49,7 +49,7 @@ SCRIPT = ROOT / "benchmarks" / "on_gpu.sh"
 class OnFakeGraphs(MADDPGTorchLearner):
     """A Learner whose graphs need no GPU."""
 
-    graph_class = type("Graph", (FakeGraph,), {"__init__": lambda self, device: FakeGraph.__init__(self)})
+    graph_class = FakeGraph
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_gpu_is_asked_for_something_else():
     assert measurement("update", gpu) is measurement("update", replace(TINY, drawn=True)) is measure_drawn_updates
     assert measurement("train", gpu) is measurement("train", replace(TINY, runners=(1,))) is measure_scaling
     assert measurement("update", TINY) is measure_update and measurement("train", TINY) is measure_train
-    assert runners_of(gpu) == SCALING and actors_of(gpu) == sum(SCALING) and actors_of(TINY) == 0
+    assert runners_of(gpu) == SCALING and actors_of(gpu) == sum(SCALING)
     assert runners_of(replace(TINY, runners=(2, 1, 2))) == (1, 2) and actors_of(replace(TINY, runners=(2, 1))) == 3
 
 
@@ -193,10 +193,21 @@ def test_a_line_ends_where_an_update_would_take_too_long(ray_session):
 
 
 def test_training_over_runners(ray_session, monkeypatch):
+    fragments = []
+
+    def noted(algos, options):
+        of_runner = lambda runner: runner.config.get_rollout_fragment_length()  # noqa: E731
+        algo = algos[1]
+        fragments.append([algo.config.get_rollout_fragment_length()])
+        fragments[-1] += algo.env_runner_group.foreach_env_runner(of_runner, local_env_runner=False)
+        return rounds(algos, options)
+
     def short(*args, **kwargs):
         return config_on_device(*args, **kwargs).reporting(min_sample_timesteps_per_iteration=50)
 
-    monkeypatch.setattr("benchmarks.scaling.config_on_device", short)
+    monkeypatch.setattr(scaling, "config_on_device", short)
+    rounds = scaling._rounds
+    monkeypatch.setattr(scaling, "_rounds", noted)
     monkeypatch.setattr(train, "_WARM_UP", 200)
     *tables, env_steps, updates = measure_scaling("simple_adversary", replace(TINY, runners=(1,)))
     assert [(t["title"], t["unit"]) for t in tables] == 2 * [
@@ -204,6 +215,7 @@ def test_training_over_runners(ray_session, monkeypatch):
         ("The driver meanwhile", "% busy"),
     ]
     assert [row["name"] for row in tables[0]["rows"]] == ["1 env runner"] and tables[0]["claims"] == []
+    assert fragments == [[50, 50], [5, 5]]  # 2 envs
     names = ["an update each 100 env steps", "an update each 10 env steps"]
     for curve in (env_steps, updates):
         assert curve["x"] == [1] and [line["name"] for line in curve["lines"]] == names
@@ -315,6 +327,7 @@ def test_the_script_on_the_cpu(tmp_path):
     assert subprocess.run(["bash", SCRIPT, tmp_path], env=env, capture_output=True).returncode == 0
     steps = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
     assert [(s["step"], s["status"]) for s in steps] == [(n, 0) for n in ("facts", "tests", "update", "train", "grid")]
-    assert sum(s["limit"] for s in steps) < 360
+    untils = [int(until) for until in re.findall(r"^step \w+ (\d+) ", SCRIPT.read_text(), re.M)]
+    assert untils == sorted(untils) and len(untils) == len(steps) and untils[-1] <= 355  # and 5 to be killed
     for name in ("facts", "update", "train", "grid"):
         json.loads((tmp_path / f"{name}.json").read_text())
