@@ -45,12 +45,21 @@ class BareMADDPG:
         "backward by the actor's weights only, clip, Adam; then one foreach polyak. No metrics, no masks"
     )
 
-    def __init__(self, weights: Weights, settings: Settings, device: str = "cpu"):
+    def __init__(self, weights: Weights, settings: Settings, device: str = "cpu", capturable: bool = False):
+        """
+        Args:
+            weights: Where to start.
+            settings: The numbers of the update.
+            device: "cpu" or "cuda".
+            capturable: Whether a CUDA graph is to hold the update: Adam's rate and clock are on the device, its step is fused.
+        """
         self.settings, self.device = settings, torch.device(device)
+        lr = torch.tensor(settings.lr, device=self.device) if capturable else settings.lr
+        how = {"capturable": True, "fused": True} if capturable else {}
         self.agents = list(weights)
         self.nets = {a: {name: _mlp(weights[a], name).to(self.device) for name in NETWORKS} for a in self.agents}
         self.optimizers = {
-            a: {name: torch.optim.Adam(self.nets[a][name].parameters(), lr=settings.lr) for name in NETWORKS[:2]}
+            a: {name: torch.optim.Adam(self.nets[a][name].parameters(), lr=lr, **how) for name in NETWORKS[:2]}
             for a in self.agents
         }
         pairs = [(nets[name], nets[f"target_{name}"]) for nets in self.nets.values() for name in NETWORKS[:2]]
@@ -63,8 +72,13 @@ class BareMADDPG:
         Args:
             batch: Agent -> column of `COLUMNS` -> `[B, 1, dim]` or `[B, 1]`, float32; every agent takes part in every row.
         """
+        self.learn({a: {c: self._tensor(batch[a][c]) for c in COLUMNS} for a in self.agents})
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def learn(self, rows: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """The same from tensors on the device, `[B, dim]` or `[B, 1]`; waits for nothing."""
         settings = self.settings
-        rows = {a: {c: self._tensor(batch[a][c]) for c in COLUMNS} for a in self.agents}
         obs, actions, next_obs = ([rows[a][c] for a in self.agents] for c in ("obs", "actions", "new_obs"))
         with torch.no_grad():
             next_actions = [torch.tanh(self.nets[a]["target_actor"](rows[a]["new_obs"])) for a in self.agents]
@@ -82,8 +96,6 @@ class BareMADDPG:
             self._step(agent, "actor", settings.actor_output_reg * output.square().mean() - q.mean())
         with torch.no_grad():
             torch._foreach_lerp_(self._targets, self._sources, settings.tau)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
 
     def _step(self, agent: str, name: str, loss: Tensor) -> None:
         params = list(self.nets[agent][name].parameters())

@@ -7,7 +7,7 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -16,16 +16,20 @@ from typing import Any
 import torch
 
 from benchmarks import text
+from benchmarks.drawn_update import measure_drawn_updates
 from benchmarks.family import measure_family
+from benchmarks.gpu_page import load_gpu
 from benchmarks.gradients import measure_gradients
+from benchmarks.grid import measure_grid
 from benchmarks.growth import measure_growth
 from benchmarks.machine import hardware
 from benchmarks.markdown import write_markdown
-from benchmarks.options import Options
+from benchmarks.options import SCALING, Options
 from benchmarks.pictures import save_pictures
 from benchmarks.replay import measure_replay
 from benchmarks.sampling import measure_sampling
 from benchmarks.scale import ACTORS, measure_scale
+from benchmarks.scaling import actors_of, measure_scaling
 from benchmarks.soak import Sample, check_length, measure_soak
 from benchmarks.train import measure_train
 from benchmarks.update import measure_update
@@ -35,7 +39,8 @@ from rllib_maddpg.results.versions import versions
 from rllib_maddpg.runs.ray_start import local_ray
 
 PROGRAM = "python -m benchmarks"
-PARTS: dict[str, Callable[[str, Options], list[dict[str, Any]]]] = {
+# Each gives tables, and curves, which have lines.
+PARTS: dict[str, Callable[[str, Options], Iterable[dict[str, Any]]]] = {
     "sampling": measure_sampling,
     "replay": measure_replay,
     "update": measure_update,
@@ -59,8 +64,14 @@ def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
         epilog=f"example: {PROGRAM} all --growth --soak --plots docs/bench --save docs/bench.json --markdown BENCHMARKS.md",
     )
     add = command.add_argument
-    add("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} or {ALL} (default: {ALL}, unless --growth or --soak)")
+    add(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help=f"{', '.join(PARTS)} or {ALL} (default: {ALL}, but none with --growth, --grid, --soak)",
+    )
     add("--growth", action="store_true", help="how cost grows with agents, envs, batch and buffer (some ten minutes)")
+    add("--grid", action="store_true", help="an update's time over rows and agents on the CPU and --device (some two minutes)")
     add("--soak", action="store_true", help="a long run: does memory stay, does speed? (some ten minutes)")
     add(
         "--scenarios",
@@ -82,11 +93,21 @@ def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     ):
         default = getattr(_DEFAULTS, name.replace("-", "_"))
         add(f"--{name}", type=kind, default=default, metavar="N", help=f"{meaning} (default: {default:,})")
-    add("--device", choices=["cpu", "cuda"], default="cpu", help="of the Learner in update, replay and growth (default: cpu)")
+    add(
+        "--device",
+        choices=["cpu", "cuda"],
+        default="cpu",
+        help="of the Learner in update, replay, train and growth",
+    )
+    add("--drawn", action="store_true", help="update: from rows in the buffer to new weights, as with --device cuda")
+    many = "train: with so many env runners, as with --device cuda"
+    add("--runners", nargs="+", type=int, default=(), metavar="N", help=f"{many} (there: {' '.join(map(str, SCALING))})")
+    add("--profile", metavar="DIR", help="update, rows drawn: write what torch's profiler says of the tables that have bars")
     add("--json", action="store_true", help="print JSON only: all repeats, hardware, versions")
     add("--save", metavar="FILE", help="write the JSON to a file, too")
     add("--load", metavar="FILE", help="measure nothing: take the report from a file that --save wrote")
-    add("--plots", metavar="DIR", help="write PNGs of --growth and --soak")
+    add("--plots", metavar="DIR", help="write PNGs of all curves and of --soak")
+    add("--gpu", metavar="DIR", help="with --markdown: what benchmarks/on_gpu.sh has left there goes into the page, too")
     add("--csv", metavar="FILE", help="write the samples of --soak (default: soak.csv in --plots, or here)")
     add("--markdown", metavar="FILE", help="write a Markdown page, with the plots if there are any")
     command.set_defaults(run=run_bench)
@@ -113,9 +134,12 @@ def run_bench(args: argparse.Namespace, argv: list[str]) -> int:
     _save(report, args.save)
     if args.json:
         print(json.dumps(report, indent=1))
-    pictures = save_pictures(report, args.plots) if args.plots else {}
+    gpu = load_gpu(args.gpu, load) if args.gpu else {}
+    pictures = {}
+    for one in [report, *gpu.values()] if args.plots else ():
+        pictures |= save_pictures(one, args.plots)
     if args.markdown:
-        write_markdown(report, args.markdown, pictures)
+        write_markdown(report, args.markdown, pictures, gpu)
     return 0
 
 
@@ -135,19 +159,20 @@ def load(file: str | Path) -> dict[str, Any]:
 
 
 def parts_of(args: argparse.Namespace) -> list[str]:
-    """The parts to measure: those named; none named: all, unless only `--growth` or `--soak` was asked for."""
+    """The parts to measure: those named; none named: all, unless only `--growth`, `--grid` or `--soak` was asked for."""
     for part in args.parts:
         if part not in PARTS and part != ALL:
             hint = did_you_mean(part, PARTS)
             raise ValueError(f"{part!r} is not a part of the benchmarks.{hint} There are: {', '.join(PARTS)}, {ALL}.")
-    if ALL in args.parts or not (args.parts or args.growth or args.soak):
+    if ALL in args.parts or not (args.parts or args.growth or args.grid or args.soak):
         return list(PARTS)
     return [part for part in PARTS if part in args.parts]
 
 
 def _measure(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
     fields = Options.__dataclass_fields__
-    options = Options(**{name: getattr(args, name) for name in fields if name != "scenarios"}, scenarios=tuple(args.scenarios))
+    given = {name: getattr(args, name) for name in fields}
+    options = Options(**given | {name: tuple(given[name]) for name in ("scenarios", "runners")})
     options.check()
     parts = parts_of(args)
     if args.soak:
@@ -163,30 +188,55 @@ def _measure(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
     }
     show = (lambda string: None) if args.json else lambda string: print(f"{string}\n", flush=True)
     show(text.machine_text(report))
-    with _torch_threads(options.torch_threads), local_ray(actors=ACTORS):
+    scales = "train" in parts and measurement("train", options) is measure_scaling
+    actors = max(ACTORS, actors_of(options) if scales else 0)
+    with _torch_threads(options.torch_threads), local_ray(actors=actors):
         if args.soak:
             # First, in a young process: memory that earlier parts have given back would hide growth.
             csv_file = args.csv or Path(args.plots or ".") / "soak.csv"
-            with _stdout_to_stderr():
+            with contextlib.redirect_stdout(sys.stderr):
                 report["soak"] = measure_soak(options, csv_file=csv_file, tell=_tell_sample)
             show(text.soak_text(report["soak"]))
             _save(report, args.save)
         for part in parts:
             for scenario in options.scenarios:
                 _tell(f"{part}: {scenario}")
-                with _stdout_to_stderr():
-                    tables = PARTS[part](scenario, options)
-                report["tables"] += tables
-                _save(report, args.save)  # what is measured is kept, whatever comes
-                for table in tables:
-                    show(text.table_text(table))
-        if args.growth:
-            with _stdout_to_stderr():
-                report["growth"] = measure_growth(options, tell=_tell)
-            _save(report, args.save)
-            for curve in report["growth"]:
-                show(text.growth_text(curve))
+                for table in _one_by_one(measurement(part, options)(scenario, options)):
+                    _keep(table, report, args.save, show)
+        curves = [(args.growth, measure_growth), (args.grid, measure_grid)]
+        for measure in (measure for wanted, measure in curves if wanted):
+            for curve in _one_by_one(measure(options, tell=_tell)):
+                _keep(curve, report, args.save, show)
     return report
+
+
+def measurement(part: str, options: Options) -> Callable[[str, Options], Iterable[dict[str, Any]]]:
+    """What measures a part: on a GPU some are about something else than on a CPU, where that has to be asked for."""
+    on_gpu = options.device == "cuda"
+    if part == "update" and (on_gpu or options.drawn):
+        return measure_drawn_updates
+    if part == "train" and (on_gpu or options.runners):
+        return measure_scaling
+    return PARTS[part]
+
+
+def _one_by_one(found: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Each as soon as it is measured. Whatever an environment prints meanwhile shall not get into the JSON."""
+    found = iter(found)
+    while True:
+        with contextlib.redirect_stdout(sys.stderr):
+            one = next(found, None)
+        if one is None:
+            return
+        yield one
+
+
+def _keep(found: dict[str, Any], report: dict[str, Any], file: str | None, show: Callable[[str], None]) -> None:
+    """Puts a table or a curve into the report, which is saved: what is measured is kept, whatever comes."""
+    is_curve = "lines" in found
+    report.setdefault("growth", []).append(found) if is_curve else report["tables"].append(found)
+    _save(report, file)
+    show(text.growth_text(found) if is_curve else text.table_text(found))
 
 
 def _print_report(report: dict[str, Any]) -> None:
@@ -217,11 +267,6 @@ def _torch_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _stdout_to_stderr() -> contextlib.AbstractContextManager:
-    """Whatever an environment prints shall not get into the JSON."""
-    return contextlib.redirect_stdout(sys.stderr)
 
 
 def _save(report: dict[str, Any], file: str | None) -> None:

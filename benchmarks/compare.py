@@ -108,18 +108,21 @@ def measure_in_turn(contenders: Sequence[Contender], repeats: int) -> dict[str, 
     return values
 
 
-def seconds_per_unit(call: Callable[[], float], seconds: float) -> float:
+def seconds_per_unit(call: Callable[[], float], seconds: float, wait: Callable[[], Any] = lambda: None) -> float:
     """Calls until `seconds` are over, at least once.
 
     Args:
         call: Does some work and returns how many units of it.
         seconds: Wall time of the measurement.
+        wait: Waits for what a device still has to do, which counts, too.
     """
+    wait()
     units, elapsed, start = 0.0, 0.0, time.perf_counter()
     while not units or elapsed < seconds:
         units += call()
         elapsed = time.perf_counter() - start
-    return elapsed / units
+    wait()
+    return (time.perf_counter() - start) / units
 
 
 def ratio(

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.text import claim_cells, growth_cells, machine_text, number, span
+from benchmarks.gpu_page import gpu_blocks
+from benchmarks.text import Cells, claim_cells, growth_cells, machine_text, number, span
 
 PART_TITLES = {"sampling": "Sampling", "replay": "Replay buffer", "update": "Update", "train": "Training", "scale": "Scale"}
 _HEAD = """# Benchmarks
@@ -26,22 +27,30 @@ single round.
 """
 
 
-def write_markdown(report: dict[str, Any], file: str | Path, pictures: Mapping[str, Path] | None = None) -> None:
+def write_markdown(
+    report: dict[str, Any],
+    file: str | Path,
+    pictures: Mapping[str, Path] | None = None,
+    gpu: Mapping[str, dict[str, Any]] | None = None,
+) -> None:
     """Writes the page.
 
     Args:
         report: As `--json` prints it.
         file: The page.
         pictures: Name of a picture, see `pictures.save_pictures`, -> its file; linked from the page.
+        gpu: What was measured on a GPU, see `gpu_page.load_gpu`.
     """
     folder = Path(file).parent
     folder.mkdir(parents=True, exist_ok=True)
     links = {name: Path(os.path.relpath(path, folder)).as_posix() for name, path in (pictures or {}).items()}
-    Path(file).write_text(markdown(report, links))
+    Path(file).write_text(markdown(report, links, gpu))
 
 
-def markdown(report: dict[str, Any], links: Mapping[str, str] | None = None) -> str:
-    """The page as text; `links`: name of a picture -> its address."""
+def markdown(
+    report: dict[str, Any], links: Mapping[str, str] | None = None, gpu: Mapping[str, dict[str, Any]] | None = None
+) -> str:
+    """The page as text; `links`: name of a picture -> its address; `gpu` as in `write_markdown`."""
     links = links or {}
     options = report["options"]
     parts = [
@@ -59,12 +68,11 @@ def markdown(report: dict[str, Any], links: Mapping[str, str] | None = None) -> 
             parts += [f"## {title}\n", *map(_table, tables)]
     if report.get("growth"):
         parts.append("## How cost grows\n\nThe last line of a table: the power of x that its first and last points lie on.\n")
-        for curve in report["growth"]:
-            heading = f"### {curve['title']} over {curve['x_name']}\n\n{curve['setting']}; {curve['unit']}.\n"
-            parts += [heading, _rows(growth_cells(curve)), _picture(links, picture_name(curve))]
+        parts += [_curve(curve, links) for curve in report["growth"]]
     if report.get("soak"):
         soak = report["soak"]
         parts += [f"## Soak\n\n{soak['setting']}.\n", _claims(soak["claims"]), _picture(links, "soak")]
+    parts += gpu_blocks(gpu or {}, _table, lambda curve: _curve(curve, links), _rows)
     return "\n".join(part for part in parts if part)
 
 
@@ -82,11 +90,16 @@ def _table(table: dict[str, Any]) -> str:
     return "\n".join([*blocks, *(f"{note}\n" for note in table["notes"])])
 
 
+def _curve(curve: dict[str, Any], links: Mapping[str, str]) -> str:
+    heading = f"### {curve['title']} over {curve['x_name']}\n\n{curve['setting']}; {curve['unit']}.\n"
+    return "\n".join(filter(None, [heading, _rows(growth_cells(curve)), _picture(links, picture_name(curve))]))
+
+
 def _claims(claims: Sequence[dict[str, Any]]) -> str:
     return _rows([["", "of medians", "rounds", "bar", ""], *map(claim_cells, claims)])
 
 
-def _rows(cells: Sequence[Sequence[str]]) -> str:
+def _rows(cells: Cells) -> str:
     lines = [f"| {' | '.join(row)} |" for row in cells]
     return "\n".join([lines[0], "|---" * len(cells[0]) + "|", *lines[1:], ""])
 

@@ -9,6 +9,8 @@ from importlib import import_module
 import torch
 
 DEFAULT_SCENARIOS = ("simple_spread", "simple_adversary")
+# Numbers of env runners on a machine with 16 cores.
+SCALING = (1, 2, 4, 8, 14)
 # Env steps of each env in one `sample()` call: an episode of MPE.
 FRAGMENT = 25
 
@@ -27,8 +29,11 @@ class Options:
         stock_rows: Env steps in RLlib's replay buffer while it is measured.
         many_agents: Agents of the large game in part `update`.
         torch_threads: Of this process.
-        device: Of the Learner in parts `update` and `replay`, "cpu" or "cuda".
+        device: Of the Learner in parts `update`, `replay` and `train`, "cpu" or "cuda".
         soak_env_steps: Length of the soak run.
+        drawn: Whether part `update` draws its rows, too; on a GPU it always does.
+        runners: Numbers of env runners that part `train` is measured with; none: with at most one, but on a GPU `SCALING`.
+        profile: Folder for profiles of part `update` with drawn rows; None: none are made.
     """
 
     scenarios: tuple[str, ...] = DEFAULT_SCENARIOS
@@ -42,12 +47,17 @@ class Options:
     torch_threads: int = 1
     device: str = "cpu"
     soak_env_steps: int = 1_000_000
+    drawn: bool = False
+    runners: tuple[int, ...] = ()
+    profile: str | None = None
 
     def check(self) -> None:
         """Raises a ValueError for a setting that cannot be measured here."""
         for name in ("repeats", "num_envs", "batch", "rows", "stock_rows", "many_agents", "torch_threads", "soak_env_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1.")
+        if any(n < 1 for n in self.runners):
+            raise ValueError(f"--runners {' '.join(map(str, self.runners))} must be numbers of at least 1.")
         if self.seconds < 0:
             raise ValueError(f"--seconds {self.seconds} must not be negative.")
         known = known_scenarios()

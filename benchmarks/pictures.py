@@ -14,8 +14,8 @@ from benchmarks.markdown import picture_name
 from benchmarks.text import number
 from rllib_maddpg.plotting.axes import plain_axes
 
-_COLORS = ("#1f6fb4", "#888888", "#d1601f")
-_MARKERS = ("o", "s", "^")
+_COLORS = ("#1f6fb4", "#888888", "#d1601f", "#3a8f4d")
+_MARKERS = ("o", "s", "^", "v")
 
 
 def save_pictures(report: dict[str, Any], folder: str | Path) -> dict[str, Path]:
@@ -32,15 +32,17 @@ def save_pictures(report: dict[str, Any], folder: str | Path) -> dict[str, Path]
 
 
 def draw_curve(curve: dict[str, Any]) -> Figure:
-    """Medians as lines, smallest to largest as bars."""
+    """Medians as lines, smallest to largest as bars. A line may name its color, by number, and be dashed."""
     figure, (axes,) = _figure(1, f"{curve['title']} over {curve['x_name']}", curve["setting"])
     for i, line in enumerate(curve["lines"]):
         medians = [p["median"] for p in line["points"]]
         below = [p["median"] - p["min"] for p in line["points"]]
         above = [p["max"] - p["median"] for p in line["points"]]
         power = "" if line["exponent"] is None else f"  ~ x^{line['exponent']:.2f}"
-        style = {"color": _COLORS[i % 3], "marker": _MARKERS[i % 3], "capsize": 3, "linewidth": 1.8, "markersize": 5}
-        axes.errorbar(curve["x"], medians, [below, above], label=line["name"] + power, **style)
+        look = line.get("color", i) % len(_COLORS)
+        style = {"color": _COLORS[look], "marker": _MARKERS[look], "linestyle": "--" if line.get("dashed") else "-"}
+        style |= {"capsize": 3, "linewidth": 1.8, "markersize": 5}
+        axes.errorbar(curve["x"][: len(medians)], medians, [below, above], label=line["name"] + power, **style)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel(curve["x_name"])
@@ -53,7 +55,7 @@ def draw_curve(curve: dict[str, Any]) -> Figure:
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: number(y).rstrip("0").rstrip(".") if y < 100 else number(y)))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=1 + len(curve["lines"]) // 4)
     return figure
 
 

@@ -39,14 +39,18 @@ def growth_text(curve: dict[str, Any]) -> str:
 
 
 def growth_cells(curve: dict[str, Any]) -> list[list[str]]:
-    """x, then the median of each contender, then the ratio of the first to the second; below it the exponents."""
+    """x, then the median of each contender, then the ratio of the first to the second; below it the exponents.
+
+    A line may end before the others. With "not_a_ratio", two lines are not to be compared.
+    """
     lines = curve["lines"]
-    two = len(lines) == 2
+    two = len(lines) == 2 and not curve.get("not_a_ratio")
     head = [curve["x_name"], *(line["name"] for line in lines), *([f"{lines[0]['name']} / {lines[1]['name']}"] if two else [])]
     cells = [head]
     for i, x in enumerate(curve["x"]):
-        medians = [line["points"][i]["median"] for line in lines]
-        cells.append([f"{x:,}", *map(number, medians), *([number(medians[0] / medians[1])] if two else [])])
+        medians = [line["points"][i]["median"] if i < len(line["points"]) else None for line in lines]
+        shown = ["" if median is None else number(median) for median in medians]
+        cells.append([f"{x:,}", *shown, *([number(medians[0] / medians[1])] if two else [])])
     exponents = ["" if line["exponent"] is None else f"~ x^{line['exponent']:.2f}" for line in lines]
     return [*cells, ["grows", *exponents, *([""] if two else [])]]
 

@@ -77,12 +77,12 @@ def update_table(scenario: str, options: Options, env_config: dict[str, Any], ba
     return Table("update", "Update", setting, "ms per update", contenders, values, claims, notes)
 
 
-def make_bare(algo: MADDPG, device: str = "cpu") -> BareMADDPG:
-    """The baseline with the algorithm's present weights and settings."""
+def make_bare(algo: MADDPG, device: str = "cpu", capturable: bool = False) -> BareMADDPG:
+    """The baseline with the algorithm's present weights and settings; other arguments as it takes them."""
     config, agents = algo.config, algo.layout.agents
     settings = Settings(config.lr, config.gamma, config.tau, config.grad_clip, config.actor_output_reg)
     weights = algo.learner_group.get_weights()
-    return BareMADDPG({agent: weights[agent] for agent in agents}, settings, device)
+    return BareMADDPG({agent: weights[agent] for agent in agents}, settings, device, capturable)
 
 
 def rows_by_agent(batch: JointBatch) -> dict[str, dict[str, np.ndarray]]:
