@@ -163,7 +163,7 @@ def test_bad_rows_of_one_learner_are_skipped_by_both_and_counted_once(two):
     logger = MetricsLogger(root=True)
     logger.aggregate(two.update(batch=batch, timesteps=env_steps(0)))
     for then, now in zip(before, weights_and_noise(two), strict=True):
-        assert all(torch.equal(then[key], now[key]) for key in then)
+        assert all(torch.equal(then[key], now[key]) for key in then if key != "noise")
     assert [logger.peek((m, "num_updates_skipped_lifetime")) for m in GAME.modules] == [1] * len(GAME.modules)
 
 
