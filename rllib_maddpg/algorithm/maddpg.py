@@ -153,12 +153,14 @@ class MADDPG(SavedAlgorithm, ReplayAlgorithm, JointAlgorithm, TunableAlgorithm, 
         """Gives the new actors to the local env runner, which also is where `get_module()` looks; the others get them with
         what they are asked for next."""
         runner, learners = self.env_runner, self.learner_group
-        if self.config.num_env_runners or not learners.is_local:
+        # From another process, and from a GPU, all of them come in one piece.
+        is_beside = learners.is_local and learners._learner._device.type == "cpu"
+        if self.config.num_env_runners or not is_beside:
             results = learners.foreach_learner(lambda learner: learner.get_actor_weights())
             self._new_weights = next(iter(results)).get()
         if runner is None:
             return
-        if learners.is_local:
+        if is_beside:
             runner.set_actors(learners._learner._weights_seq_no, learners._learner.actor_state())
         else:
             number, vector = self._new_weights

@@ -145,8 +145,8 @@ class MADDPGConfig(ModulesConfig):
             ou_theta: Pull of the OU noise to zero, per env step.
             ou_sigma: Standard deviation of its increments.
             exploration_temperature: Of the Gumbel noise of discrete actions and softmax heads, float or schedule.
-            cuda_graph: "auto": updates on a GPU are recorded as CUDA graphs, unless something forbids it, which the log says;
-                True: that is an error; False: they are not recorded.
+            cuda_graph: "auto": updates on a GPU are CUDA graphs, unless something forbids it, which the log says;
+                True: that is an error; False: they are not recorded. See docs/gpu.md.
             process_wide_speedups: True: a process with a Learner keeps freed memory (glibc), and torch no longer fills fresh
                 memory with NaN where there is a `seed`. That holds for all else in the process; the command line does it.
             **kwargs: RLlib's own, such as `lr` (sets both rates), `gamma`, `grad_clip`, `train_batch_size_per_learner`.

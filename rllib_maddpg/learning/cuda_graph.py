@@ -48,7 +48,9 @@ class CudaGraph:
             What the function returned; `replay` fills the tensors that are in it.
         """
         # Autograd's own thread takes part, and other threads may use the GPU meanwhile.
-        with _unfilled_memory(), torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+        graph = torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local")
+        # Where a capture fails, torch would go on in its stream.
+        with _unfilled_memory(), torch.cuda.stream(torch.cuda.current_stream(self._device)), graph:
             return work()
 
     def replay(self) -> None:

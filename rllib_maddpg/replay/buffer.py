@@ -18,6 +18,9 @@ from rllib_maddpg.replay.protocol import JointReplay, Stored
 from rllib_maddpg.replay.remote import LOST, RemoteRollout
 from rllib_maddpg.replay.resharding import merged, num_rows
 from rllib_maddpg.replay.state_check import SCHEMA, check_buffer_state
+from rllib_maddpg.replay.update_stream import UpdateStream
+from rllib_maddpg.replay.upload import RingUpload
+from rllib_maddpg.rows.counter_random import below
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.rollout import JointRollout
 from rllib_maddpg.rows.schema import RowSchema
@@ -31,8 +34,14 @@ class JointReplayBuffer(JointReplay):
     Rows are never taken apart: one index draws the observations, actions and rewards of all agents at one env step.
     A subclass that draws otherwise overrides `choose`; one that has to know where rows lie reads `next_place` in `add`.
 
+    Which rows an update gets is a pure function of the seed, of how many updates were drawn before, and of how many rows are
+    held (`places_of`): the same on every device, for any number of Learners that share its rows, and whether its rows are drawn
+    by themselves or with those of others.
+
     Attributes:
-        rng: NumPy's generator of all draws, whose state goes into checkpoints.
+        rng: NumPy's generator for subclasses, whose state goes into checkpoints. After the state of an earlier version, which
+            drew by it, all draws go on with it.
+        stream: The random numbers of updates, and how many were drawn.
         num_rows_added: In all, also those that were overwritten.
     """
 
@@ -41,7 +50,7 @@ class JointReplayBuffer(JointReplay):
         Args:
             schema: The columns of a row.
             capacity: Rows (env steps) to keep; the oldest are overwritten.
-            seed: Of the sampling generator, as `numpy.random.default_rng` takes it.
+            seed: Of all draws, as `numpy.random.default_rng` takes it.
             device: Where the rows are kept and drawn: "cpu", or "cuda" to keep them beside a Learner on a GPU.
 
         Raises:
@@ -49,6 +58,7 @@ class JointReplayBuffer(JointReplay):
         """
         super().__init__(schema, capacity, seed)
         self.rng = np.random.default_rng(seed)
+        self.stream = UpdateStream(seed, "rows")
         self._next = 0
         self._size = 0
         self.num_rows_added = 0
@@ -60,6 +70,7 @@ class JointReplayBuffer(JointReplay):
         on_cpu = self.device.type == "cpu"
         self._rows = torch.from_numpy(np.zeros(shape, np.float32)) if on_cpu else torch.zeros(shape, device=self.device)
         self._columns = schema.split(self._rows)
+        self._upload = RingUpload(self._rows)
 
     def __len__(self) -> int:
         """Rows held now."""
@@ -98,14 +109,7 @@ class JointReplayBuffer(JointReplay):
         """Appends a rollout, overwriting the oldest rows. Of a rollout longer than the ring only the end is kept."""
         rows = len(rollout)
         skip = max(0, rows - self.capacity)
-        at = (self._next + skip) % self.capacity
-        new = rollout.rows[skip:]
-        # Arrays from Ray are read-only, which torch does not know.
-        new = torch.from_numpy(new if new.flags.writeable else new.copy())
-        # In two pieces where the ring's end is reached.
-        first = min(len(new), self.capacity - at)
-        self._rows[at : at + first] = new[:first]
-        self._rows[: len(new) - first] = new[first:]
+        self._upload.write(rollout.rows[skip:], (self._next + skip) % self.capacity)
         self._next = int((self._next + rows) % self.capacity)
         self._size = min(self.capacity, self._size + rows)
         self.num_rows_added += rows
@@ -113,7 +117,10 @@ class JointReplayBuffer(JointReplay):
     @override(JointReplay)
     def draw(self, learners: int, updates: int, rows: int, shuffled: bool = False) -> list[JointBatch]:
         """Rows drawn uniformly with replacement, on the buffer's device; arguments as in `JointReplay.draw`."""
-        batch = self.sample(updates * rows * learners)
+        total = learners * rows
+        # A subclass chooses the rows of all updates in one call.
+        is_ours = type(self).choose is JointReplayBuffer.choose
+        batch = self.rows_at(self._choose(updates, total) if is_ours else self.choose(updates * total))
         # Each update's rows side by side: all Learners together make the updates that one would make on the whole batch.
         return batch.shards(learners, rows) if learners > 1 else [batch]
 
@@ -127,19 +134,49 @@ class JointReplayBuffer(JointReplay):
         return self.rows_at(self.choose(num_rows))
 
     def choose(self, num_rows: int) -> np.ndarray:
-        """Draws places in the ring uniformly with replacement, `[num_rows]`.
+        """Draws places in the ring uniformly with replacement, as for one update: `[num_rows]`, int64.
+
+        A subclass that overrides it chooses the rows of all updates of a `draw` in one call, those of each side by side.
 
         Raises:
             ValueError: If the buffer is empty.
         """
+        return self._choose(1, num_rows)
+
+    def _choose(self, updates: int, rows: int) -> np.ndarray:
+        """Places for the rows of the next updates, one after the other."""
+        self._check_filled()
+        first = self.stream.next(updates)
+        if self.stream.key is not None:
+            return self.places_of(first, updates, rows).ravel()
+        return self.rng.integers(0, self._size, updates * rows)
+
+    def places_of(self, first: int, updates: int, rows: int) -> np.ndarray:
+        """The places that the updates from number `first` on get, of the rows held now.
+
+        Args:
+            first: Number of an update, counted from 0 over all calls of `draw`.
+            updates: How many.
+            rows: Of each update, for all Learners together: the k-th of them gets the k-th part.
+
+        Returns:
+            `[updates, rows]`, int64.
+
+        Raises:
+            ValueError: If the buffer is empty.
+        """
+        self._check_filled()
+        return below(self.stream.bits(first, updates, rows), self._size)
+
+    def _check_filled(self) -> None:
         if not self._size:
             raise ValueError("The replay buffer is empty: sample from the environment before you train.")
-        return self.rng.integers(0, self._size, num_rows)
 
     def rows_at(self, places: np.ndarray) -> JointBatch:
         """The rows at these places of the ring, on the buffer's device."""
         # Places are drawn on the CPU, so that every device gives the same rows.
-        return JointBatch(self.schema, self._rows.index_select(0, torch.from_numpy(places).to(self.device)))
+        with self._upload as ring:
+            return JointBatch(self.schema, ring.index_select(0, self._upload.places(places)))
 
     @override(Checkpointable)
     def get_state(
@@ -149,14 +186,17 @@ class JointReplayBuffer(JointReplay):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The filled part of the ring, its position and the generator's state."""
+        """The filled part of the ring, its position, and where its random numbers are."""
         logger.info("Replay buffer in checkpoint: %d rows, %.1f MiB", self._size, self._size * self.bytes_per_row / 2**20)
+        with self._upload:
+            columns = {name: column[: self._size].cpu().numpy().copy() for name, column in self._columns.items()}
         return {
-            "columns": {name: column[: self._size].cpu().numpy().copy() for name, column in self._columns.items()},
+            "columns": columns,
             "next": self._next,
             "capacity": self.capacity,
             "num_rows_added": self.num_rows_added,
             "rng": self.rng.bit_generator.state,
+            **self.stream.get_state(),
             "layout": self.schema.layout.description(),
             SCHEMA: self.schema.description(),
         }
@@ -178,14 +218,18 @@ class JointReplayBuffer(JointReplay):
         order = order[max(0, rows - self.capacity) :]
         if len(order) < rows:
             logger.warning("The replay buffer holds %d rows only: the oldest %d are dropped.", len(order), rows - len(order))
-        for name, column in self._columns.items() if rows else ():
-            kept = state["columns"].get(name)
-            column[: len(order)] = self.schema.columns[name].fill if kept is None else torch.from_numpy(kept[order])
+        with self._upload:
+            for name, column in self._columns.items() if rows else ():
+                kept = state["columns"].get(name)
+                column[: len(order)] = self.schema.columns[name].fill if kept is None else torch.from_numpy(kept[order])
         self._size = len(order)
         self._next = state["next"] if self.capacity == state["capacity"] else self._size % self.capacity
         self.num_rows_added = state["num_rows_added"]
-        if state["rng"] is not None:
+        # Several shards had generators and keys of their own; what is made of their rows goes on with neither.
+        is_one = state["rng"] is not None
+        if is_one:
             self.rng.bit_generator.state = state["rng"]
+        self.stream.set_state(state, goes_on=is_one)
 
     @override(JointReplay)
     def check_state(self, state: dict[str, Any]) -> None:
@@ -202,7 +246,9 @@ def check_memory(capacity: int, bytes_per_row: int, device: str = "cpu") -> None
     if device == "cpu":
         available = psutil.virtual_memory().available
     else:
-        available, what = torch.cuda.mem_get_info(device)[0], f"device {device!r}"
+        # What PyTorch holds for tensors to come counts as free.
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        available, what = torch.cuda.mem_get_info(device)[0] + held, f"device {device!r}"
     needed = capacity * bytes_per_row
     if needed > available:
         raise ValueError(

@@ -11,6 +11,7 @@ import torch
 from ray.exceptions import RayError
 from torch import Tensor
 
+from rllib_maddpg.rows.counter_random import random_bits
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.rollout import JointRollout
 from rllib_maddpg.rows.schema import RowSchema
@@ -45,10 +46,11 @@ class ShardedBatch:
         refs: For each of K shards a reference to its rows `[rows, row_width]`, float32, those of each part side by side; None
             if it has none.
         counts: `[parts, K]`: rows of each part that come from each shard. All parts have the same number of rows.
-        seed: Of the order of the rows within each part; None: those of a shard side by side.
+        seed: Of the order of the rows within each part, `[parts]`, int64; None: those of a shard side by side. A single number:
+            as earlier versions ordered them.
     """
 
-    def __init__(self, refs: list[ray.ObjectRef | None], counts: np.ndarray, seed: int | None = None):
+    def __init__(self, refs: list[ray.ObjectRef | None], counts: np.ndarray, seed: np.ndarray | int | None = None):
         self.refs, self.counts, self.seed = refs, counts, seed
 
     def __len__(self) -> int:
@@ -91,9 +93,12 @@ class ShardedBatch:
         """For the rows of all shards, one shard after the other, their place in the batch."""
         parts, shards = self.counts.shape
         part_of = np.concatenate([np.repeat(np.arange(parts), self.counts[:, k]) for k in range(shards)])
-        if self.seed is None:
-            order = np.argsort(part_of, kind="stable")
-        else:
+        order = np.argsort(part_of, kind="stable")
+        if isinstance(self.seed, np.ndarray):
+            order = order.reshape(parts, -1)
+            chance = random_bits(0, self.seed[:, None], np.arange(order.shape[1]))
+            order = np.take_along_axis(order, np.argsort(chance, axis=1), axis=1).ravel()
+        elif self.seed is not None:
             order = np.lexsort((np.random.default_rng(self.seed).random(len(part_of)), part_of))
         places = np.empty(len(part_of), np.int64)
         places[order] = np.arange(len(part_of))

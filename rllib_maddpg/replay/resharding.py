@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rllib_maddpg.replay.update_stream import KEY
+
 SHARDS = "shards"
 
 
@@ -57,7 +59,8 @@ def _in_order(state: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _state_of(columns: dict[str, np.ndarray], state: dict[str, Any]) -> dict[str, Any]:
-    # Of no ring's size, so that whoever takes it deals with the rows by their age. No generator draws as several did.
+    # Of no ring's size, so that whoever takes it deals with the rows by their age. No generator draws as several did, and no
+    # key gives their numbers; updates are counted on.
     ring = {"columns": columns, "next": 0, "capacity": num_rows(columns), "rng": None}
     # What is said of the rows is true of these, too.
-    return {key: value for key, value in state.items() if key != SHARDS} | ring
+    return {key: value for key, value in state.items() if key not in (SHARDS, KEY)} | ring

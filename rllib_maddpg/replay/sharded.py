@@ -15,11 +15,13 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.util.placement_group import PlacementGroup, get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from rllib_maddpg.replay.buffer import JointReplayBuffer
 from rllib_maddpg.replay.protocol import JointReplay, Stored
 from rllib_maddpg.replay.remote import LOST, RemoteRollout, ShardedBatch
 from rllib_maddpg.replay.resharding import SHARDS, by_age, dealt
+from rllib_maddpg.replay.shard import ReplayShard
+from rllib_maddpg.replay.shares import ShardShares
 from rllib_maddpg.replay.state_check import SCHEMA, check_buffer_state
+from rllib_maddpg.replay.update_stream import UpdateStream
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.rollout import JointRollout
 from rllib_maddpg.rows.schema import RowSchema
@@ -31,47 +33,13 @@ _SHARD_RESOURCES = {"CPU": 1}
 _PATIENCE = 60
 
 
-class ReplayShard:
-    """One shard: a `JointReplayBuffer` in an actor."""
-
-    def __init__(self, schema: RowSchema, capacity: int, seed: np.random.SeedSequence | None):
-        # Rebuilt after its machine was lost, it must not draw as it did at first.
-        restarted = ray.get_runtime_context().was_current_actor_reconstructed
-        self.buffer = JointReplayBuffer(schema, capacity, None if restarted else seed)
-
-    def store(self, *rollouts: JointRollout) -> tuple[list[Stored], int]:
-        """What became of the rollouts, and the number of rows in this shard."""
-        return self.buffer.store(rollouts), len(self.buffer)
-
-    def draw(self, num_rows: Sequence[int]) -> Any:
-        """So many rows for each Learner, `[rows, row_width]`, float32; without the list for a single Learner."""
-        drawn = [self.buffer.sample(n).joint_rows.numpy() for n in num_rows]
-        return drawn if len(drawn) > 1 else drawn[0]
-
-    def latest(self, rows: int) -> np.ndarray:
-        """The newest rows of this shard, oldest first, `[rows, row_width]`, float32."""
-        return self.buffer.latest(rows).joint_rows.numpy()
-
-    def size(self) -> int:
-        """Rows held now."""
-        return len(self.buffer)
-
-    def get_state(self) -> dict[str, Any]:
-        """As `JointReplayBuffer.get_state`."""
-        return self.buffer.get_state()
-
-    def set_state(self, state: dict[str, Any]) -> int:
-        """As `JointReplayBuffer.set_state`; returns the number of rows held now."""
-        self.buffer.set_state(state)
-        return len(self.buffer)
-
-
 class ShardedReplayBuffer(JointReplay):
     """K rings of joint transitions in as many actors, which together are sampled uniformly with replacement.
 
     - A rollout goes to one shard as a whole, to each shard in turn. Remote runners keep it until the shard fetches it.
     - How many rows of a batch come from which shard is drawn from the multinomial distribution over the shards' sizes, so
-      every row of all shards is drawn with the same probability.
+      every row of all shards is drawn with the same probability. Which rows an update gets is a pure function of the seed, the
+      number of the update and the sizes of the shards; several Learners together get those that one would get.
     - The driver sees counts and references only; rows pass through it when a checkpoint is written.
     - A shard that dies takes its rows with it. Training goes on with the others' while Ray restarts it, empty. When no shard
       is left, training ends with an error.
@@ -94,7 +62,8 @@ class ShardedReplayBuffer(JointReplay):
         self.num_shards = num_shards
         self.num_rows_added = 0
         *seeds, own = np.random.SeedSequence(seed).spawn(num_shards + 1)
-        self._rng = np.random.default_rng(own)
+        self._rng = np.random.default_rng(own)  # only for states of earlier versions
+        self._stream, self._shares = UpdateStream(own, "shards"), ShardShares()
         self._next = 0  # shard of the next rollout
         self._capacities = [self.capacity // num_shards + (k < self.capacity % num_shards) for k in range(num_shards)]
         group = get_current_placement_group()
@@ -154,14 +123,23 @@ class ShardedReplayBuffer(JointReplay):
         Raises:
             ValueError: If no shard has a row.
         """
-        total = len(self)
-        if not total:
+        if not len(self):
             raise ValueError("The replay buffer is empty: sample from the environment before you train.")
-        shares = np.array(self._sizes) / total
-        counts = self._rng.multinomial(rows, shares, (learners, updates))
-        refs = [self._draw(k, counts[:, :, k].sum(1).tolist()) for k in range(self.num_shards)]
-        seeds = self._rng.integers(2**62, size=learners).tolist() if shuffled else [None] * learners
-        return [ShardedBatch([own[learner] for own in refs], counts[learner], seeds[learner]) for learner in range(learners)]
+        first = self._stream.next(updates)
+        counts, orders = self._counts(first, learners, updates, rows, shuffled)
+        refs = [self._draw(k, first, counts[:, :, k]) for k in range(self.num_shards)]
+        return [ShardedBatch([own[k] for own in refs], counts[k], orders[k]) for k in range(learners)]
+
+    def _counts(
+        self, first: int, learners: int, updates: int, rows: int, shuffled: bool
+    ) -> tuple[np.ndarray, Sequence[np.ndarray | int | None]]:
+        """Rows of each shard, `[learners, updates, K]`, and for each Learner the seeds of the order of its rows, or None."""
+        in_order = [None] * learners
+        if self._stream.key is None:
+            counts = self._rng.multinomial(rows, np.array(self._sizes) / len(self), (learners, updates))
+            return counts, self._rng.integers(2**62, size=learners).tolist() if shuffled else in_order
+        counts = self._shares.draw(self._stream.key, first, updates, self._sizes, learners, rows)
+        return counts, self._stream.bits(first, updates, learners).T if shuffled else in_order
 
     @override(JointReplay)
     def latest(self, rows: int) -> JointBatch:
@@ -249,12 +227,12 @@ class ShardedReplayBuffer(JointReplay):
             )
         return stored
 
-    def _draw(self, k: int, num_rows: list[int]) -> list[ray.ObjectRef | None]:
-        """References to the rows for each Learner."""
-        learners = len(num_rows)
-        if not sum(num_rows):
+    def _draw(self, k: int, first: int, counts: np.ndarray) -> list[ray.ObjectRef | None]:
+        """References to the rows for each Learner; `counts` as in `ReplayShard.draw`."""
+        learners = len(counts)
+        if not counts.any():
             return [None] * learners
-        refs = self._shards[k].draw.options(num_returns=learners).remote(num_rows)
+        refs = self._shards[k].draw.options(num_returns=learners).remote(first, counts)
         return refs if learners > 1 else [refs]
 
     def _gone(self, k: int, error: Exception) -> None:
@@ -299,6 +277,7 @@ class ShardedReplayBuffer(JointReplay):
             "capacity": self.capacity,
             "num_rows_added": self.num_rows_added,
             "rng": self._rng.bit_generator.state,
+            **self._stream.get_state(),
             "layout": self.schema.layout.description(),
             SCHEMA: self.schema.description(),
         }
@@ -319,6 +298,7 @@ class ShardedReplayBuffer(JointReplay):
         if same:
             self._next = state["next_shard"]
             self._rng.bit_generator.state = state["rng"]
+        self._stream.set_state(state, goes_on=same)
 
     def _ask(self, k: int, call: Callable[[Any], ray.ObjectRef]) -> Any:
         """The answer of a shard; None if it is away."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rllib_maddpg.replay.resharding import SHARDS, num_rows
+from rllib_maddpg.replay.update_stream import KEY, NUMBER
 from rllib_maddpg.rows.schema import RowSchema, described
 
 # Where a state has the description of its rows; without one they are of version 1.
@@ -58,5 +59,10 @@ def _check_counts(state: dict[str, Any]) -> None:
     for name in ("num_rows_added", "capacity"):
         if not isinstance(state[name], int) or state[name] < 0:
             raise ValueError(f"The replay buffer of the checkpoint has {name}={state[name]!r}.")
+    for name, allowed in ((KEY, range(-(2**63), 2**63)), (NUMBER, range(2**53))):
+        if name in state and (type(state[name]) is not int or state[name] not in allowed):
+            raise ValueError(f"The replay buffer of the checkpoint has {name}={state[name]!r}.")
+    if KEY in state and NUMBER not in state:
+        raise ValueError(f"The replay buffer of the checkpoint has {KEY}, but no {NUMBER}.")
     if state["rng"] is not None:
         np.random.default_rng().bit_generator.state = state["rng"]

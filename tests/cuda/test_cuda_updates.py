@@ -39,12 +39,15 @@ def made_by_the_cpu(member: str, kind: str, double: bool):
     game = game_of(member, kind)
     learner = learner_of(config_of_member(member, game), double)
     start = weights_of(learner)
-    results = on_cuda.update_from(learner, ring_of(game, learner.schema, "cpu"), CALLS, UPDATES, double)
+    results = on_cuda.update_from(learner, ring_of(game, learner.schema, "cpu"), range(CALLS), UPDATES, double)
     return start, weights_of(learner), numbers(results, game.modules)
 
 
-@GRAPH
-@pytest.mark.parametrize("ring", ["cpu", ON] if ON == "cuda" else ["cpu"], ids=lambda ring: f"rows-{ring}")
+# Where the rows are, and whether updates are graphs; what is left out takes no other way through the code.
+WAYS = {"eager": (ON, False), "graph": (ON, True)} | ({"graph-rows-cpu": ("cpu", True)} if ON == "cuda" else {})
+
+
+@pytest.mark.parametrize(("ring", "graph"), list(WAYS.values()), ids=WAYS)
 @pytest.mark.parametrize("double", [True, False], ids=["float64", "float32"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("member", MEMBERS)
@@ -55,13 +58,13 @@ def test_twenty_updates_are_the_cpus(member, kind, double, ring, graph):
     start, expected, metrics = made_by_the_cpu(member, kind, double)
     assert learner._device.type == ON and on_cuda.same(weights_of(learner), start)
     replayed = CountedGraph.replayed
-    results = on_cuda.update_from(learner, ring_of(game, learner.schema, ring), CALLS, UPDATES, double)
+    results = on_cuda.update_from(learner, ring_of(game, learner.schema, ring), range(CALLS), UPDATES, double)
     assert (CountedGraph.replayed - replayed >= CALLS * UPDATES // 2) == graph
     for key, ours in on_cuda.on_cpu(weights_of(learner)).items():
         size = expected[key].norm()
         assert (expected[key] - start[key]).norm() > 50 * atol * size, f"{key} has hardly moved"
         assert (ours - expected[key]).norm() <= atol * size, key
-    assert numbers(results, game.modules) == pytest.approx(metrics, rel=1e-7 if double else 1e-2, abs=1e-8 if double else 1e-3)
+    assert numbers(results, game.modules) == pytest.approx(metrics, rel=1e-6 if double else 1e-2, abs=1e-7 if double else 1e-3)
 
 
 SHAPES = {
@@ -117,5 +120,5 @@ def test_updates_that_report_and_such_that_do_not_are_the_same(graph):
             if learner is cpu:
                 expected = results
         if not quiet:
-            assert numbers(results, game.modules) == pytest.approx(numbers(expected, game.modules), rel=1e-7, abs=1e-9)
+            assert numbers(results, game.modules) == pytest.approx(numbers(expected, game.modules), rel=1e-6, abs=1e-7)
     assert on_cuda.difference(device, cpu) < 1e-8

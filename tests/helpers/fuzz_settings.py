@@ -91,6 +91,7 @@ _SENSIBLE = {
     "sample_timeout_s": [None, 60],
     "evaluation_auto_duration_max_env_steps_per_sample": [100, 500],
     "extra_columns": [(), []],
+    "cuda_graph": ["auto", False],  # True needs a GPU
     "process_wide_speedups": [False],  # would change the tests' process
     "torch_compile_learner": [False],  # takes seconds
     "_validate_config": [True],

@@ -59,7 +59,7 @@ def same(ours: list[Tensor], expected: list[Tensor]) -> bool:
 def assert_replays_are_steps(graph_class: type, device: str, steps: int = 5) -> None:
     """A step captured once and replayed is as many eager steps, bit for bit, and the capture itself changes nothing."""
     eager, graphed = Training(device), Training(device)
-    graph = graph_class()
+    graph = graph_class(torch.device(device))
     for training, make in ((eager, lambda work: work()), (graphed, graph.warm_up)):
         training.give(7)
         make(training.step)

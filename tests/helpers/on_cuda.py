@@ -16,7 +16,6 @@ import torch
 from fake_graph import FakeGraph
 from family_learners import family_config, joint_batch
 from learner_games import env_steps, spaces_of, weights_of
-from ray.rllib.core.learner.learner_group import LearnerGroup
 from reference.family_games import FamilyGame, random_family_game
 from reference.maddpg import Box, Discrete
 from torch import Tensor
@@ -120,13 +119,6 @@ def both(config: MADDPGConfig, graph: bool = False, double: bool = False) -> tup
     return cpu, device
 
 
-def group_on_device(config: MADDPGConfig, num_learners: int) -> LearnerGroup:
-    """0: a Learner in this process; else so many Ray actors."""
-    config = on_device(config).learners(num_learners=num_learners)
-    config.validate()
-    return config.build_learner_group(spaces=spaces_of(config))
-
-
 def rows_of(
     game: FamilyGame, schema: RowSchema, k: int, double: bool = False, size: int = ROWS, newest: int = NEWEST
 ) -> JointBatch:
@@ -153,11 +145,11 @@ def ring_of(game: FamilyGame, schema: RowSchema, device: str, rows: int = 64) ->
 
 
 def update_from(
-    learner: MADDPGTorchLearner, ring: JointReplayBuffer, calls: int, updates: int, double: bool = False
+    learner: MADDPGTorchLearner, ring: JointReplayBuffer, calls: Iterable[int], updates: int, double: bool = False
 ) -> Mapping[str, Any]:
-    """Calls of so many updates each, on rows that the ring draws; returns the metrics of the last one."""
+    """Calls of these numbers, of so many updates each, on rows that the ring draws; returns the metrics of the last one."""
     results = {}
-    for k in range(calls):
+    for k in calls:
         drawn = ring.draw(1, updates, ROWS)
         if learner.config.needs_newest_rows:
             drawn = with_newest(drawn, ring.latest(NEWEST))

@@ -88,8 +88,20 @@ def on_each(group: LearnerGroup, function) -> list:
     return [result.get() for result in group.foreach_learner(function)]
 
 
+def start_noise(learner) -> None:
+    """The noise of the first update of a run with the seed 3."""
+    learner._num_updates = 0
+    learner._noise.set_keys(learner._noise.keys_of(3))
+
+
 def weights_and_noise(group: LearnerGroup) -> list[dict]:
-    return on_each(group, lambda learner: {**weights_of(learner), "noise": list(learner._noise.keys().values())})
+    """Of each Learner: all weights, and which noise comes next."""
+
+    def of(learner) -> dict:
+        noise = [learner._num_updates, *learner._noise.keys().values()]
+        return {**weights_of(learner), "noise": torch.tensor(noise)}
+
+    return on_each(group, of)
 
 
 def rows_of(schema: RowSchema, k: int) -> JointBatch:
@@ -109,7 +121,7 @@ def test_two_learners_are_one(local, two):
     schema = local._learner.schema
     for group in (local, two):
         on_each(group, lambda learner: load_weights(learner, GAME.weights))
-        on_each(group, lambda learner: learner._rng.manual_seed(3).initial_seed())
+        on_each(group, start_noise)
     (start,) = weights_and_noise(local)
     metrics = [MetricsLogger(root=True) for _ in range(2)]
     for k in range(UPDATES):

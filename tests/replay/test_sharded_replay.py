@@ -16,6 +16,7 @@ from rllib_maddpg.replay import JointReplayBuffer
 from rllib_maddpg.replay.remote import RemoteRollout, ShardedBatch
 from rllib_maddpg.replay.resharding import dealt, merged
 from rllib_maddpg.replay.sharded import ShardedReplayBuffer
+from rllib_maddpg.replay.update_stream import KEY, NUMBER
 from rllib_maddpg.rows.joint_batch import JointBatch
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -98,8 +99,7 @@ def test_rows_that_are_not_finite_are_refused(buffer):
 
 
 def test_draws_are_uniform_over_all_rows(buffer):
-    for first, last in [(0, 3), (3, 30), (30, 40)]:  # shards of 3, 27 and 10 rows
-        buffer.add(rows(first, last))
+    fill(buffer)
     batches = buffer.draw(learners=2, updates=40, rows=1000)
     for batch in batches:
         assert (batch.counts.sum(1) == 1000).all()
@@ -140,22 +140,91 @@ def test_rows_that_modules_share_out_are_in_any_order(buffer):
 
 
 def test_a_seed_gives_the_same_draws_and_a_state_the_next_ones(buffer, shared):
-    def fill():
+    def fill_all():
         for k in range(4):
             buffer.add(rows(10 * k, 10 * k + 10))
 
-    fill()
+    fill_all()
     first, again = buffer.sample(50).joint_rows, buffer.sample(50).joint_rows
     assert not same(first, again)
     state = buffer.get_state()
     following = buffer.sample(50).joint_rows
     buffer.set_state(shared[1])
-    fill()
+    fill_all()
     assert same(first, buffer.sample(50).joint_rows)
     buffer.set_state(state)
     assert same(following, buffer.sample(50).joint_rows)
     buffer.add(rows(40, 50))  # to the shard whose turn it is
     assert numbers(buffer.get_state()["shards"][1])[-10:] == list(range(40, 50))
+
+
+def fill(buffer):
+    """Shards of 3, 27 and 10 rows."""
+    for first, last in [(0, 3), (3, 30), (30, 40)]:
+        buffer.add(rows(first, last))
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_updates_and_learners_share_out_the_same_rows(buffer, shared, shuffled):
+    """Several updates of one call are those of several calls; several Learners get the rows that one would get."""
+
+    def draw(calls, learners, updates, per_learner):
+        buffer.set_state(shared[1])
+        fill(buffer)
+        drawn = [buffer.draw(learners, updates, per_learner, shuffled) for _ in range(calls)]
+        return [[drawn_numbers(batch).reshape(updates, per_learner) for batch in batches] for batches in drawn]
+
+    ((together,),) = draw(1, 1, 4, 24)
+    single = draw(4, 1, 1, 24)
+    np.testing.assert_array_equal(together, np.concatenate([whole for (whole,) in single]))
+    ((first, second),) = draw(1, 2, 4, 12)
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(np.sort(np.hstack([first, second]), axis=1), np.sort(together, axis=1))
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_the_state_of_an_earlier_version_keeps_its_generators(buffer, shared, shuffled):
+    fill(buffer)
+    state = {key: value for key, value in buffer.get_state().items() if key not in (KEY, NUMBER)}
+    state["shards"] = [{key: own[key] for key in own if key not in (KEY, NUMBER)} for own in state["shards"]]
+    own, *theirs = (np.random.default_rng() for _ in range(4))
+    for generator, saved in zip((own, *theirs), (state, *state["shards"]), strict=True):
+        generator.bit_generator.state = saved["rng"]
+    for _ in range(2):
+        buffer.set_state(state)
+        batches = buffer.draw(2, 3, 20, shuffled)
+        counts = own.multinomial(20, np.array([3, 27, 10]) / 40, (2, 3))
+        seeds = own.integers(2**62, size=2).tolist() if shuffled else [None, None]
+        pieces = [
+            [first + theirs[k].integers(0, size, n) for n in counts[:, :, k].sum(1)]
+            for k, (first, size) in enumerate([(0, 3), (3, 27), (30, 10)])
+        ]
+        for learner, batch in enumerate(batches):
+            assert np.array_equal(batch.counts, counts[learner]) and batch.seed == seeds[learner]
+            part_of = np.concatenate([np.repeat(np.arange(3), counts[learner, :, k]) for k in range(3)])
+            chance = np.random.default_rng(seeds[learner]).random(60) if shuffled else np.arange(60)
+            expected = np.concatenate([piece[learner] for piece in pieces])[np.lexsort((chance, part_of))]
+            assert drawn_numbers(batch).tolist() == expected.tolist()
+        # Saved and restored once more, it still does.
+        state = buffer.get_state()
+        assert all(KEY not in saved and NUMBER not in saved for saved in (state, *state["shards"]))
+    buffer.set_state(shared[1])
+    assert KEY in buffer.get_state() and all(KEY in saved for saved in buffer.get_state()["shards"])
+
+
+def test_to_resume_takes_the_number_only(buffer, shared):
+    fill(buffer)
+    for updates in (3, 1):
+        buffer.draw(1, updates, 20)
+    following = drawn_numbers(buffer.draw(1, 2, 20)[0])
+    buffer.set_state(shared[1] | {NUMBER: 4})
+    fill(buffer)
+    assert drawn_numbers(buffer.draw(1, 2, 20)[0]).tolist() == following.tolist()
+    # From a state of another number of shards: updates are counted on.
+    buffer.set_state(shared[1] | {"shards": shared[1]["shards"][:2], NUMBER: 4, "next_shard": 0})
+    buffer._next = 0
+    fill(buffer)
+    assert drawn_numbers(buffer.draw(1, 2, 20)[0]).tolist() == following.tolist()
 
 
 def test_an_empty_buffer_says_so(buffer):
