@@ -45,7 +45,7 @@ SECONDS=0
 step facts 30 "$python" -m benchmarks.device_facts "$out/facts.json"
 # Only files with such tests are read: others may need what this machine does not have.
 mapfile -t tests < <([ -d tests/cuda ] && echo tests/cuda; grep -rl --include='test_*.py' --exclude-dir=cuda 'mark\.cuda' tests)
-step tests 115 "$python" -m pytest "${tests[@]}" -m cuda -n 0 -q -p no:cacheprovider --junitxml="$out/tests.xml"
+step tests 115 "$python" -m pytest "${tests[@]}" -m cuda -n 0 -v --tb=short -p no:cacheprovider --junitxml="$out/tests.xml"
 step update 190 "${bench[@]}" update "${update[@]}" --profile "$out/profiles" --save "$out/update.json"
 step train 305 "${bench[@]}" train "${train[@]}" --save "$out/train.json"
 step grid 350 "${bench[@]}" --grid "${grid[@]}" --save "$out/grid.json"
