@@ -70,6 +70,23 @@ class GroupRows:
         return self._counts[name]
 
 
+class _Made:
+    """What an update has made so far. A context would hold itself by it, and memory would wait for Python's garbage collection."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple, Any] = {}
+
+    def once(self, key: tuple, make: Callable[[], Any]) -> Any:
+        """As `UpdateContext.once`."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def forget(self, *kinds: str) -> None:
+        """Forgets all of some kinds."""
+        self._made = {key: made for key, made in self._made.items() if key[0] not in kinds}
+
+
 class UpdateContext:
     """One update.
 
@@ -121,8 +138,8 @@ class UpdateContext:
         self.metrics_stay = False
         self._rows_of, self._groups, self._distributed = rows_of, groups, distributed
         self._layout = batch.layout
-        self._made: dict[tuple, Any] = {}
-        self._actions = JointActions(batch.layout, groups, rules, noise, self.once, smooths)
+        self._made = _Made()
+        self._actions = JointActions(batch.layout, groups, rules, noise, self._made.once, smooths)
         self._beliefs = Beliefs(self._actions)
         self._added: dict[str, dict[str, Tensor]] = {}
 
@@ -133,25 +150,20 @@ class UpdateContext:
 
     def once(self, key: tuple, make: Callable[[], Any]) -> Any:
         """What `make()` returns, which is called in an update once for a key, a tuple that begins with its kind."""
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
+        return self._made.once(key, make)
 
     def has_changed(self, role: str) -> None:
         """Networks of a role have learned: what was computed with them is old."""
         if role == ACTOR:
-            self._forget("policy", "head_outputs", "current_actions", "current")
+            self._made.forget("policy", "head_outputs", "current_actions", "current")
             if any(group.target is None for group in actors_of(self._groups)):
                 self.targets_have_changed()  # such actors stand for their own targets
         if role == INFERRED:
-            self._forget("current_beliefs", "current")
+            self._made.forget("current_beliefs", "current")
 
     def targets_have_changed(self) -> None:
         """As `has_changed`, for all targets."""
-        self._forget("next_codes", "next_actions", "next_beliefs", "next")
-
-    def _forget(self, *kinds: str) -> None:
-        self._made = {key: made for key, made in self._made.items() if key[0] not in kinds}
+        self._made.forget("next_codes", "next_actions", "next_beliefs", "next")
 
     def __getitem__(self, module_id: str) -> JointBatch:
         """The joint rows that a module learns from: the same for all, unless `minibatch_per_module`."""

@@ -37,10 +37,11 @@ class CudaGraph:
         """Does the work, as it has to be done before it is captured: libraries make themselves ready the first time."""
         here = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(here)
-        with torch.cuda.stream(self._stream):
-            result = work()
-        here.wait_stream(self._stream)
-        return result
+        try:
+            with torch.cuda.stream(self._stream):
+                return work()
+        finally:
+            here.wait_stream(self._stream)
 
     def capture(self, work: Callable[[], T]) -> T:
         """Records the work without doing it.

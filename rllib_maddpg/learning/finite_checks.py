@@ -103,5 +103,9 @@ class DeferredCheck:
     def take(self) -> Findings:
         """What was found since the last time; waits for the device."""
         sound, *bad, last = self._found.tolist()
-        self._found.zero_()
+        self.clear()
         return Findings(int(sound), [int(n) for n in bad], bool(last))
+
+    def clear(self) -> None:
+        """Forgets it."""
+        self._found.zero_()

@@ -76,8 +76,7 @@ def clipped_gradients(
                 "the network of its group, `group.network` of `ctx.groups(...)`, of which a module's own parameters are only "
                 "views; or set `stacks_modules = False` on the Learner's class."
             )
-    # Fused Adam reads them in the order of memory, whatever their strides.
-    gradients = [torch.zeros_like(p) if (g := found.get(id(p))) is None else g.contiguous() for p in stacked]
+    gradients = [torch.zeros_like(p) if (g := found.get(id(p))) is None else _laid_out_as(p, g) for p in stacked]
     # The losses go along: they are logged, and all Learners must agree on whether they are finite.
     *gradients, totals = sum_over_learners([*gradients, torch.stack(list(module_losses.values())).detach()])
     result = ClippedGradients([], dict(zip(module_losses, totals, strict=True)), {})
@@ -91,6 +90,14 @@ def clipped_gradients(
         norms.update({group.modules[k]: norm[k] for k in members})
         result.of_groups.append((group, own, members))
     return result
+
+
+def _laid_out_as(p: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient with the strides of its parameter: fused Adam reads both in the order of memory.
+
+    On a GPU it refuses others, even where they mean nothing, as those of a layer's weights for a single input.
+    """
+    return gradient if gradient.stride() == p.stride() else torch.empty_like(p).copy_(gradient)
 
 
 def _is_finite(x: Any) -> bool:

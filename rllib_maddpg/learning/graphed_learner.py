@@ -48,9 +48,10 @@ class GraphedTorchLearner(JointTorchLearner):
     @override(JointTorchLearner)
     def _tie(self) -> None:
         super()._tie()
-        before, self._graphs_of = self._graphs_of, (self._groups, self._noise)
-        if any(old is not new for old, new in zip(before, self._graphs_of, strict=True)):
-            self._graphs = self._make_graphs()
+        now = self._groups, self._noise
+        if any(old is not new for old, new in zip(self._graphs_of, now, strict=True)):
+            self._graphs = None  # also if there can be no others
+            self._graphs, self._graphs_of = self._make_graphs(), now
 
     def _make_graphs(self) -> UpdateGraphs | None:
         """Whatever records updates; None: they are made one after the other.
@@ -102,7 +103,10 @@ class GraphedTorchLearner(JointTorchLearner):
 
     @override(JointTorchLearner)
     def update(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        self._unasked.clear()  # of a call that has failed
+        if self._unasked:  # of a call that has failed
+            self._unasked.clear()
+            if self._graphs is not None:
+                self._graphs.check.clear()
         return super().update(*args, **kwargs)
 
     @override(JointTorchLearner)
@@ -110,7 +114,8 @@ class GraphedTorchLearner(JointTorchLearner):
         if self._graphs is None:
             return super().run_update(batch, plan)
         self._unasked.append(_Unasked(batch, plan, self._num_updates, self._last_target_update))
-        return self._graphs.update(batch, plan, self._prepare_steps(plan))
+        self._last_results = self._graphs.update(batch, plan, self._prepare_steps(plan))
+        return self._last_results
 
     def _prepare_steps(self, plan: UpdatePlan) -> tuple:
         """Gets optimizers ready for steps without the host; equal for steps that are alike."""
@@ -135,8 +140,10 @@ class GraphedTorchLearner(JointTorchLearner):
         self._unasked.clear()
         if not any(found.bad):
             return
-        if found.last_was_bad:
-            self._update_metrics.clear()
+        # Whatever earlier updates have left may be that of a bad one.
+        self._update_metrics.clear()
+        if not found.last_was_bad:
+            self._update_metrics.add(self._last_results.metrics)
         if self.config.torch_skip_nan_gradients:
             for stage, count in zip(self._stages, found.bad, strict=True):
                 if count:

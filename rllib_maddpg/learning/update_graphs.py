@@ -83,7 +83,7 @@ class UpdateGraphs:
             ValueError: If it cannot be recorded, but has to be.
         """
         rows, newest = self._put("drawn", batch), None if batch.newest is None else self._put("newest", batch.newest)
-        key = plan, steps, rows.shape, None if newest is None else newest.shape
+        key = plan, steps, *((x.shape, x.dtype) for x in (rows, newest) if x is not None)
         if key not in self._kinds:
             self._kinds[key] = _Kind(self._new_graph())
         kind = self._kinds[key]

@@ -37,16 +37,27 @@ def check_device(what: str, *values) -> None:
     assert not elsewhere, f"{what} with a tensor on {elsewhere}"
 
 
+def check_adam(params, *others, **kwargs) -> None:
+    """Refuses what the kernel of a GPU refuses, and that of the CPU does not."""
+    check_device("Adam", params, others, kwargs)
+    *moments, maxima, steps = others
+    for p, *own in zip(params, *moments, strict=True):
+        assert all((x.shape, x.stride(), x.dtype) == (p.shape, p.stride(), p.dtype) for x in own), "Adam: another layout"
+    scalars = [*steps, kwargs["lr"], kwargs["found_inf"]]
+    assert not maxima and all(x.dtype == torch.float32 and x.dim() == 0 for x in scalars), "Adam: no float32"
+
+
 @pytest.fixture(autouse=True)
 def what_meta_lacks(monkeypatch):
     """Adam's fused kernel, and clocks that can be read."""
-    monkeypatch.setattr(torch, "_fused_adam_", lambda *args, **kwargs: check_device("Adam", args, kwargs))
+    monkeypatch.setattr(torch, "_fused_adam_", check_adam)
     monkeypatch.setattr(GroupOptimizer, "_have_one_clock", lambda self: True)
 
 
 def game_of(seed: int) -> FamilyGame:
-    """Also with modules that share networks, that are frozen, and that have settings of their own."""
+    """Also with modules that share networks, that are frozen, that have settings of their own, or see one number."""
     given = {"n_agents": 4, "shared": True} if seed % 3 == 2 else {"per_module": {}} if seed % 3 else {}
+    given |= {"obs_dim": 1} if seed % 4 == 1 else {}
     return random_family_game(100 + seed, kinds=KINDS[seed % len(KINDS)], waiting=False, **given)
 
 
