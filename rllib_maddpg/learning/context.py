@@ -71,7 +71,7 @@ class GroupRows:
 
 
 class _Made:
-    """What an update has made so far. A context would hold itself by it, and memory would wait for Python's garbage collection."""
+    """What an update has made so far: for itself, since no context may hold itself until Python collects its garbage."""
 
     def __init__(self) -> None:
         self._made: dict[tuple, Any] = {}

@@ -1,4 +1,4 @@
-"""Learners with graphs whose calls have failed, or that get what they have no graph of. On the CPU, with a stand-in for graphs."""
+"""Learners with graphs whose calls have failed, or that get what they have no graph of; with a stand-in for graphs."""
 
 from __future__ import annotations
 
