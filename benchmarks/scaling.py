@@ -10,7 +10,7 @@ from typing import Any
 from ray.rllib.utils.metrics import ALL_MODULES, LEARNER_RESULTS
 
 from benchmarks.compare import Contender, Table, ratio, summary
-from benchmarks.devices import can_graph, config_on_device
+from benchmarks.devices import config_on_device
 from benchmarks.games import built
 from benchmarks.growth import exponent
 from benchmarks.options import SCALING, Options
@@ -47,7 +47,7 @@ def measure_scaling(scenario: str, options: Options) -> Iterator[dict[str, Any]]
         algos = {}
         for n in runners:
             given = {"num_envs": options.num_envs, "batch": options.batch, "rows": options.rows, "num_env_runners": n}
-            config = config_on_device(scenario, options.device, can_graph(options.device), **given)
+            config = config_on_device(scenario, options.device, **given)
             algos[n] = stack.enter_context(built(config))
             warm_up(algos[n])
         for env_steps in RATIOS:
