@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -24,7 +25,7 @@ class CudaGraph:
             device: A GPU, on which all of the work is done.
         """
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = _stream_of(device)
         self._graph = torch.cuda.CUDAGraph()
 
     @staticmethod
@@ -56,6 +57,12 @@ class CudaGraph:
     def replay(self) -> None:
         """Does the work; does not wait for it."""
         self._graph.replay()
+
+
+@functools.cache
+def _stream_of(device: torch.device) -> torch.cuda.Stream:
+    """The stream in which work is captured. cuBLAS keeps memory for each stream, so that one for all of it is best."""
+    return torch.cuda.Stream(device)
 
 
 @contextlib.contextmanager

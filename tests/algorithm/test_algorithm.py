@@ -160,7 +160,8 @@ def test_resume_in_a_new_process_equals_a_run_that_never_stopped(build, tmp_path
     one, two = straight.replay_buffer.get_state(), resumed.replay_buffer.get_state()
     for name in one["columns"]:
         np.testing.assert_array_equal(one["columns"][name], two["columns"][name], err_msg=name)
-    assert one["rng"] == two["rng"] and one["num_rows_added"] == two["num_rows_added"]
+    assert all(one[name] == two[name] for name in ("stream_key", "num_updates_drawn", "rng", "num_rows_added"))
+    assert one["num_updates_drawn"] == straight._num_updates > 0
     trained = [a.metrics.peek(("learners", "__all_modules__", "num_env_steps_trained_lifetime")) for a in (straight, resumed)]
     assert trained[0] == trained[1] > 0
     assert straight._episode_numbers == resumed._episode_numbers == {0: [60, 60]}

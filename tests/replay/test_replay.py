@@ -6,6 +6,7 @@ import torch
 from sample_rows import LAYOUT, SCHEMA, arrays, check_rows, rows
 
 from rllib_maddpg.replay import JointReplayBuffer
+from rllib_maddpg.replay.buffer import check_memory
 from rllib_maddpg.rows.schema import RowSchema, bytes_per_row
 
 
@@ -69,6 +70,18 @@ def test_memory_is_what_the_columns_need():
     # Users': lives; 7 bytes twice, which take two words each; contexts of 3 twice; maybe as x.
     assert buffer.bytes_per_row == bytes_per_row(7, 8, 3, SCHEMA.extra) == plain + 4 * (3 * 2 + 2 * 2 + 2 * 3 + 7)
     assert buffer._rows.nbytes == 50 * buffer.bytes_per_row
+
+
+def test_a_gpu_that_cannot_hold_the_rows(monkeypatch):
+    """Device, bytes of a row, and the largest capacity; what PyTorch keeps for later counts as free."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 * 10**6, 10**9))
+    held = {"memory_reserved": 3 * 10**6, "memory_allocated": 10**6}
+    for name, size in held.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, size=size: size)
+    check_memory(50_000, 100, "cuda:0")
+    text = r"=50001 rows of 100 bytes need 0.0 GiB when full, but device 'cuda:0' has 0.0 GiB .* at most 40000\.$"
+    with pytest.raises(ValueError, match=text):
+        check_memory(50_001, 100, "cuda:0")
 
 
 def test_state_holds_the_filled_part_and_sampling_goes_on_alike():

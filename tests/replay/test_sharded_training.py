@@ -62,7 +62,8 @@ def test_training_with_remote_runners(build, tmp_path):
     restored = other.replay_buffer.get_state()
     for one, two in zip(state["shards"], restored["shards"], strict=True):
         assert all(np.array_equal(one["columns"][name], two["columns"][name]) for name in other.schema.columns)
-        assert one["rng"] == two["rng"]
+        assert one["stream_key"] == two["stream_key"] and one["rng"] == two["rng"]
+    assert restored["num_updates_drawn"] == state["num_updates_drawn"] == algo._num_updates > 0
     assert other._env_steps == steps
     other.train()
     assert len(other.replay_buffer) == other._env_steps > steps
