@@ -230,13 +230,14 @@ def test_training_over_runners(ray_session, monkeypatch):
     rounds = scaling._rounds
     monkeypatch.setattr(scaling, "_rounds", noted)
     monkeypatch.setattr(train, "_WARM_UP", 200)
-    *tables, env_steps, updates = measure_scaling("simple_adversary", replace(TINY, runners=(1,)))
+    *tables, env_steps, updates, long, _ = measure_scaling("simple_adversary", replace(TINY, runners=(1,)))
     assert [(t["title"], t["unit"]) for t in tables] == 2 * [
         ("Training with many runners", "env steps/s"),
         ("The driver meanwhile", "% busy"),
     ]
     assert [row["name"] for row in tables[0]["rows"]] == ["1 env runner"] and tables[0]["claims"] == []
-    assert fragments == [[50, 50], [5, 5]]  # 2 envs
+    assert fragments == [[50, 50], [5, 5], [25, 25]]  # 2 envs
+    assert long["setting"].endswith("an update each 100 env steps, fragments of 25 env steps of each env")
     names = ["an update each 100 env steps", "an update each 10 env steps"]
     for curve in (env_steps, updates):
         assert curve["x"] == [1] and [line["name"] for line in curve["lines"]] == names
