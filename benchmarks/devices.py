@@ -11,13 +11,13 @@ from benchmarks.games import make_config
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
 
 
-def config_on_device(scenario: str, device: str, graph: bool = False, **given: Any) -> MADDPGConfig:
+def config_on_device(scenario: str, device: str, graph: bool | str = "auto", **given: Any) -> MADDPGConfig:
     """`make_config`, with the rows beside the Learner.
 
     Args:
         scenario: Of mpe2.
         device: "cpu" or "cuda".
-        graph: Whether updates are to be made by CUDA graphs.
+        graph: `cuda_graph`.
         **given: As `make_config` takes it.
     """
     config = make_config(scenario, device=device, **given).training(replay_buffer_config={"device": device})

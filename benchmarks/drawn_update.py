@@ -51,10 +51,11 @@ def measure_drawn_updates(scenario: str, options: Options) -> Iterator[dict[str,
     """Tables in ms an update, each as soon as it is measured; for `simple_spread` also with many agents.
 
     Raises:
-        DifferentArithmetic: At the end, if in some table the contenders did not compute the same; it says so and claims nothing.
+        DifferentArithmetic: At the end, if in some table the contenders did not compute the same; that claims nothing.
+        ValueError, RuntimeError: At the end, if updates could not be recorded; they are left out.
     """
     games = [{}] + ([{"N": options.many_agents}] if scenario == "simple_spread" else [])
-    errors: list[DifferentArithmetic] = []
+    errors: list[Exception] = []
     for batch, env_config in itertools.product((options.batch, LARGER_BATCH * options.batch), games):
         yield from _measured(scenario, options, env_config, batch, errors)
     if errors:
@@ -62,7 +63,7 @@ def measure_drawn_updates(scenario: str, options: Options) -> Iterator[dict[str,
 
 
 def _measured(
-    scenario: str, options: Options, env_config: dict[str, Any], batch: int, errors: list[DifferentArithmetic]
+    scenario: str, options: Options, env_config: dict[str, Any], batch: int, errors: list[Exception]
 ) -> Iterator[dict[str, Any]]:
     device = options.device
     given = {"num_envs": options.num_envs, "batch": batch, "rows": max(options.rows, batch), "env_config": env_config}
@@ -72,18 +73,20 @@ def _measured(
         for name in names:
             ours[name] = stack.enter_context(built(config_on_device(scenario, device, name == GRAPH, **given)))
         fill(ours[EAGER], given["rows"])
-        for algo in ours.values():
-            start_alike(algo, ours[EAGER])
-        known = len(errors)
+        failed = [error for name in names[1:] if (error := _try_graph(ours, name))]
+        bares, error = make_bares(ours[EAGER], device)
+        failed += [error] if error else []
         try:
-            notes = [check_same_weights(ours, device)]
+            notes, is_same = [check_same_weights(ours, bares)], True
         except DifferentArithmetic as error:
-            errors.append(error)
-            notes = [str(error)]
+            failed.append(error)
+            notes, is_same = [], False
+        errors += failed
+        notes += map(str, failed)
         calls: dict[str, Callable[[], int]] = {name: updates_of(algo) for name, algo in ours.items()}
         if GRAPH in ours:
             calls[CALLS] = updates_of(ours[GRAPH], REPORT_EVERY)
-        calls |= {name: _one(bare) for name, bare in make_bares(ours[EAGER], device).items()}
+        calls |= {name: _one(bare) for name, bare in bares.items()}
         wait = waiter(device)
         contenders = [
             Contender(name, DOES[name], lambda call=call: 1e3 * seconds_per_unit(call, options.seconds, wait))
@@ -93,7 +96,7 @@ def _measured(
         agents = len(ours[EAGER].layout)
         setting = f"{scenario}, {agents} agents, {batch:,} rows, networks of 2 x 64, rows on {device}"
         bars = agents if batch == options.batch else None
-        claims = claims_of(values, bars) if len(errors) == known else []
+        claims = claims_of(values, bars) if is_same else []
         yield Table("update", "Update from a draw", setting, "ms per update", contenders, values, claims, notes).to_dict()
         if options.profile and batch == options.batch:
             for name, call in calls.items():
@@ -105,9 +108,11 @@ def claims_of(values: Mapping[str, list[float]], agents: int | None) -> list[Cla
     if GRAPH not in values:
         return [ratio(values, EAGER, BARE)]
     three = agents == 3
+    claims = [absolute(values, GRAPH, at_most=MOST_MS.get(agents))]
+    if BARE_GRAPH in values:
+        claims.append(ratio(values, GRAPH, BARE_GRAPH, at_most=TO_BARE_GRAPH if three else None))
     return [
-        absolute(values, GRAPH, at_most=MOST_MS.get(agents)),
-        ratio(values, GRAPH, BARE_GRAPH, at_most=TO_BARE_GRAPH if three else None),
+        *claims,
         ratio(values, BARE, GRAPH, at_least=BARE_TO_OURS if three else None),
         ratio(values, EAGER, GRAPH),
     ]
@@ -146,26 +151,46 @@ def _one(bare: BareFromRows) -> Callable[[], int]:
     return call
 
 
-def make_bares(algo: MADDPG, device: str) -> dict[str, BareFromRows]:
-    """The baselines with the algorithm's present weights, settings and rows; the graph only where there can be one."""
+def make_bares(algo: MADDPG, device: str) -> tuple[dict[str, BareFromRows], Exception | None]:
+    """The baselines with the algorithm's present weights, settings and rows; the graph only where there can be one.
+
+    Returns:
+        The baselines, and why there is no graph although there should be.
+    """
     given = algo.schema, algo.replay_buffer.latest(len(algo.replay_buffer)).joint_rows, algo.config.total_train_batch_size
     bares: dict[str, BareFromRows] = {BARE: BareFromRows(make_bare(algo, device), *given)}
-    if can_graph(device):
-        bares[BARE_GRAPH] = BareGraph(make_bare(algo, device, capturable=True), *given)
-    return bares
+    try:
+        if can_graph(device):
+            bares[BARE_GRAPH] = BareGraph(make_bare(algo, device, capturable=True), *given)
+    except (ValueError, RuntimeError) as error:
+        return bares, error
+    return bares, None
+
+
+def _try_graph(ours: dict[str, MADDPG], name: str) -> Exception | None:
+    """Makes updates until one is recorded and replayed. If that fails, the contender is left out, and the reason returned."""
+    start_alike(ours[name], ours[EAGER])
+    call = updates_of(ours[name], reports=False)
+    try:
+        for _ in range(_CHECKED_UPDATES):
+            call()
+    except (ValueError, RuntimeError) as error:
+        del ours[name]
+        return error
+    start_alike(ours[name], ours[EAGER])
+    return None
 
 
 def start_alike(algo: MADDPG, other: MADDPG) -> None:
     """Gives an algorithm the weights and rows of another one; their next draws are the same, too."""
-    if algo is not other:
-        algo.learner_group.set_state(other.learner_group.get_state())
-        algo.replay_buffer.set_state(other.replay_buffer.get_state())
+    algo.learner_group.set_state(other.learner_group.get_state())
+    algo.replay_buffer.set_state(other.replay_buffer.get_state())
 
 
 # ------------------------------------------------------------------------------------------ the same weights
 
 
-def check_same_weights(ours: Mapping[str, MADDPG], device: str) -> str:
+def check_same_weights(ours: Mapping[str, MADDPG], bares: Mapping[str, BareFromRows]) -> str:
     """Makes updates with all contenders, which must start alike, and compares all weights, targets included.
 
     One update of eager ours and of each baseline on the same rows; then some more of ours eagerly and as a graph, which draw
@@ -178,7 +203,6 @@ def check_same_weights(ours: Mapping[str, MADDPG], device: str) -> str:
         DifferentArithmetic: Naming who differs, and in which network.
     """
     algo = ours[EAGER]
-    bares = make_bares(algo, device)
     rows = algo.config.total_train_batch_size
     places = torch.arange(rows) * 7 % len(algo.replay_buffer)
     batch = algo.replay_buffer.rows_at(places.numpy())

@@ -66,7 +66,7 @@ def _points(options: Options, sizes: Sizes, agents: int, devices: Sequence[str])
         algos = {}
         for device in devices:
             given = {"num_envs": options.num_envs, "batch": options.batch, "rows": most, "env_config": {"N": agents}}
-            algos[device] = stack.enter_context(built(config_on_device(SCENARIO, device, can_graph(device), **given)))
+            algos[device] = stack.enter_context(built(config_on_device(SCENARIO, device, **given)))
             fill(algos[device], most)
         for at, rows in enumerate(sizes.batches):
             contenders = []

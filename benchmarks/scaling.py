@@ -10,10 +10,10 @@ from typing import Any
 from ray.rllib.utils.metrics import ALL_MODULES, LEARNER_RESULTS
 
 from benchmarks.compare import Contender, Table, ratio, summary
-from benchmarks.devices import can_graph, config_on_device
+from benchmarks.devices import config_on_device
 from benchmarks.games import built
 from benchmarks.growth import exponent
-from benchmarks.options import SCALING, Options
+from benchmarks.options import FRAGMENT, SCALING, Options
 from benchmarks.train import env_steps_of, warm_up
 from rllib_maddpg.algorithm.maddpg import MADDPG
 
@@ -38,6 +38,8 @@ def actors_of(options: Options) -> int:
 def measure_scaling(scenario: str, options: Options) -> Iterator[dict[str, Any]]:
     """For each ratio of env steps to updates two tables, as soon as they are measured; then two curves of all of them.
 
+    At last two tables of the fewest and the most runners with long fragments.
+
     All algorithms are there at once and train in turn; those that wait take no time of the machine.
     """
     found: dict[int, dict[int, list[dict[str, float]]]] = {}
@@ -47,7 +49,7 @@ def measure_scaling(scenario: str, options: Options) -> Iterator[dict[str, Any]]
         algos = {}
         for n in runners:
             given = {"num_envs": options.num_envs, "batch": options.batch, "rows": options.rows, "num_env_runners": n}
-            config = config_on_device(scenario, options.device, can_graph(options.device), **given)
+            config = config_on_device(scenario, options.device, **given)
             algos[n] = stack.enter_context(built(config))
             warm_up(algos[n])
         for env_steps in RATIOS:
@@ -55,30 +57,46 @@ def measure_scaling(scenario: str, options: Options) -> Iterator[dict[str, Any]]
                 set_ratio(algo, env_steps)
             found[env_steps] = _rounds(algos, options)
             yield from _tables(f"{setting}, an update each {env_steps} env steps", found[env_steps], env_steps)
+        yield from _curves(setting, found)
+        # With many runners the driver has a fragment of theirs to handle for each few env steps.
+        ends = {n: algos[n] for n in dict.fromkeys((runners[0], runners[-1]))}
+        for algo in ends.values():
+            set_ratio(algo, RATIOS[0], FRAGMENT)
+        how = f"an update each {RATIOS[0]} env steps, fragments of {FRAGMENT} env steps of each env"
+        yield from _tables(f"{setting}, {how}", _rounds(ends, options), None)
+
+
+def _curves(setting: str, found: dict[int, dict[int, list[dict[str, float]]]]) -> Iterator[dict[str, Any]]:
     for unit in (ENV_STEPS, UPDATES):
         lines = []
         for env_steps, rounds in found.items():
-            points = [summary([measured[unit] for measured in rounds[n]]) for n in runners]
-            grows = exponent(runners, [p["median"] for p in points])
+            points = [summary([measured[unit] for measured in own]) for own in rounds.values()]
+            grows = exponent(list(rounds), [p["median"] for p in points])
             name = f"an update each {env_steps} env steps"
             lines.append({"name": name, "does": DOES[unit], "exponent": grows, "points": points})
         fixed = {"title": TITLES[unit], "x_name": "env runners", "unit": unit, "setting": setting}
-        yield {**fixed, "x": list(runners), "lines": lines, "not_a_ratio": True}
+        yield {**fixed, "x": list(rounds), "lines": lines, "not_a_ratio": True}
 
 
 DOES = {
-    ENV_STEPS: "algo.train() with so many remote env runners, pipelined, default fragments",
+    ENV_STEPS: "algo.train() with so many remote env runners, pipelined, default fragments unless said otherwise",
     UPDATES: "updates made meanwhile",
     BUSY: "CPU time of the driver's main thread, as a share of the wall time; the rest of it waits for runners or the device",
 }
 
 
-def set_ratio(algo: MADDPG, env_steps: int) -> None:
-    """Changes `num_env_steps_per_update` of an algorithm that runs: to start its runners anew would take much longer."""
+def set_ratio(algo: MADDPG, env_steps: int, fragment: int | str = "auto") -> None:
+    """Changes settings of an algorithm that runs, for to start other runners would take much longer.
+
+    Args:
+        algo: The algorithm.
+        env_steps: `num_env_steps_per_update`.
+        fragment: `rollout_fragment_length`.
+    """
 
     def change(config: Any) -> None:
         config._is_frozen = False
-        config.training(num_env_steps_per_update=env_steps).freeze()
+        config.training(num_env_steps_per_update=env_steps).env_runners(rollout_fragment_length=fragment).freeze()
 
     change(algo.config)
     # Fragments are by default as long as an update needs them.
@@ -116,7 +134,7 @@ def updates_of(result: dict[str, Any]) -> int:
     return int(result[LEARNER_RESULTS][ALL_MODULES]["num_updates_lifetime"])
 
 
-def _tables(setting: str, found: dict[int, list[dict[str, float]]], env_steps: int) -> Iterator[dict[str, Any]]:
+def _tables(setting: str, found: dict[int, list[dict[str, float]]], env_steps: int | None) -> Iterator[dict[str, Any]]:
     names = {n: f"{n} env runner{'s' if n > 1 else ''}" for n in found}
     for unit, title in ((ENV_STEPS, "Training with many runners"), (BUSY, "The driver meanwhile")):
         values = {names[n]: [measured[unit] for measured in rounds] for n, rounds in found.items()}

@@ -41,6 +41,7 @@ from benchmarks.update import measure_update
 from rllib_maddpg.cli.program import main, make_parser
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
 from rllib_maddpg.learning.learner import MADDPGTorchLearner
+from rllib_maddpg.learning.update_graphs import UpdateGraphs
 
 TINY = Options(repeats=1, seconds=0.0, num_envs=2, batch=32, rows=200, many_agents=4)
 SCRIPT = ROOT / "benchmarks" / "on_gpu.sh"
@@ -132,13 +133,13 @@ def algo(ray_session):
 @pytest.mark.parametrize("name, values", [(EAGER, {"tau": 0.02}), (BARE, {"lr": 0.0101}), (BARE_GRAPH, {"gamma": 0.5})])
 def test_where_somebody_computes_something_else_nothing_is_claimed(ray_session, graphs_on_the_cpu, monkeypatch, name, values):
     def wrong(algo, *args):
-        bares = make_bares(algo, *args)
+        bares, _ = make_bares(algo, *args)
         for bare_name, bare in bares.items():
             if name in (EAGER, bare_name):
                 bare.bare.settings = replace(bare.bare.settings, **values)
                 for optimizer in (o for own in bare.bare.optimizers.values() for o in own.values()):
                     optimizer.param_groups[0]["lr"] = torch.tensor(bare.bare.settings.lr)
-        return bares
+        return bares, None
 
     monkeypatch.setattr(drawn_update, "make_bares", wrong)
     error: list[DifferentArithmetic] = []
@@ -150,8 +151,24 @@ def test_where_somebody_computes_something_else_nothing_is_claimed(ray_session, 
         list(measure_drawn_updates("simple_adversary", TINY))
 
 
+def test_what_cannot_be_recorded_is_left_out(ray_session, graphs_on_the_cpu, monkeypatch):
+    def refused(*args):
+        raise ValueError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(bare_rows, "_captured", refused)
+    monkeypatch.setattr(UpdateGraphs, "_record", refused)
+    found = measure_drawn_updates("simple_adversary", TINY)
+    table = next(found)
+    assert [row["name"] for row in table["rows"]] == [EAGER, BARE] and [c["text"] for c in table["claims"]] == [
+        f"{EAGER} / {BARE}"
+    ]
+    assert "the same weights" in table["notes"][0] and "when stream is capturing" in table["notes"][2]
+    with pytest.raises(ValueError, match="when stream is capturing"):
+        list(found)
+
+
 def test_the_bare_graph_starts_where_it_stood_before_its_warm_up(algo, graphs_on_the_cpu):
-    bares = make_bares(algo, "cpu")
+    bares, _ = make_bares(algo, "cpu")
     before = {name: bare.bare.weights() for name, bare in bares.items()}
     places = torch.arange(32)
     for bare in bares.values():
@@ -168,7 +185,7 @@ def test_the_bare_graph_starts_where_it_stood_before_its_warm_up(algo, graphs_on
 
 def test_nothing_in_the_bare_update_waits_for_the_device(algo, graphs_on_the_cpu):
     """So a CUDA graph can hold it, and replays do what eager updates do."""
-    bares = make_bares(algo, "cpu")
+    bares, _ = make_bares(algo, "cpu")
     graph = FakeGraph()
     bares[BARE_GRAPH].update_at(torch.arange(32))
     graph.capture(bares[BARE_GRAPH]._learn)
@@ -213,13 +230,14 @@ def test_training_over_runners(ray_session, monkeypatch):
     rounds = scaling._rounds
     monkeypatch.setattr(scaling, "_rounds", noted)
     monkeypatch.setattr(train, "_WARM_UP", 200)
-    *tables, env_steps, updates = measure_scaling("simple_adversary", replace(TINY, runners=(1,)))
+    *tables, env_steps, updates, long, _ = measure_scaling("simple_adversary", replace(TINY, runners=(1,)))
     assert [(t["title"], t["unit"]) for t in tables] == 2 * [
         ("Training with many runners", "env steps/s"),
         ("The driver meanwhile", "% busy"),
     ]
     assert [row["name"] for row in tables[0]["rows"]] == ["1 env runner"] and tables[0]["claims"] == []
-    assert fragments == [[50, 50], [5, 5]]  # 2 envs
+    assert fragments == [[50, 50], [5, 5], [25, 25]]  # 2 envs
+    assert long["setting"].endswith("an update each 100 env steps, fragments of 25 env steps of each env")
     names = ["an update each 100 env steps", "an update each 10 env steps"]
     for curve in (env_steps, updates):
         assert curve["x"] == [1] and [line["name"] for line in curve["lines"]] == names
