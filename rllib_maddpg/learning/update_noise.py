@@ -81,7 +81,7 @@ class CounterNoise:
 
 
 class GeneratorNoise:
-    """Noise from torch's generator, drawn module by module on the CPU: that of checkpoints of version 0.1, which go on so.
+    """Noise from torch's generator, drawn module by module on the CPU: that of older checkpoints, which go on so.
 
     Attributes:
         generator: In the same state on all Learners.
