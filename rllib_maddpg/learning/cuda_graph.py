@@ -11,6 +11,9 @@ import torch
 
 T = TypeVar("T")
 
+# torch's allocator goes on to ask a graph whose capture has failed, if it is there or not (pytorch/pytorch#180395).
+_FAILED: list[torch.cuda.CUDAGraph] = []
+
 
 class CudaGraph:
     """What a function does to tensors on a GPU.
@@ -52,8 +55,12 @@ class CudaGraph:
         # Autograd's own thread takes part, and other threads may use the GPU meanwhile.
         graph = torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local")
         # Where a capture fails, torch would go on in its stream.
-        with _unfilled_memory(), torch.cuda.stream(torch.cuda.current_stream(self._device)), graph:
-            return work()
+        try:
+            with _unfilled_memory(), torch.cuda.stream(torch.cuda.current_stream(self._device)), graph:
+                return work()
+        except BaseException:
+            _FAILED.append(self._graph)
+            raise
 
     def replay(self) -> None:
         """Does the work; does not wait for it."""

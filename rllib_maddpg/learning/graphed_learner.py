@@ -156,8 +156,11 @@ class GraphedTorchLearner(JointTorchLearner):
         self._tell_device(bad.number)
         ctx = self._context(bad.batch, bad.plan, ImmediateCheck())
         ctx.stepped = [self._stages[k].role for k in bad.plan.stages if k < stage]
-        role, module_losses = self._stages[stage].role, self._stages[stage].losses(self, ctx)
-        raise not_finite(role, self._gradients(role, module_losses, ctx), ctx)
+        role, losses = self._stages[stage].role, self._stages[stage].losses
+        # Where updates are recorded: whoever catches the error may hold autograd's nodes, and those of another stream would
+        # break the next capture.
+        aside = self.graph_class(self._device)
+        raise not_finite(role, aside.warm_up(lambda: self._gradients(role, losses(self, ctx), ctx)), ctx)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def test_a_checkpoint_of_the_gpu_goes_on_without_one(trained, build, tmp_path):
 
 
 @pytest.mark.parametrize("member", ["MATD3", "InferredMADDPG"])
-def test_a_remote_learner_is_the_local_one(member, request):
+def test_a_remote_learner_is_the_local_one(member, ray_session, request):
     """The same program on the same rows and GPU, to rounding; each with graphs where it can have them."""
     game = game_of(member, "discrete")
     weights = []
@@ -102,6 +102,8 @@ def test_a_remote_learner_is_the_local_one(member, request):
             batch = rows_of(game, schema, k)
             given = {"batch_refs": [ray.put(batch)]} if num_learners else {"batch": batch}
             group.update(**given, timesteps=env_steps(60 * k))
+        (graphs,) = (result.get() for result in group.foreach_learner(lambda learner: learner._graphs is not None))
+        assert graphs == (ON == "cuda")
         weights.append(flat(group.get_state()["learner"]["rl_module"]))
     assert weights[0].keys() == weights[1].keys() and len(weights[0]) > 20
     for name, local in weights[0].items():
