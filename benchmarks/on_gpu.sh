@@ -44,9 +44,11 @@ step() {
 SECONDS=0
 step facts 30 "$python" -m benchmarks.device_facts "$out/facts.json"
 # Only files with such tests are read: others may need what this machine does not have.
-mapfile -t tests < <([ -d tests/cuda ] && echo tests/cuda; grep -rl --include='test_*.py' --exclude-dir=cuda 'mark\.cuda' tests)
-step tests 115 "$python" -m pytest "${tests[@]}" -m cuda -n 0 -v --tb=short -p no:cacheprovider --junitxml="$out/tests.xml"
-step update 190 "${bench[@]}" update "${update[@]}" --profile "$out/profiles" --save "$out/update.json"
-step train 305 "${bench[@]}" train "${train[@]}" --save "$out/train.json"
+mapfile -t tests < <(grep -rl --include='test_*.py' --exclude='*whole_runs*' 'mark\.cuda' tests)
+pytest=("$python" -m pytest -m cuda -n 0 -v --tb=short -p no:cacheprovider)
+step tests 110 "${pytest[@]}" "${tests[@]}" --junitxml="$out/tests.xml"
+step update 180 "${bench[@]}" update "${update[@]}" --profile "$out/profiles" --save "$out/update.json"
+step train 285 "${bench[@]}" train "${train[@]}" --save "$out/train.json"
+step runs 320 "${pytest[@]}" tests/cuda/test_cuda_whole_runs.py --junitxml="$out/runs.xml"
 step grid 350 "${bench[@]}" --grid "${grid[@]}" --save "$out/grid.json"
 exit $failed

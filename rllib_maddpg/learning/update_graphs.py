@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 # Updates of a kind that are made as they come before one is recorded.
 WARM_UPS = 2
+# Each of them has memory of its own on the GPU. Updates of other kinds, such as those of ever new sets of modules that
+# learn, are made as they come.
+MAX_KINDS = 64
 
 
 @dataclass
@@ -82,37 +85,45 @@ class UpdateGraphs:
         Raises:
             ValueError: If it cannot be recorded, but has to be.
         """
-        rows, newest = self._put("drawn", batch), None if batch.newest is None else self._put("newest", batch.newest)
-        key = plan, steps, *((x.shape, x.dtype) for x in (rows, newest) if x is not None)
-        if key not in self._kinds:
-            self._kinds[key] = _Kind(self._new_graph())
-        kind = self._kinds[key]
+        given = [x.joint_rows for x in (batch, batch.newest) if x is not None]
+        kind = self._kind((plan, steps, *((rows.shape, rows.dtype) for rows in given)))
         if kind.results is None:
             kind.seen += 1
-            if kind.seen <= WARM_UPS or not self._record(kind, rows, newest, plan):
-                return kind.graph.warm_up(lambda: self._make(rows, newest, plan))
+            if kind.seen <= WARM_UPS or not self._record(kind, given, plan):
+                return kind.graph.warm_up(lambda: self._make(given, plan))
+        for rows, there in zip(given, self._places(given), strict=True):
+            there.copy_(rows)
         kind.graph.replay()
         return kind.results
 
-    def _put(self, name: str, batch: JointBatch) -> Tensor:
-        """Copies rows to where recorded updates read them."""
-        rows = batch.joint_rows
-        key = name, rows.shape, rows.dtype
-        if key not in self._static:
-            self._static[key] = torch.empty_like(rows, memory_format=torch.contiguous_format)
-        return self._static[key].copy_(rows)
+    def _kind(self, key: Hashable) -> _Kind:
+        if key in self._kinds:
+            return self._kinds[key]
+        kind = _Kind(self._new_graph())
+        if len(self._kinds) < MAX_KINDS:
+            self._kinds[key] = kind
+        return kind
 
-    def _make(self, rows: Tensor, newest: Tensor | None, plan: UpdatePlan) -> UpdateResults:
-        # A new batch each time, for it keeps what is computed of it.
-        batch = JointBatch(self._schema, rows)
-        batch.newest = None if newest is None else JointBatch(self._schema, newest)
+    def _places(self, given: Sequence[Tensor]) -> list[Tensor]:
+        """Where recorded updates read drawn rows, and the newest ones."""
+        keys = [(k, rows.shape, rows.dtype) for k, rows in enumerate(given)]
+        for key, rows in zip(keys, given, strict=True):
+            if key not in self._static:
+                self._static[key] = torch.empty_like(rows, memory_format=torch.contiguous_format)
+        return [self._static[key] for key in keys]
+
+    def _make(self, rows: Sequence[Tensor], plan: UpdatePlan) -> UpdateResults:
+        # New batches each time, for they keep what is computed of them.
+        batch, *newest = (JointBatch(self._schema, each) for each in rows)
+        batch.newest = newest[0] if newest else None
         return self._make_update(batch, plan, self.check)
 
-    def _record(self, kind: _Kind, rows: Tensor, newest: Tensor | None, plan: UpdatePlan) -> bool:
+    def _record(self, kind: _Kind, given: Sequence[Tensor], plan: UpdatePlan) -> bool:
         if self._failed:
             return False
+        rows = self._places(given)
         try:
-            kind.results = kind.graph.capture(lambda: self._make(rows, newest, plan))
+            kind.results = kind.graph.capture(lambda: self._make(rows, plan))
         except RuntimeError as error:  # torch's, of CUDA
             if self._must:
                 raise ValueError(

@@ -348,7 +348,7 @@ def test_the_script_on_the_cpu(tmp_path):
     env = {**os.environ, "DEVICE": "cpu", "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
     assert subprocess.run(["bash", SCRIPT, tmp_path], env=env, capture_output=True).returncode == 0
     steps = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
-    assert [(s["step"], s["status"]) for s in steps] == [(n, 0) for n in ("facts", "tests", "update", "train", "grid")]
+    assert [(s["step"], s["status"]) for s in steps] == [(n, 0) for n in ("facts", "tests", "update", "train", "runs", "grid")]
     untils = [int(until) for until in re.findall(r"^step \w+ (\d+) ", SCRIPT.read_text(), re.M)]
     assert untils == sorted(untils) and len(untils) == len(steps) and untils[-1] <= 355  # and 5 to be killed
     for name in ("facts", "update", "train", "grid"):

@@ -134,3 +134,18 @@ def test_nothing_of_an_update_waits_for_garbage_collection():
         finally:
             gc.enable()
         assert alive == 0 and len(made) == (3 if cuda_graph else 4)
+
+
+def test_ever_new_kinds_of_updates_are_made_as_they_come(monkeypatch):
+    """Their graphs would fill a GPU's memory."""
+    monkeypatch.setattr("rllib_maddpg.learning.update_graphs.MAX_KINDS", 2)
+    learner, eager = learner_of(), learner_of(graph=False)
+    for each in (learner, eager):
+        for k in range(20):
+            batch = rows_of(each, k)
+            size = ROWS - k % 4
+            each.update(batch=batch.rows(slice(size)), timesteps=env_steps(60))
+    kinds = learner._graphs._kinds.values()
+    assert len(kinds) == 2 and [kind.graph.replays for kind in kinds] == [3, 3] and len(learner._graphs._static) == 2
+    ours, expected = weights_of(learner), weights_of(eager)
+    assert all(torch.allclose(ours[key], expected[key], 0, 1e-5) for key in expected)
