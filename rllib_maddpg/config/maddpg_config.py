@@ -33,6 +33,9 @@ from rllib_maddpg.sampling.connectors import check_connectors, with_agent_filter
 from rllib_maddpg.sampling.flatten_connector import flatten_where_needed
 from rllib_maddpg.sampling.noise import NoiseType
 
+# Env steps. To ask a remote runner for a fragment and to take it costs 0.3 ms of the algorithm's process, whatever its length.
+MIN_REMOTE_FRAGMENT = 8
+
 
 @name_settings
 class MADDPGConfig(ModulesConfig):
@@ -316,11 +319,15 @@ class MADDPGConfig(ModulesConfig):
 
     @override(AlgorithmConfig)
     def get_rollout_fragment_length(self, worker_index: int = 0) -> int:
-        """Env steps of each env in one `sample()` call; "auto": such that all envs together reach the next update."""
+        """Env steps of each env in one `sample()` call.
+
+        "auto": such that all envs together reach the next update, but no fewer than `MIN_REMOTE_FRAGMENT` of a remote runner.
+        """
         if self.rollout_fragment_length != "auto":
             return self.rollout_fragment_length
         num_envs = max(1, self.num_env_runners) * self.num_envs_per_env_runner
-        return max(1, math.ceil(self.num_env_steps_per_update / num_envs))
+        least = MIN_REMOTE_FRAGMENT if self.num_env_runners else 1
+        return max(least, math.ceil(self.num_env_steps_per_update / num_envs))
 
 
 def _plain(value: Any) -> Any:

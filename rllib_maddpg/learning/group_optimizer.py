@@ -72,7 +72,7 @@ class GroupOptimizer:
         Returns:
             Equal for steps that are made alike, but for the values of the rates.
         """
-        # RLlib's first ones are tensors, whose values change.
+        # Somebody may have put tensors there, whose values change.
         rates = [float(o.param_groups[0]["lr"]) for o in self._optimizers]
         if rates != self._rates:
             self._device_rates.copy_(torch.tensor(rates))

@@ -236,7 +236,7 @@ def test_training_over_runners(ray_session, monkeypatch):
         ("The driver meanwhile", "% busy"),
     ]
     assert [row["name"] for row in tables[0]["rows"]] == ["1 env runner"] and tables[0]["claims"] == []
-    assert fragments == [[50, 50], [5, 5], [25, 25]]  # 2 envs
+    assert fragments == [[50, 50], [8, 8], [25, 25]]  # 2 envs; 8 is the least of a remote runner
     assert long["setting"].endswith("an update each 100 env steps, fragments of 25 env steps of each env")
     names = ["an update each 100 env steps", "an update each 10 env steps"]
     for curve in (env_steps, updates):

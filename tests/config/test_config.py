@@ -153,6 +153,26 @@ def test_batch_and_buffer():
         config_for().training(replay_buffer_config={"alpha": 0.6}).validate()
 
 
+@pytest.mark.parametrize(
+    ("runners", "envs", "env_steps_per_update", "length"),
+    [
+        (0, 1, 100, 100),
+        (0, 8, 100, 13),
+        (0, 8, 4, 1),
+        (1, 8, 100, 13),
+        (1, 8, 10, 8),
+        (2, 8, 100, 8),
+        (14, 8, 100, 8),
+        (4, 1, 100, 25),
+    ],
+)
+def test_fragments_reach_the_next_update_and_are_not_too_short(runners, envs, env_steps_per_update, length):
+    config = MADDPGConfig().env_runners(num_env_runners=runners, num_envs_per_env_runner=envs)
+    config.training(num_env_steps_per_update=env_steps_per_update)
+    assert config.get_rollout_fragment_length() == length
+    assert config.env_runners(rollout_fragment_length=3).get_rollout_fragment_length() == 3
+
+
 def test_a_fragment_longer_than_the_buffer():
     config = config_for().training(replay_buffer_config={"capacity": 1024})
     config.env_runners(rollout_fragment_length=512, num_envs_per_env_runner=2).validate()
