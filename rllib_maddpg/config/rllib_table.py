@@ -29,8 +29,8 @@ OTHERS: tuple[Setting, ...] = (
         "rollout_fragment_length",
         "auto",
         Kind("a whole number > 0, or 'auto'", lambda x: is_whole(x, 1) or same(x, "auto")),
-        'Env steps of each env in one call of a runner; "auto": such that all envs together reach the next update, and at least 8 '
-        "of remote runners, each of whose fragments costs time.",
+        'Env steps of each env in one call of a runner; "auto": such that all envs together reach the next update, and at '
+        "least 8 of remote runners, each of whose fragments costs time.",
         method="env_runners",
         part="sampling",
     ),
