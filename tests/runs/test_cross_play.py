@@ -296,19 +296,19 @@ def test_each_agent_sees_what_its_own_filter_learnt(build, tmp_path):
         paths.append(algos[-1].save_to_path(str(tmp_path / str(seed))))
     algo = mixed(build, algos, with_connectors(tiny_config(), observation_filter), [ADVERSARY])
     states = [a.env_runner._env_to_module[AgentMeanStdFilter][0].get_state() for a in algos]
-    game = evaluate_cross_play(paths[0], {ADVERSARY: paths[1]}, episodes=4, num_envs=2)
+    game = evaluate_cross_play(paths[0], {ADVERSARY: paths[1]}, episodes=40, num_envs=2)
     wrong = evaluate_with(algo, states[0])
     assert played(game.evaluation) == played(evaluate_with(algo, {**states[0], ADVERSARY: states[1][ADVERSARY]}))
     assert played(game.evaluation) != played(wrong)  # the statistics matter
     # The runs' own statistics are as they were, so that all pairings begin alike.
-    assert played(evaluate_pairings(paths[0], {ADVERSARY: paths[1]}, episodes=4, num_envs=2)[1].evaluation) == played(
+    assert played(evaluate_pairings(paths[0], {ADVERSARY: paths[1]}, episodes=40, num_envs=2)[1].evaluation) == played(
         game.evaluation
     )
 
 
 def evaluate_with(algo, statistics):
     algo.env_runner._env_to_module[AgentMeanStdFilter][0].set_state(statistics)
-    return evaluate_algorithm(algo, 4, num_envs=2)
+    return evaluate_algorithm(algo, 40, num_envs=2)
 
 
 def test_connectors_that_differ_are_refused(build, tmp_path):
