@@ -81,13 +81,6 @@ def test_updates_per_env_step_are_what_was_asked_for(build, num_envs, runners, p
     assert algo._env_steps_since_update == pytest.approx(counted % per_update)
 
 
-def test_fragments_follow_the_update_ratio():
-    config = small_config(num_envs=8, num_env_steps_per_update=100)
-    assert config.get_rollout_fragment_length() == 13
-    assert config.env_runners(num_env_runners=4).get_rollout_fragment_length() == 4
-    assert config.env_runners(rollout_fragment_length=5).get_rollout_fragment_length() == 5
-
-
 def test_remote_runners_have_actors_only_and_the_learners_weights(build):
     algo = build(small_config().env_runners(num_env_runners=2))
     result = algo.train()
