@@ -35,7 +35,6 @@ from benchmarks.grid import Sizes, measure_grid
 from benchmarks.markdown import markdown
 from benchmarks.options import SCALING, Options
 from benchmarks.scaling import actors_of, measure_scaling, runners_of
-from benchmarks.text import growth_cells
 from benchmarks.train import measure_train
 from benchmarks.update import measure_update
 from rllib_maddpg.cli.program import main, make_parser
@@ -314,11 +313,8 @@ def test_what_lies_in_the_repository_makes_its_page(tmp_path, capsys):
         assert image.format == "PNG"
 
 
-def test_docs_say_what_was_measured_and_their_commands_exist():
+def test_commands_of_the_docs_exist():
     page = (ROOT / "docs" / "gpu.md").read_text()
-    (curve,) = json.loads((ROOT / "docs" / "gpu" / "grid.json").read_text())["growth"]
-    for x, *medians in growth_cells(curve)[1:-1]:
-        assert f"| {x} | {' | '.join(medians)} |" in page
     scope = {"MADDPGConfig": MADDPGConfig}
     exec(re.search(r"```python\n(.*?)```", page, re.S)[1], scope)
     assert scope["config"].replay_buffer_config["device"] == "cuda" and scope["config"].num_gpus_per_learner == 1
