@@ -212,3 +212,27 @@ def draw_noise(game: Game, noise: NextNoise, rows: int, d: int = 0, of: int = 1,
 
 def env_steps(n: int) -> dict[str, int]:
     return {NUM_ENV_STEPS_SAMPLED_LIFETIME: n}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Several Learners.
+
+
+def on_each(group: LearnerGroup, function) -> list:
+    return [result.get() for result in group.foreach_learner(function)]
+
+
+def start_noise(learner) -> None:
+    """The noise of the first update of a run with the seed 3."""
+    learner._num_updates = 0
+    learner._noise.set_keys(learner._noise.keys_of(3))
+
+
+def weights_and_noise(group: LearnerGroup) -> list[dict]:
+    """Of each Learner: all weights, and which noise comes next."""
+
+    def of(learner) -> dict:
+        noise = [learner._num_updates, *learner._noise.keys().values()]
+        return {**weights_of(learner), "noise": torch.tensor(noise)}
+
+    return on_each(group, of)

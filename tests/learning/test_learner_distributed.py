@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import reference.maddpg
 import torch
-from learner_games import build_group, config_of, env_steps, load_weights, multi_agent_batch, weights_of
+from learner_games import (
+    build_group,
+    config_of,
+    env_steps,
+    load_weights,
+    multi_agent_batch,
+    on_each,
+    start_noise,
+    weights_and_noise,
+)
 from ray import cloudpickle
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
@@ -63,26 +72,6 @@ def one(request) -> LearnerGroup:
 @pytest.fixture(scope="module")
 def two(request) -> LearnerGroup:
     return group_of(2, request)
-
-
-def on_each(group: LearnerGroup, function) -> list:
-    return [result.get() for result in group.foreach_learner(function)]
-
-
-def start_noise(learner) -> None:
-    """The noise of the first update of a run with the seed 3."""
-    learner._num_updates = 0
-    learner._noise.set_keys(learner._noise.keys_of(3))
-
-
-def weights_and_noise(group: LearnerGroup) -> list[dict]:
-    """Of each Learner: all weights, and which noise comes next."""
-
-    def of(learner) -> dict:
-        noise = [learner._num_updates, *learner._noise.keys().values()]
-        return {**weights_of(learner), "noise": torch.tensor(noise)}
-
-    return on_each(group, of)
 
 
 def train(group: LearnerGroup, updates: int, first_seed: int = 0, start_over: bool = True) -> MetricsLogger:
