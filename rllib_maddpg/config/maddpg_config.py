@@ -23,6 +23,7 @@ from rllib_maddpg.config.modules_config import ModulesConfig
 from rllib_maddpg.config.replay_checks import replay_settings
 from rllib_maddpg.config.require import shown
 from rllib_maddpg.config.rllib_checks import check_policy_values
+from rllib_maddpg.config.rllib_table import MIN_REMOTE_FRAGMENT
 from rllib_maddpg.config.setters import name_settings
 from rllib_maddpg.config.table import SETTINGS
 from rllib_maddpg.envs import probe_env
@@ -32,9 +33,6 @@ from rllib_maddpg.rows.schema import Column
 from rllib_maddpg.sampling.connectors import check_connectors, with_agent_filters
 from rllib_maddpg.sampling.flatten_connector import flatten_where_needed
 from rllib_maddpg.sampling.noise import NoiseType
-
-# Env steps. To ask a remote runner for a fragment and to take it costs 0.3 ms of the algorithm's process, whatever its length.
-MIN_REMOTE_FRAGMENT = 8
 
 
 @name_settings

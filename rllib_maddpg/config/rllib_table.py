@@ -13,6 +13,8 @@ from rllib_maddpg.config.setting import Setting
 
 # numpy takes seeds of 32 bits; RLlib adds 1,000,000 for evaluation, and the number of the runner.
 MAX_SEED = 4_290_000_000
+# Env steps. What a remote runner's fragment costs the algorithm's process hardly depends on its length (docs/scaling.md).
+MIN_REMOTE_FRAGMENT = 8
 _PROCESS = "0: the main process does it."
 _AS_LONG = "None: wait for fragments as long as it takes."
 
@@ -30,7 +32,7 @@ OTHERS: tuple[Setting, ...] = (
         "auto",
         Kind("a whole number > 0, or 'auto'", lambda x: is_whole(x, 1) or same(x, "auto")),
         'Env steps of each env in one call of a runner; "auto": such that all envs together reach the next update, and at '
-        "least 8 of remote runners, each of whose fragments costs time.",
+        f"least {MIN_REMOTE_FRAGMENT} of remote runners, each of whose fragments costs time.",
         method="env_runners",
         part="sampling",
     ),

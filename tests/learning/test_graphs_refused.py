@@ -8,8 +8,8 @@ import pytest
 import torch
 from fake_graph import FakeGraph
 from learner_games import config_of, env_steps, multi_agent_batch, spaces_of, weights_of
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from reference.maddpg import random_game
 from small_games import small_game
 from torch import nn
 
@@ -75,12 +75,26 @@ class OwnNetwork(MADDPGTorchRLModule):
         return nn.Sequential(nn.Linear(in_dim, 4), nn.Dropout(0.1), nn.Linear(4, out_dim))
 
 
+class Rule(MADDPGTorchRLModule):
+    """Acts by a rule, which is asked on the host in every update."""
+
+    def _forward_inference(self, batch, **kwargs):
+        return {"actions": torch.zeros(len(batch["obs"]), dtype=torch.int64)}
+
+
 def config_for(learner_class, **settings):
     return config_of(small_game()).training(learner_class=learner_class, **settings)
 
 
 def own_network():
     return config_for(Graphed).rl_module(rl_module_spec=RLModuleSpec(module_class=OwnNetwork))
+
+
+def a_rule():
+    modules = small_game().modules
+    specs = {m: RLModuleSpec(module_class=Rule if m == "m2" else MADDPGTorchRLModule) for m in modules}
+    config = config_for(Graphed).rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
+    return config.multi_agent(policies_to_train=modules[:2])
 
 
 def skips_and_waits():
@@ -96,6 +110,7 @@ REASONS = {
     "network 'actor' of module 'm0' is not one of the MLPs": lambda: config_for(Alone),
     "is no plain Adam": lambda: config_for(OtherOptimizer),
     "network 'actor' of module 'm0' is not one of": own_network,
+    "module 'm2' acts by a rule of its own": a_rule,
     "`torch_skip_nan_gradients`": skips_and_waits,
 }
 
@@ -142,20 +157,6 @@ def test_nothing_forbids_graphs_by_default():
     assert [kind.graph.replays for kind in learner._graphs._kinds.values()] == [3]
     # In a graph critics take no columns out of their inputs, and rates are of single precision.
     assert all(torch.allclose(ours[key], expected[key], 0, 1e-6) for key in expected)
-
-
-def test_a_module_that_acts_by_a_rule():
-    """Its rule is asked in every update, on the host."""
-    game = random_game(1, n_agents=3, shared=False, frozen=False, dead=False, kinds=("tanh",), waiting=False)
-    config = config_of(game).training(learner_class=Graphed).multi_agent(policies_to_train=game.modules[1:])
-
-    class Rule(MADDPGTorchRLModule):
-        def forward_rule(self, batch):
-            return batch["obs"][:, :1]
-
-    learner = build(config)
-    learner._rules = {game.modules[0]: Rule}
-    assert learner._why_not_mine() == f"module {game.modules[0]!r} acts by a rule of its own"
 
 
 def test_old_noise_goes_on_without_graphs_until_another_state_is_restored(caplog):
