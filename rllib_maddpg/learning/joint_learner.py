@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -37,6 +36,7 @@ from rllib_maddpg.learning.metrics import UpdateMetrics
 from rllib_maddpg.learning.not_finite import not_finite
 from rllib_maddpg.learning.stages import Stage, check_losses, check_stages
 from rllib_maddpg.learning.td_errors import TDErrors
+from rllib_maddpg.learning.update_call import UpdateCall
 from rllib_maddpg.learning.update_noise import CounterNoise, UpdateNoise
 from rllib_maddpg.learning.update_plan import UpdatePlan, UpdateResults
 from rllib_maddpg.ray_compat import log_value
@@ -111,25 +111,47 @@ class JointTorchLearner(GroupedTorchLearner):
         Raises:
             ValueError: For NaN or infinity in rows, losses or gradients. Updates before it have been made.
         """
-        self._td_errors.clear()
         data = training_data or TrainingData(batch=batch, batch_refs=batch_refs)
         data.validate()
         data.solve_refs()
+        call = self.begin_call(data.batch, timesteps, minibatch_size, _no_metrics_reduce)
+        while call.updates_left:
+            self._update(self.next_minibatch(call))
+            self.has_made_update(call)
+        return self.end_call(call)
+
+    def begin_call(
+        self,
+        batch: JointBatch | MultiAgentBatch | Any,
+        timesteps: Mapping[str, Any] | None = None,
+        minibatch_size: int | None = None,
+        keeps_metrics: bool = False,
+    ) -> UpdateCall:
+        """Begins a call of `update`, whose updates are then made one by one; arguments as there."""
+        self._td_errors.clear()
         self.before_gradient_based_update(timesteps=dict(timesteps or {}))
         self._weights_seq_no += 1
-        rows = self._to_device(data.batch)
-        step = minibatch_size or len(rows)
-        for start in range(0, len(rows), step):
-            minibatch = rows.rows(slice(start, start + step)) if step < len(rows) else rows
-            # RLlib shows the metrics of the last update only, so no other needs any.
-            self._updates_to_report = None if _no_metrics_reduce else math.ceil((len(rows) - start) / step) - 1
-            self._update(minibatch)
-            self._rows_trained += len(minibatch)
+        rows = self._to_device(batch)
+        return UpdateCall(rows, minibatch_size or len(rows), dict(timesteps or {}), keeps_metrics)
+
+    def next_minibatch(self, call: UpdateCall) -> JointBatch:
+        """The rows of the next update of a call."""
+        # RLlib shows the metrics of the last update only, so no other needs any.
+        self._updates_to_report = None if call.keeps_metrics else call.updates_left - 1
+        return call.minibatch
+
+    def has_made_update(self, call: UpdateCall) -> None:
+        """Goes on to the next update of a call."""
+        self._rows_trained += len(call.minibatch)
+        call.made += 1
+
+    def end_call(self, call: UpdateCall) -> dict[str, Any]:
+        """Ends a call whose updates are made; returns what `update` does."""
         self.finish_updates()
-        self.after_gradient_based_update(timesteps=dict(timesteps or {}))
-        if _no_metrics_reduce:
+        self.after_gradient_based_update(timesteps=dict(call.timesteps))
+        if call.keeps_metrics:
             return {}
-        self._log_metrics_of_updates(step)
+        self._log_metrics_of_updates(call.step)
         return self.metrics.reduce()
 
     def _to_device(self, batch: JointBatch | MultiAgentBatch | Any) -> JointBatch:
@@ -153,17 +175,20 @@ class JointTorchLearner(GroupedTorchLearner):
     @override(TorchLearner)
     def _uncompiled_update(self, batch: JointBatch, **kwargs: Any) -> tuple[dict, dict, dict]:
         self._tie()
-        plan = self._begin_update(batch)
-        results = self.run_update(batch, plan)
+        plan = self.begin_update(batch)
+        self.end_update(self.run_update(batch, plan))
+        return {}, {}, {}
+
+    def end_update(self, results: UpdateResults) -> None:
+        """Keeps what an update has left."""
         if not results.was_skipped:
             self._update_metrics.add(results.metrics)
         if results.td_sums is not None:
             self._td_errors.add(results.td_sums)
         if results.moved_targets:
             self._last_target_update = self._env_steps
-        return {}, {}, {}
 
-    def _begin_update(self, batch: JointBatch) -> UpdatePlan:
+    def begin_update(self, batch: JointBatch) -> UpdatePlan:
         """Whatever of the next update does not depend on numbers on the device; the device is told which update it is."""
         self._num_updates += 1
         self._tell_device(self._num_updates)

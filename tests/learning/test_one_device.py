@@ -88,7 +88,7 @@ def test_updates_stay_on_the_device(seed):
     for updates_to_report in (0, None, 0, None):
         learner._updates_to_report = updates_to_report
         batch = rows.to(META, learner.schema)
-        plan = learner._begin_update(batch)
+        plan = learner.begin_update(batch)
         learner._prepare_steps(plan)
         with OnlyMeta():
             results = learner._make_update(batch, plan, check)
