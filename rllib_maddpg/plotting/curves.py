@@ -31,6 +31,7 @@ MAX_POINTS = 1000
 _INNER_NAMES = {"_model_config": "model_config", "_train_batch_size_per_learner": "train_batch_size_per_learner"}
 # The seed, what follows from other settings, and what changes no result.
 _IGNORED = {"seed", "policies", "simple_optimizer", "train_batch_size", "log_level", "logger_config", "callbacks", "class"}
+_IGNORED |= {"shared_learner"}  # a trial learns the same alone
 # Of the results: bookkeeping that nobody asks a curve of, left out where messages list what there is.
 _BOOKKEEPING = re.compile(
     r"(^|/)(num_|time|iterations_|pid|perf/|fault_tolerance/|env_runner_group/|weights_seq_no|sample$)|_timer|throughput"

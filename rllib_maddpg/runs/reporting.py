@@ -20,6 +20,8 @@ from rllib_maddpg.results.progress import AGENTS, ENV_STEPS, FILL, RATE, TEAM, U
 # Tune's newer output engine takes no reporters (ray/tune/tune.py: "ignoring passed-in ProgressReporter"); this turns it off.
 NEW_OUTPUT = "RAY_AIR_NEW_OUTPUT"
 COLUMNS = {TEAM: "return", AGENTS: "", ENV_STEPS: "env steps", RATE: "steps/s", FILL: "fill", UPDATES: "updates"}
+# Only where trials have one.
+SLOT = "shared_learner/slot"
 # More agents than this share two columns: the table must stay as narrow as a terminal.
 MAX_AGENT_COLUMNS = 4
 _LOWEST, _HIGHEST = f"{AGENTS}:lowest", f"{AGENTS}:highest"
@@ -30,6 +32,8 @@ _ORDER = (Trial.RUNNING, Trial.PAUSED, Trial.ERROR, Trial.TERMINATED, Trial.PEND
 
 class MADDPGReporter(CLIReporter):
     """Prints a table of all trials: return of the team and of each agent, env steps, steps/s, replay fill, updates.
+
+    Trials in a shared Learner have a column more: their slot.
 
     ```python
     tune.run("MADDPG", ..., progress_reporter=MADDPGReporter())
@@ -152,6 +156,8 @@ class MADDPGReporter(CLIReporter):
         found = {}
         for key, heading in columns.items():
             found.update(self._agents(trials) if key == AGENTS else {key: self._cut(heading)})
+        if columns == COLUMNS and any(not math.isnan(lookup(trial.last_result or {}, SLOT)) for trial in trials):
+            found[SLOT] = "slot"
         return found
 
     def _agents(self, trials: Sequence[Trial]) -> dict[str, str]:

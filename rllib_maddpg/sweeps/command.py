@@ -75,12 +75,15 @@ class Screen(SweepObserver):
     """Tells how a sweep begins."""
 
     def started(self, folder: Path, sweep: Sweep, placement: Placement) -> None:
+        points = f"{sweep.num_points} point{'s' if sweep.num_points > 1 else ''}"
         seeds = f" x {len(sweep.seeds)} seeds" if len(sweep.seeds) > 1 else ""
         share = placement.num_gpus_per_learner
-        gpu = f", each with {share:g} GPU" if share else ", on the CPU"
+        where = f", each with {share:g} GPU" if share else ", on the CPU"
+        if placement.shared_gpus is not None:
+            where = f", all in one shared Learner on {'a GPU' if placement.shared_gpus else 'the CPU'}"
         print(
-            f"Sweep in {short_path(folder)}: {sweep.num_points} points{seeds} of {sweep.env_steps:,} env steps, "
-            f"{placement.concurrent} at a time{gpu}.",
+            f"Sweep in {short_path(folder)}: {points}{seeds} of {sweep.env_steps:,} env steps, "
+            f"{placement.concurrent} at a time{where}.",
             flush=True,
         )
 
@@ -95,13 +98,14 @@ def _print_summary(summary: SweepSummary) -> None:
     if not ranked:
         print(f"No trial has a {sweep.metric} yet.", file=sys.stderr)
         return
-    print(f"\nBest of {len(ranked)} points by {sweep.metric} ({sweep.mode}):")
+    what = f"Best of {len(ranked)} points" if sweep.axes else "Mean over seeds"
+    print(f"\n{what} by {sweep.metric} ({sweep.mode}):")
     for point in ranked[:_BEST_SHOWN]:
         seeds = [f"{trial.seed}: {trial.final:.2f}" for trial in point.trials if trial.final is not None]
         spread = f"   seeds {', '.join(seeds)}" if len(seeds) > 1 else ""
         print(f"{point.rank:>3}. {point.mean:>10.3f}   {text_of(point.values)}{spread}")
     if summary.best is not None:
-        print(f"\nBest config: {text_of(ranked[0].values)}")
+        print(f"\nBest config: {text_of(ranked[0].values)}" if sweep.axes else f"\nBest seed: {summary.best.seed}")
         print(f"Best checkpoint: {short_path(summary.folder / BEST_CHECKPOINT)} (of {summary.best.name})")
     files = ", ".join([RESULTS_FILE, "best.json", *(file.name for file in summary.pictures)])
     print(f"Sweep folder: {short_path(summary.folder)} ({files})")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -82,13 +84,25 @@ class SweepFolder:
                 raise sweep.file.error((key,), f"{text} {fix}")
         self._check_disk(sweep)
 
-    def create(self, sweep: Sweep, argv: list[str]) -> None:
-        """Makes the folder and writes down whose it is."""
+    def create(self, sweep: Sweep, argv: list[str], shared_learner: str | None = None) -> None:
+        """Makes the folder and writes down whose it is, and the name of the Learner that its trials share."""
         self.path.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(sweep.file.path, self.path / COPY_FILE)
         started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
         info = {"file": str(sweep.file.path), "argv": argv, "started": started, "versions": versions()}
-        replace_json(self.path / SWEEP_FILE, {**info, "sweep": description(sweep)})
+        shared = {} if shared_learner is None else {"shared_learner": shared_learner}
+        replace_json(self.path / SWEEP_FILE, {**info, **shared, "sweep": description(sweep)})
+
+    def shared_learner(self) -> str:
+        """The name that the trials of a sweep to go on with have in their configs.
+
+        Whatever actor had it is gone with the driver that was stopped, or goes when it finds itself alone.
+        """
+        return self._read()["shared_learner"]
+
+    def new_shared_learner(self) -> str:
+        """A name that no other sweep has, also not one in another folder of the same name, or in this one before."""
+        return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', self.path.name)[:40]}-{uuid.uuid4().hex[:8]}"
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -13,13 +13,14 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter
 
 from rllib_maddpg.plotting.axes import plain_axes
-from rllib_maddpg.sweeps.ranking import FAILED, STOPPED, Point
+from rllib_maddpg.plotting.curves import MeanCurve, mean_curve
+from rllib_maddpg.sweeps.ranking import FAILED, FINISHED, STOPPED, Point
 from rllib_maddpg.sweeps.schema import Sweep
 from rllib_maddpg.sweeps.space import LISTS, LOGARITHMIC, Axis
 
@@ -28,6 +29,8 @@ CURVES_FILE, MAP_FILE = "curves.png", "map.png"
 _COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e")
 _OTHERS = "#b0b0b0"
 _MAX_PAIRS, _MAX_CELLS = 6, 12
+# Curves of more seeds than this are drawn as their mean with its band.
+_MAX_CURVES = 4
 _MAP = colormaps["viridis"]
 
 
@@ -36,7 +39,7 @@ def save_pictures(points: list[Point], sweep: Sweep, folder: Path) -> list[Path]
     if not any(trial.curve for point in points for trial in point.trials):
         return []
     files = []
-    for name, draw in ((CURVES_FILE, draw_curves), (MAP_FILE, draw_map)):
+    for name, draw in ((CURVES_FILE, draw_curves), *([(MAP_FILE, draw_map)] if sweep.axes else [])):
         draw(points, sweep).savefig(folder / name, dpi=120)
         files.append(folder / name)
     return files
@@ -58,7 +61,10 @@ def value_text(value: Any) -> str:
 
 
 def draw_curves(points: list[Point], sweep: Sweep) -> Figure:
-    """The metric of all trials over env steps; the best points in colour, above the others."""
+    """The metric of all trials over env steps; the best points in colour, above the others.
+
+    With five seeds or more the coloured lines are the means over seeds, each with the 95 % band of its mean.
+    """
     figure = _figure(9, 6)
     axes = figure.subplots()
     shown = [point for point in points if point.mean is not None]
@@ -66,11 +72,16 @@ def draw_curves(points: list[Point], sweep: Sweep) -> Figure:
         place = point.rank - 1
         colour = _COLOURS[place] if place < len(_COLOURS) else _OTHERS
         width = 2.4 if place == 0 else 1.5 if place < len(_COLOURS) else 0.9
+        band = _band(point) if place < len(_COLOURS) else None
+        if band is not None:
+            axes.fill_between(band.env_steps, band.low, band.high, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(band.env_steps, band.mean, color=colour, linewidth=width, label=_label_of(point))
+            colour, width = to_rgba(colour, 0.25), 0.7
         for n, trial in enumerate(trial for trial in point.trials if trial.curve):
             steps, values = zip(*trial.curve, strict=True)
             label = None
-            if n == 0 and place < len(_COLOURS):
-                label = f"{'best' if place == 0 else place + 1}: {text_of(point.values)} ({point.mean:.4g})"
+            if n == 0 and place < len(_COLOURS) and band is None:
+                label = _label_of(point)
             marker = "o" if len(steps) == 1 else None
             axes.plot(steps, values, color=colour, linewidth=width, label=label, marker=marker, markersize=4)
             if trial.status in (STOPPED, FAILED):
@@ -88,13 +99,31 @@ def draw_curves(points: list[Point], sweep: Sweep) -> Figure:
     # Below the axes: within them it would hide lines.
     figure.legend(handles, labels, loc="outside lower left", frameon=False, fontsize=9)
     seeds = f", {len(sweep.seeds)} seeds each" if len(sweep.seeds) > 1 and sweep.ranks_seeds_together else ""
-    axes.set_title(f"{sweep.env}: {len(points)} points{seeds}", loc="left", fontsize=12)
+    what = f"{len(points)} points{seeds}" if sweep.axes else f"{len(sweep.seeds)} seeds"
+    axes.set_title(f"{sweep.env}: {what}", loc="left", fontsize=12)
     axes.set_xlabel("env steps")
     axes.set_ylabel(sweep.metric)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlim(left=0)
     plain_axes(axes)
     return figure
+
+
+def _label_of(point: Point) -> str:
+    """Of a coloured point: its rank, values, and final mean."""
+    if not point.values:
+        return f"mean, with the 95 % band of the mean ({point.mean:.4g})"
+    return f"{'best' if point.rank == 1 else point.rank}: {text_of(point.values)} ({point.mean:.4g})"
+
+
+def _band(point: Point) -> MeanCurve | None:
+    """Mean of the point's curves; of those that came to the end, where there are several. None: there are too few."""
+    curves = [trial for trial in point.trials if trial.curve]
+    finished = [trial for trial in curves if trial.status == FINISHED]
+    drawn = [np.array(trial.curve, float).T for trial in (finished if len(finished) > 1 else curves)]
+    if len(curves) <= _MAX_CURVES or max(x[0] for x, _ in drawn) > min(x[-1] for x, _ in drawn):
+        return None
+    return mean_curve([(x, y) for x, y in drawn])
 
 
 # ------------------------------------------------------------------------------------------ map

@@ -1,4 +1,4 @@
-"""What a trial needs, what the machine or cluster has, and how many trials share a GPU."""
+"""What a trial needs, what the machine or cluster has, and how many trials share a GPU or a Learner."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import ray
 from ray.tune import PlacementGroupFactory
 
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
-from rllib_maddpg.sweeps.schema import Sweep
+from rllib_maddpg.sweeps.schema import LEARNER, SHARED, Sweep
 
 AUTO = "auto"
 _GPUS = ("resources", "num_gpus_per_learner")
@@ -23,16 +23,21 @@ class Placement:
         num_gpus_per_learner: For the config of each trial.
         cpus: Of one trial.
         concurrent: Trials that run at the same time.
+        shared_gpus: GPUs of the Learner that all trials share, 0 or 1; None: each trial has its own Learner.
     """
 
     num_gpus_per_learner: float
     cpus: float
     concurrent: int
+    shared_gpus: int | None = None
 
 
 def check_resources(sweep: Sweep) -> None:
     """Checks the section `resources` as far as no Ray is needed."""
     file = sweep.file
+    if sweep.shares_learner and "num_gpus_per_learner" in sweep.resources:
+        fix = "Leave it out: no trial has a GPU then, and the shared Learner takes one where there is one."
+        raise file.error(_GPUS, f"this cannot stand beside `{LEARNER}: {SHARED}`. {fix}")
     share = sweep.resources.get("num_gpus_per_learner", 0)
     number = isinstance(share, (int, float)) and not isinstance(share, bool) and share >= 0
     if share != AUTO and not (number and (share < 1 or share == int(share))):
@@ -77,7 +82,7 @@ def place(sweep: Sweep, config: MADDPGConfig) -> Placement:
     concurrent = _concurrent(sweep, need, cpus)
     if share:
         concurrent = min(concurrent, max(1, int(gpus / (share * learners) + 1e-9)))
-    return Placement(float(share), need, concurrent)
+    return Placement(float(share), need, concurrent, int(gpus >= 1) if sweep.shares_learner else None)
 
 
 def auto_share(gpus: float, trials: int, learners: int = 1) -> float:

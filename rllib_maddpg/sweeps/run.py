@@ -16,6 +16,7 @@ from ray.tune.experiment import Trial
 
 from rllib_maddpg.results.output_paths import check_local
 from rllib_maddpg.runs.ray_start import ray_at
+from rllib_maddpg.shared.life import SharedLearner
 from rllib_maddpg.sweeps.folder import SweepFolder
 from rllib_maddpg.sweeps.metrics import check_metric
 from rllib_maddpg.sweeps.pictures import save_pictures
@@ -45,6 +46,8 @@ _TUNE_ENVIRONMENT = {
     # Errors are told once, at the end.
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
+# Of a trial, where all of them depend on one actor.
+_MAX_FAILURES = 3
 
 
 @dataclass
@@ -144,18 +147,24 @@ def run_sweep(
         stack.enter_context(ray_at(options.address, sweep.resources.get("cpus")))
         placement = place(sweep, config)
         (observer or SweepObserver()).started(folder.path, sweep, placement)
+        shared = None
         if options.resume:
+            if sweep.shares_learner:
+                shared = folder.shared_learner()
             tuner = _restore(sweep, folder.path)
         else:
+            if sweep.shares_learner:
+                shared = folder.new_shared_learner()
             # In this order: a folder is no sweep's if Tune, or Optuna, refuses what it is to hold.
-            tuner = _make_tuner(sweep, placement, folder.path)
-            folder.create(sweep, list(options.argv))
+            tuner = _make_tuner(sweep, placement, folder.path, shared)
+            folder.create(sweep, list(options.argv), shared)
         # Not what an earlier run has pickled.
         run_config = tuner._local_tuner.get_run_config()
         run_config.progress_reporter, run_config.verbose = progress_reporter, verbose
         watch = Watch(folder.path)
         run_config.callbacks = [watch, ResultJson()]
-        grid = tuner.fit()
+        with contextlib.nullcontext() if shared is None else SharedLearner(shared, num_gpus=placement.shared_gpus):
+            grid = tuner.fit()
         return summarize(sweep, folder.path, grid._experiment_analysis.trials, watch.statuses)
 
 
@@ -170,8 +179,8 @@ def summarize(sweep: Sweep, folder: Path, trials: list[Trial], statuses: Mapping
     return SweepSummary(folder, sweep, points, best, save_pictures(points, sweep, folder))
 
 
-def _make_tuner(sweep: Sweep, placement: Placement, folder: Path) -> Tuner:
-    space = param_space(sweep, placement.num_gpus_per_learner)
+def _make_tuner(sweep: Sweep, placement: Placement, folder: Path, shared_learner: str | None) -> Tuner:
+    space = param_space(sweep, placement.num_gpus_per_learner, shared_learner)
     if sweep.search != "optuna":  # there `SeedsOfAPoint` sets it
         space["seed"] = tune.grid_search(sweep.seeds) if len(sweep.seeds) > 1 else sweep.seeds[0]
     frequency = max(1, round(sweep.checkpoint_every / sweep.iteration))
@@ -198,7 +207,8 @@ def _make_tuner(sweep: Sweep, placement: Placement, folder: Path) -> Tuner:
             storage_path=str(folder.parent),
             stop={ENV_STEPS: sweep.env_steps},
             checkpoint_config=CheckpointConfig(num_to_keep=keep, checkpoint_frequency=frequency, checkpoint_at_end=True),
-            failure_config=FailureConfig(max_failures=0),
+            # If the shared Learner dies, all trials fail at once, and go on from their last checkpoints in another one.
+            failure_config=FailureConfig(max_failures=0 if shared_learner is None else _MAX_FAILURES),
         ),
     )
 

@@ -31,7 +31,7 @@ KEYS = {
     "max_concurrent": "trials at the same time",
     "checkpoint_every": "env steps",
     "keep_checkpoints": "the newest N of each trial stay",
-    "resources": "num_env_runners, num_learners, num_gpus_per_learner (number or auto), cpus",
+    "resources": "learner (own or shared), num_env_runners, num_learners, num_gpus_per_learner (number or auto), cpus",
 }
 SEARCHES = {"grid": (), "random": ("seed",), "optuna": ("seed", "startup_points")}
 SCHEDULERS = {
@@ -39,7 +39,9 @@ SCHEDULERS = {
     "asha": ("grace_env_steps", "reduction_factor"),
     "pbt": ("perturb_every", "quantile_fraction", "resample_probability", "synch"),
 }
-RESOURCES = ("num_env_runners", "num_learners", "num_gpus_per_learner", "cpus")
+LEARNER = "learner"
+OWN, SHARED = "own", "shared"
+RESOURCES = (LEARNER, "num_env_runners", "num_learners", "num_gpus_per_learner", "cpus")
 DEFAULT_METRIC = "env_runners/episode_return_mean"
 DEFAULT_ITERATION = MADDPGConfig.table()["min_sample_timesteps_per_iteration"].default  # env steps
 
@@ -90,6 +92,11 @@ class Sweep:
         return next((list(axis.args) for axis in self.axes if axis.key == ALGORITHM), [self.algorithm])
 
     @property
+    def shares_learner(self) -> bool:
+        """Whether all trials have their Learners in one actor."""
+        return self.resources.get(LEARNER, OWN) == SHARED
+
+    @property
     def iteration(self) -> int:
         """Env steps between two results of a trial: short enough for its checkpoints and its scheduler."""
         own = self.settings.get("min_sample_timesteps_per_iteration")
@@ -135,7 +142,9 @@ def read_sweep(path: str | Path, num_samples: int | None = None, max_concurrent:
     for key in ("env_config", "settings"):
         if not isinstance(data.get(key) or {}, dict):
             raise file.error((key,), f"{data[key]!r} must be keys and values.")
-    axes = read_axes(file)
+    seeds = _seeds(file, data.get("seeds", [0]))
+    # Seeds of one configuration are a sweep, too.
+    axes = read_axes(file) if data.get(SECTION) or len(seeds) == 1 else []
     # A key such as `1` or `yes` is no string in YAML.
     settings = {str(key): value for key, value in (data.get("settings") or {}).items()}
     for axis in axes:
@@ -148,6 +157,10 @@ def read_sweep(path: str | Path, num_samples: int | None = None, max_concurrent:
     env_steps = _whole(file, ("stop", "env_steps"), (stop or {}).get("env_steps"), None)
     resources = data.get("resources") or {}
     file.check_keys(("resources",), resources, RESOURCES, "`resources`")
+    learner = resources.get(LEARNER, OWN)
+    if learner not in (OWN, SHARED):
+        hint = did_you_mean(str(learner), (OWN, SHARED))
+        raise file.error(("resources", LEARNER), f"{learner!r} must be {SHARED} (one for all trials) or {OWN}.{hint}")
     mode = data.get("mode", "max")
     if mode not in ("max", "min"):
         raise file.error(("mode",), f"{mode!r} must be max or min.")
@@ -157,7 +170,7 @@ def read_sweep(path: str | Path, num_samples: int | None = None, max_concurrent:
         env_config=dict(data.get("env_config") or {}),
         settings=settings,
         axes=axes,
-        seeds=_seeds(file, data.get("seeds", [0])),
+        seeds=seeds,
         search=search,
         search_options=search_options,
         scheduler=scheduler,
@@ -225,6 +238,8 @@ def _check_search(sweep: Sweep) -> None:
         if grids:
             key = (SECTION, grids[0].key)
             raise file.error(key, "pbt mutates values and has no use for a grid. Use `choice` or a range.")
+        if not sweep.axes:
+            raise file.error(("scheduler",), f"pbt has nothing to mutate: `{SECTION}` is empty. Name keys there.")
         return
     if sweep.search == "grid":
         for axis in sweep.axes:
@@ -237,6 +252,8 @@ def _check_search(sweep: Sweep) -> None:
     if sweep.search == "random" and len(grids) == len(sweep.axes) and sweep.num_samples > 1:
         raise file.error(("search",), "there is nothing to draw: all keys have a grid. Use `search: grid` and `seeds`.")
     if sweep.search == "optuna":
+        if not sweep.axes:
+            raise file.error(("search",), f"optuna has nothing to search: `{SECTION}` is empty. Use `search: grid`.")
         if grids:
             fix = "Use `choice` here, or `search: grid`, or `search: random`, which takes both."
             raise file.error((SECTION, grids[0].key), f"optuna cannot take a grid. {fix}")

@@ -82,7 +82,8 @@ def read_axes(file: YamlFile) -> list[Axis]:
     """
     space = file.data.get(SECTION)
     if not space or not isinstance(space, dict):
-        raise file.error((SECTION,), f"the search space is empty: there is nothing to sweep over. {_EXAMPLE}")
+        fix = f"{_EXAMPLE} To train one configuration again and again, give several `seeds`."
+        raise file.error((SECTION,), f"the search space is empty: there is nothing to sweep over. {fix}")
     return [_read_axis(file, str(key), value) for key, value in space.items()]
 
 

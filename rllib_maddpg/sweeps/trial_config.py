@@ -15,12 +15,15 @@ from rllib_maddpg.config.require import same
 from rllib_maddpg.config.text_settings import apply_settings, known_keys
 from rllib_maddpg.envs import probe_env
 from rllib_maddpg.sweeps.member_trial import MemberTrial
-from rllib_maddpg.sweeps.schema import Sweep
+from rllib_maddpg.sweeps.schema import LEARNER, Sweep
 from rllib_maddpg.sweeps.space import LISTS, SECTION, points
 
 # Keys of the file that say what a trial needs; the others under `resources` are the machine's.
 RESOURCE_SETTINGS = ("num_env_runners", "num_learners")
+SHARED_LEARNER = "shared_learner"
 _SEVERAL = f"{ALGORITHM}: {{grid: [MADDPG, MATD3]}}"
+# A setting at the beginning of an error's text, with the key of an item.
+_KEY = r"`(\w+)(?:\[['\"](\w+)['\"]\])?"
 # More combinations than this are not checked all: each key's values are, with the first values of the others.
 _MAX_POINTS = 256
 
@@ -30,7 +33,8 @@ def shared_settings(sweep: Sweep) -> dict[str, Any]:
     resources = {key: sweep.resources[key] for key in RESOURCE_SETTINGS if key in sweep.resources}
     # A process of its own has each trial.
     defaults = {"process_wide_speedups": True, "min_sample_timesteps_per_iteration": sweep.iteration}
-    return {**defaults, **sweep.settings, **resources}
+    shared = {SHARED_LEARNER: True} if sweep.shares_learner else {}
+    return {**defaults, **sweep.settings, **resources, **shared}
 
 
 def trainable(sweep: Sweep) -> str | type[MemberTrial]:
@@ -47,10 +51,18 @@ def tune_path(key: str) -> list[str]:
     return ["_model_config" if first == "model_config" else first, *rest]
 
 
-def param_space(sweep: Sweep, num_gpus_per_learner: float) -> dict[str, Any]:
-    """Tune's search space: a config dict with domains at the swept keys."""
+def param_space(sweep: Sweep, num_gpus_per_learner: float, shared_learner: str | None = None) -> dict[str, Any]:
+    """Tune's search space: a config dict with domains at the swept keys.
+
+    Args:
+        sweep: The sweep.
+        num_gpus_per_learner: Of each trial.
+        shared_learner: The name of the one that all trials share; None: each has its own.
+    """
     base = make_config(sweep, {})
     shared = {**shared_settings(sweep), "num_gpus_per_learner": num_gpus_per_learner}
+    if shared_learner is not None:
+        shared[SHARED_LEARNER] = shared_learner
     space: dict[str, Any] = {"env": sweep.env, "env_config": dict(sweep.env_config)}
     if trainable(sweep) is MemberTrial:
         space[ALGORITHM] = sweep.algorithm  # unless an axis has it
@@ -150,6 +162,7 @@ def _check_keys(sweep: Sweep) -> None:
         "seed": "List the seeds under `seeds`.",
         "env_config": "Set it at the top of the file.",
         "num_gpus_per_learner": "Set it under `resources`.",
+        SHARED_LEARNER: "Write `learner: shared` under `resources`.",
     }
     configs = [new_config(name) for name in sweep.algorithms]
     known = [key for key in known_keys(configs[0]) if all(key in known_keys(config) for config in configs)]
@@ -177,14 +190,23 @@ def _validated(sweep: Sweep, values: dict[str, Any], place: tuple[str, ...]) -> 
     except ValueError as error:
         place = _place_of(sweep, str(error)) or place or ("settings",)
         point = ", ".join(f"{key}={value!r}" for key, value in values.items())
-        raise sweep.file.error(place, f"{error} (In the trial with {point}.)") from error
+        raise sweep.file.error(place, f"{error} (In the trial with {point}.)" if values else str(error)) from error
     return config
 
 
 def _place_of(sweep: Sweep, text: str) -> tuple[str, ...] | None:
-    named = re.match(r"`(\w+)(?:\[['\"](\w+)['\"]\])?", text)
+    """Where the file has the key that an error's text begins with."""
+    named = re.match(_KEY, text)
     if named is None:
         return None
+    if named[1] != SHARED_LEARNER:
+        return _place_of_key(sweep, named)
+    # What cannot share is named in the text.
+    others = (_place_of_key(sweep, other) for other in re.finditer(_KEY, text))
+    return next(filter(None, others), ("resources", LEARNER))
+
+
+def _place_of_key(sweep: Sweep, named: re.Match) -> tuple[str, ...] | None:
     key = ".".join(part for part in named.groups() if part)
     for name in (key, named[1]):
         for section in (SECTION, "settings", "resources"):
