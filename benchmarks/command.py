@@ -30,6 +30,7 @@ from benchmarks.replay import measure_replay
 from benchmarks.sampling import measure_sampling
 from benchmarks.scale import ACTORS, measure_scale
 from benchmarks.scaling import actors_of, measure_scaling
+from benchmarks.shared import measure_shared
 from benchmarks.soak import Sample, check_length, measure_soak
 from benchmarks.train import measure_train
 from benchmarks.update import measure_update
@@ -48,6 +49,7 @@ PARTS: dict[str, Callable[[str, Options], Iterable[dict[str, Any]]]] = {
     "family": measure_family,
     "train": measure_train,
     "scale": measure_scale,
+    "shared": measure_shared,
 }
 ALL = "all"
 SCHEMA = 1
@@ -90,6 +92,7 @@ def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
         ("many-agents", int, "agents of the large game in part update"),
         ("torch-threads", int, "threads of torch"),
         ("soak-env-steps", int, "length of the long run"),
+        ("trials", int, "at the same time in part shared"),
     ):
         default = getattr(_DEFAULTS, name.replace("-", "_"))
         add(f"--{name}", type=kind, default=default, metavar="N", help=f"{meaning} (default: {default:,})")
@@ -97,7 +100,7 @@ def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
         "--device",
         choices=["cpu", "cuda"],
         default="cpu",
-        help="of the Learner in update, replay, train and growth",
+        help="of the Learner in update, replay, train, shared and growth",
     )
     add("--drawn", action="store_true", help="update: from rows in the buffer to new weights, as with --device cuda")
     many = "train: with so many env runners, as with --device cuda"

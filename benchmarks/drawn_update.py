@@ -215,14 +215,14 @@ def check_same_weights(ours: Mapping[str, MADDPG], bares: Mapping[str, BareFromR
         # `latest` has the oldest row first; in a ring that has come round they lie elsewhere.
         bare.update_at((places - algo.replay_buffer.next_place) % len(algo.replay_buffer))
         newest[name] = bare.bare.weights()
-    gaps = [_check(newest[name], newest[EAGER], name) for name in bares]
+    gaps = [check_gaps(newest[name], newest[EAGER], name) for name in bares]
     algo.learner_group.set_state(state)
     if GRAPH in ours:
         for own in ours.values():
             call = updates_of(own)
             for _ in range(_CHECKED_UPDATES):
                 call()
-        gaps.append(_check(weights_of(ours[GRAPH]), weights_of(algo), GRAPH))
+        gaps.append(check_gaps(weights_of(ours[GRAPH]), weights_of(algo), GRAPH))
     return (
         "Checked before the measurement: from the same weights and rows all lead to the same weights (largest gap: "
         f"{max(gaps):.1g} of a network's norm)."
@@ -235,7 +235,12 @@ def weights_of(algo: MADDPG) -> dict[str, dict[str, list[np.ndarray]]]:
     return {a: {name: tensors_of(weights[a], name) for name in NETWORKS} for a in algo.layout.agents}
 
 
-def _check(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> float:
+def check_gaps(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> float:
+    """The largest gap between weights as `weights_of` returns them, which must be small.
+
+    Raises:
+        DifferentArithmetic: With the name of who has found them, and the network.
+    """
     gaps = {(a, net): _gap(found[a][net], wanted[a][net]) for a in wanted for net in NETWORKS}
     (agent, net), gap = max(gaps.items(), key=lambda item: item[1])
     if not gap <= TOLERANCE:

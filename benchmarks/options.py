@@ -29,11 +29,12 @@ class Options:
         stock_rows: Env steps in RLlib's replay buffer while it is measured.
         many_agents: Agents of the large game in part `update`.
         torch_threads: Of this process.
-        device: Of the Learner in parts `update`, `replay` and `train`, "cpu" or "cuda".
+        device: Of the Learner in parts `update`, `replay`, `train` and `shared`, "cpu" or "cuda".
         soak_env_steps: Length of the soak run.
         drawn: Whether part `update` draws its rows, too; on a GPU it always does.
         runners: Numbers of env runners that part `train` is measured with; none: with at most one, but on a GPU `SCALING`.
         profile: Folder for profiles of part `update` with drawn rows; None: none are made.
+        trials: At the same time in part `shared`.
     """
 
     scenarios: tuple[str, ...] = DEFAULT_SCENARIOS
@@ -50,10 +51,12 @@ class Options:
     drawn: bool = False
     runners: tuple[int, ...] = ()
     profile: str | None = None
+    trials: int = 8
 
     def check(self) -> None:
         """Raises a ValueError for a setting that cannot be measured here."""
-        for name in ("repeats", "num_envs", "batch", "rows", "stock_rows", "many_agents", "torch_threads", "soak_env_steps"):
+        whole = {name for name, field in self.__dataclass_fields__.items() if field.type == "int"}
+        for name in sorted(whole):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1.")
         if any(n < 1 for n in self.runners):
