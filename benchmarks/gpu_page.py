@@ -10,6 +10,10 @@ from benchmarks.drawn_update import BARE, BARE_GRAPH, BARE_TO_OURS, CALLS, EAGER
 from benchmarks.grid import TITLE as GRID
 from benchmarks.options import SCALING, Options
 from benchmarks.scaling import ENV_STEPS, LEAST_RATIO, MOST, RATIOS, UPDATES
+from benchmarks.shared import COMPARED, LEAST, OWN, SHARED
+from benchmarks.slots import DOES, MOST_RATIO, PASS, Sizes
+from benchmarks.slots import MOST as MOST_SLOTS
+from benchmarks.slots import TITLE as SLOTS
 from benchmarks.text import Cells, machine_text, number
 
 HEAD = """## On a GPU
@@ -22,7 +26,7 @@ bash benchmarks/on_gpu.sh results/gpu && cp results/gpu/*.json docs/gpu/
 python -m benchmarks --load docs/bench.json --gpu docs/gpu --plots docs/bench --markdown BENCHMARKS.md
 ```
 """
-REPORTS = ("update", "train", "grid")
+REPORTS = ("update", "train", "shared", "grid")
 
 
 def load_gpu(folder: str | Path, load: Callable[[Path], dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -48,8 +52,9 @@ def gpu_blocks(
     has_gpu_grid = grid is not None and any(line["name"].endswith("cuda") for line in grid["lines"])
     blocks = [HEAD]
     if missing := [name for name in REPORTS if name not in measured and not (name == "grid" and has_gpu_grid)]:
-        blocks.append(NOT_MEASURED.format(what="all columns for it are" if len(missing) == 3 else "some columns for it are"))
-    for name, empty in (("update", _empty_updates), ("train", _empty_training)):
+        which = "all" if len(missing) == len(REPORTS) else "some"
+        blocks.append(NOT_MEASURED.format(what=f"{which} columns for it are"))
+    for name, empty in (("update", _empty_updates), ("train", _empty_training), ("shared", _empty_shared)):
         if name in measured:
             report = measured[name]
             blocks += [f"{report['date']}, on {machine_text(report)}:\n", f"```bash\n{report['command']}\n```\n"]
@@ -86,6 +91,25 @@ def _empty_training(rows: Callable[[Cells], str]) -> list[str]:
         bar = f">= {number(LEAST_RATIO)} x one runner at an update each {RATIOS[0]} env steps" if n == MOST else ""
         cells.append([str(n), *[""] * len(columns), bar])
     return ["### Training with many runners: simple_spread, 8 envs a runner, 1,024 rows an update, cuda\n", rows(cells)]
+
+
+def _empty_shared(rows: Callable[[Cells], str]) -> list[str]:
+    sizes = "simple_spread, 8 envs each, 1,024 rows an update, cuda"
+    slots = [["slots", *DOES, "bar"]]
+    for n in Sizes().slots:
+        bar = f"{PASS}: <= {number(MOST_RATIO)} x that of one slot" if n == MOST_SLOTS else ""
+        slots.append([str(n), *[""] * len(DOES), bar])
+    trials = [["16 trials", OWN, SHARED, "bar"]]
+    for n, unit in COMPARED.items():
+        least = LEAST.get(("cuda", n))
+        bar = "" if least is None else f"{SHARED} / {OWN} >= {number(least)}"
+        trials.append([f"{unit}, an update each {n} env steps", "", "", bar])
+    return [
+        f"### {SLOTS} over slots: ms, simple_spread, 1,024 rows an update, networks of 2 x 64, cuda\n",
+        rows(slots),
+        f"### Trials at the same time: {sizes}\n",
+        rows(trials),
+    ]
 
 
 def _with_empty_lines(grid: dict[str, Any]) -> dict[str, Any]:

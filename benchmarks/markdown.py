@@ -10,7 +10,14 @@ from typing import Any
 from benchmarks.gpu_page import gpu_blocks
 from benchmarks.text import Cells, claim_cells, growth_cells, machine_text, number, span
 
-PART_TITLES = {"sampling": "Sampling", "replay": "Replay buffer", "update": "Update", "train": "Training", "scale": "Scale"}
+PART_TITLES = {
+    "sampling": "Sampling",
+    "replay": "Replay buffer",
+    "update": "Update",
+    "train": "Training",
+    "scale": "Scale",
+    "shared": "Shared Learner",
+}
 _HEAD = """# Benchmarks
 
 What measures everything below again:

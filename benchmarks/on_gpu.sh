@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# All that needs a GPU, in under six minutes: facts of the machine, the CUDA tests, how long an update takes, how training scales.
+# All that needs a GPU, in under six minutes: facts of the machine, the CUDA tests, how long an update takes, how training scales,
+# and what many trials do with one Learner.
 #
 #     bash benchmarks/on_gpu.sh FOLDER               # on a machine with a GPU; JSON and logs go to FOLDER
 #     DEVICE=cpu bash benchmarks/on_gpu.sh FOLDER    # the same steps, shortened, anywhere: whether the script itself is sound
@@ -16,12 +17,14 @@ case $device in
   cuda)
     update=(--repeats 2 --seconds 0.25 --rows 20000)
     grid=(--repeats 2 --seconds 0.05)
-    train=(--repeats 3 --seconds 1.5 --rows 100000)
+    train=(--repeats 2 --seconds 1 --rows 100000)
+    shared=(--repeats 2 --seconds 0.25 --rows 20000 --trials 16)
     ;;
   cpu)
     update=(--repeats 1 --seconds 0 --num-envs 2 --batch 32 --rows 300 --many-agents 4 --drawn)
     grid=(--repeats 1 --seconds 0 --num-envs 2 --batch 32)
     train=(--repeats 1 --seconds 0.5 --num-envs 2 --batch 32 --rows 300 --runners 1 2)
+    shared=(--repeats 1 --seconds 0 --num-envs 2 --batch 32 --rows 300 --trials 2)
     export MADDPG_CUDA_TESTS_ON=cpu
     patience=4
     ;;
@@ -42,13 +45,14 @@ step() {
 
 : > "$out/steps.jsonl"
 SECONDS=0
-step facts 30 "$python" -m benchmarks.device_facts "$out/facts.json"
+step facts 25 "$python" -m benchmarks.device_facts "$out/facts.json"
 # Only files with such tests are read: others may need what this machine does not have.
 mapfile -t tests < <(grep -rl --include='test_*.py' --exclude='*whole_runs*' 'mark\.cuda' tests)
 pytest=("$python" -m pytest -m cuda -n 0 -v --tb=short -p no:cacheprovider)
-step tests 110 "${pytest[@]}" "${tests[@]}" --junitxml="$out/tests.xml"
-step update 180 "${bench[@]}" update "${update[@]}" --profile "$out/profiles" --save "$out/update.json"
-step train 285 "${bench[@]}" train "${train[@]}" --save "$out/train.json"
-step runs 320 "${pytest[@]}" tests/cuda/test_cuda_whole_runs.py --junitxml="$out/runs.xml"
-step grid 350 "${bench[@]}" --grid "${grid[@]}" --save "$out/grid.json"
+step tests 90 "${pytest[@]}" "${tests[@]}" --junitxml="$out/tests.xml"
+step update 135 "${bench[@]}" update "${update[@]}" --profile "$out/profiles" --save "$out/update.json"
+step train 205 "${bench[@]}" train "${train[@]}" --save "$out/train.json"
+step shared 300 "${bench[@]}" shared "${shared[@]}" --save "$out/shared.json"
+step runs 330 "${pytest[@]}" tests/cuda/test_cuda_whole_runs.py --junitxml="$out/runs.xml"
+step grid 354 "${bench[@]}" --grid "${grid[@]}" --save "$out/grid.json"
 exit $failed

@@ -5,8 +5,8 @@ itself is left out: it starts and ends trials, writes results and checkpoints in
 Both kinds are alive at the same time and train in turn, within one call, so a change of the machine's load meets both. What is
 counted lies in a window in which all trials train (`Trials.measure`): no start of a process, and no end of the last trial.
 
-On a GPU a trial with its own Learner has its share of it as with Tune's fractions: its process has a context and graphs, and its
-rows lie on the GPU. That is the best that there is without a shared Learner.
+On a GPU a trial with its own Learner has its share of it as with Tune's fractions: its process has a context and graphs, and
+its rows lie on the GPU. That is the best that there is without a shared Learner.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ NAME = "benchmarks"
 
 
 def measure_shared(scenario: str, options: Options) -> Iterator[dict[str, Any]]:
-    """A table for each ratio of env steps to updates, as soon as it is measured; then a curve and a table of slots."""
+    """A curve and a table of slots; then a table for each ratio of env steps to updates, as soon as it is measured."""
+    yield from measure_slots(scenario, options)
     on_gpu = options.device == "cuda"
     seeds = range(options.trials)
     with contextlib.ExitStack() as stack:
@@ -64,7 +65,6 @@ def measure_shared(scenario: str, options: Options) -> Iterator[dict[str, Any]]:
             rounds = _rounds(trials, options)
             notes = [*_notes(rounds, trials, unit), _status_text(before, shared.status())]
             yield _table(scenario, options, env_steps, unit, rounds, notes)
-    yield from measure_slots(scenario, options)
 
 
 def own_config(scenario: str, options: Options, seed: int) -> MADDPGConfig:

@@ -14,7 +14,7 @@ from fake_graph import FakeGraph
 from paths import ROOT
 from PIL import Image
 
-from benchmarks import bare_rows, drawn_update, grid, profiles, scaling, train
+from benchmarks import bare_rows, drawn_update, grid, profiles, scaling, slots, train
 from benchmarks.command import measurement
 from benchmarks.device_facts import device_facts
 from benchmarks.devices import config_on_device
@@ -44,6 +44,7 @@ from rllib_maddpg.learning.update_graphs import UpdateGraphs
 
 TINY = Options(repeats=1, seconds=0.0, num_envs=2, batch=32, rows=200, many_agents=4)
 SCRIPT = ROOT / "benchmarks" / "on_gpu.sh"
+STEPS = ("facts", "tests", "update", "train", "shared", "runs", "grid")
 
 
 class OnFakeGraphs(MADDPGTorchLearner):
@@ -300,6 +301,11 @@ def test_the_page_says_what_was_not_measured(tmp_path):
     text = markdown(report_of("cpu"), gpu=gpu)
     assert "### Update from a draw: there" in text and "so some columns for it are empty" in text and "| 16 |  | 2.00 |" in text
     gpu["train"] = report_of("cuda", growth=[curve_of("Env steps of training", [1], ("an update each 100 env steps", 1))])
+    text = markdown(report_of("cpu"), gpu=gpu)
+    assert "so some columns for it are empty" in text
+    assert "| 64 |  |  |  | one pass: <= 8.00 x that of one slot |" in text
+    assert "| updates/s, an update each 10 env steps |  |  | one shared Learner / a Learner each >= 5.00 |" in text
+    gpu["shared"] = report_of("cuda", growth=[curve_of(slots.TITLE, [1], ("one pass", 1))])
     assert "Not measured" not in markdown(report_of("cpu"), gpu=gpu)
 
 
@@ -344,8 +350,8 @@ def test_the_script_on_the_cpu(tmp_path):
     env = {**os.environ, "DEVICE": "cpu", "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
     assert subprocess.run(["bash", SCRIPT, tmp_path], env=env, capture_output=True).returncode == 0
     steps = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
-    assert [(s["step"], s["status"]) for s in steps] == [(n, 0) for n in ("facts", "tests", "update", "train", "runs", "grid")]
+    assert [(s["step"], s["status"]) for s in steps] == [(n, 0) for n in STEPS]
     untils = [int(until) for until in re.findall(r"^step \w+ (\d+) ", SCRIPT.read_text(), re.M)]
     assert untils == sorted(untils) and len(untils) == len(steps) and untils[-1] <= 355  # and 5 to be killed
-    for name in ("facts", "update", "train", "grid"):
+    for name in ("facts", "update", "train", "shared", "grid"):
         json.loads((tmp_path / f"{name}.json").read_text())
