@@ -9,6 +9,7 @@ Each trial stays an ordinary one, with its own settings, env runners, results an
 import argparse
 from pathlib import Path
 
+import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
@@ -60,6 +61,7 @@ def main() -> None:
                 progress_reporter=MADDPGReporter(),
             ),
         )
+    ray.init()  # before the shared Learner, which lives in it
     with SharedLearner(NAME) as shared:
         results = tuner.fit()
         print(f"Shared Learner: {shared.status()}")

@@ -15,7 +15,7 @@ from rllib_maddpg.config.require import same
 from rllib_maddpg.config.text_settings import apply_settings, known_keys
 from rllib_maddpg.envs import probe_env
 from rllib_maddpg.sweeps.member_trial import MemberTrial
-from rllib_maddpg.sweeps.schema import LEARNER, Sweep
+from rllib_maddpg.sweeps.schema import LEARNER, OWN, Sweep
 from rllib_maddpg.sweeps.space import LISTS, SECTION, points
 
 # Keys of the file that say what a trial needs; the others under `resources` are the machine's.
@@ -189,8 +189,9 @@ def _validated(sweep: Sweep, values: dict[str, Any], place: tuple[str, ...]) -> 
         config.validate()
     except ValueError as error:
         place = _place_of(sweep, str(error)) or place or ("settings",)
+        text = str(error).replace(f"`{SHARED_LEARNER}=None`", f"`{LEARNER}: {OWN}` under `resources`")
         point = ", ".join(f"{key}={value!r}" for key, value in values.items())
-        raise sweep.file.error(place, f"{error} (In the trial with {point}.)" if values else str(error)) from error
+        raise sweep.file.error(place, f"{text} (In the trial with {point}.)" if values else text) from error
     return config
 
 
@@ -199,17 +200,13 @@ def _place_of(sweep: Sweep, text: str) -> tuple[str, ...] | None:
     named = re.match(_KEY, text)
     if named is None:
         return None
-    if named[1] != SHARED_LEARNER:
-        return _place_of_key(sweep, named)
-    # What cannot share is named in the text.
-    others = (_place_of_key(sweep, other) for other in re.finditer(_KEY, text))
-    return next(filter(None, others), ("resources", LEARNER))
-
-
-def _place_of_key(sweep: Sweep, named: re.Match) -> tuple[str, ...] | None:
     key = ".".join(part for part in named.groups() if part)
     for name in (key, named[1]):
         for section in (SECTION, "settings", "resources"):
             if sweep.file.has((section, name)):
                 return section, name
-    return None
+    if SHARED_LEARNER not in text:
+        return None
+    # Something that cannot share, and that the file does not name: the algorithm brings its Learner.
+    bringers = ((SECTION, ALGORITHM), (ALGORITHM,)) if named[1] == "learner_class" else ()
+    return next((place for place in bringers if sweep.file.has(place)), ("resources", LEARNER))

@@ -325,7 +325,7 @@ def test_commands_of_the_docs_exist():
     exec(re.search(r"```python\n(.*?)```", page, re.S)[1], scope)
     assert scope["config"].replay_buffer_config["device"] == "cuda" and scope["config"].num_gpus_per_learner == 1
     commands = re.findall(r"^python -m benchmarks (.*)$", page, re.M)
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         make_parser(with_bench=True).parse_args(["bench", *command.split()])
 

@@ -14,7 +14,8 @@ from rllib_maddpg.cli.program import make_parser
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
 # In the order of a user who reads on: later pages use the folders that earlier commands leave.
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("sweeps", "tune", "deployment", "watching", "clusters", "scaling"))]
+NAMES = ("sweeps", "tune", "shared_learner", "deployment", "watching", "clusters", "scaling")
+PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 COMMANDS = list(
     dict.fromkeys(
         line.strip()
@@ -36,6 +37,7 @@ ELSEWHERE = {
     "results/spread_s0": "names of three runs; test_curves.py has some",
     "~/ray_results": "a name of a user's; test_curves.py has some",
     "bench scale": "test_bench_scale.py",
+    "population.yaml": "16 trials of 100,000 env steps; test_shared_sweep.py has some that end sooner",
 }
 
 

@@ -30,7 +30,9 @@ def steps_of(out):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "arguments", "trials"), [("tune_run.py", [], 8), ("tuner.py", ["--num-samples", 3], 3)], ids=["run", "tuner"]
+    ("name", "arguments", "trials"),
+    [("tune_run.py", [], 8), ("tuner.py", ["--num-samples", 3], 3), ("shared_learner.py", ["--num-samples", 3], 3)],
+    ids=["run", "tuner", "shared"],
 )
 def test_an_example_sweeps_and_names_its_best_checkpoint(ray_session, tmp_path, capsys, name, arguments, trials):
     out = tmp_path / "sweep"

@@ -3,6 +3,7 @@
 from rllib_maddpg import MADDPG, MADDPGConfig
 from rllib_maddpg.config.kinds import BOOL
 from rllib_maddpg.config.setting import Setting
+from rllib_maddpg.learning.learner import MADDPGTorchLearner
 
 
 class PlainMember(MADDPG):
@@ -32,3 +33,25 @@ class SmallReplay(MADDPG):
     @classmethod
     def get_default_config(cls):
         return MADDPGConfig(cls).training(replay_buffer_config={"capacity": 5000})
+
+
+class OwnLearner(MADDPGTorchLearner):
+    """Learns as MADDPG's does."""
+
+
+class OwnLearnerConfig(MADDPGConfig):
+    """With another Learner."""
+
+    def __init__(self, algo_class=None):
+        super().__init__(algo_class or BringsLearner)
+
+    def get_default_learner_class(self):
+        return OwnLearner
+
+
+class BringsLearner(MADDPG):
+    """Has a Learner of its own."""
+
+    @classmethod
+    def get_default_config(cls):
+        return OwnLearnerConfig()
