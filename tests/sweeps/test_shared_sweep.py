@@ -112,7 +112,7 @@ ERRORS = {
         "replay_buffer_config.num_shards: {grid: [0, 2]}\n  tau:",
         6,
         "search_space.replay_buffer_config.num_shards",
-        "or `learner: own` under `resources`",
+        "Set `learner: own` under `resources`",
     ),
     "graphs": (
         "update: 50",
@@ -208,7 +208,9 @@ def grid(ray_session, tmp_path_factory):
     folders = {}
     for learner in ("shared", "own"):
         folder = tmp_path_factory.mktemp(learner)
-        file, _ = write(folder, {"env_config.bonus": {"grid": [0.0, 5.0]}}, seeds=[0, 1], resources={"learner": learner})
+        file, _ = write(
+            folder, {"env_config.bonus": {"grid": [0.0, 5.0]}}, seeds=[0, 1], max_concurrent=2, resources={"learner": learner}
+        )
         assert main(["sweep", str(file), "--out", str(folder / "out")]) == 0
         folders[learner] = folder / "out"
     return folders
@@ -239,10 +241,12 @@ def test_its_best_checkpoint_needs_no_shared_learner(grid, capsys):
     assert not is_there(grid["shared"])
 
 
-def test_trials_of_two_sweeps_are_one_group(grid):
-    """The name of the shared Learner, which no two sweeps have in common, is no setting by which runs differ."""
-    groups = group_runs(find_runs([grid["shared"], grid["own"]]))
-    assert [len(group.runs) for group in groups] == [4, 4]
+def test_curves_of_trials_are_one_group_whoever_learned_beside_them(grid):
+    """Each sweep has another name for its shared Learner, which is no setting by which runs differ."""
+    shared, own = (find_runs([grid[learner]]) for learner in ("shared", "own"))
+    here, there = ({key for run in runs for key in run.settings} for runs in (shared, own))
+    assert here == there and "shared_learner" not in here
+    assert [len(group.runs) for group in group_runs(shared)] == [2, 2]
 
 
 def test_a_finished_sweep_goes_on_with_nothing(grid):
@@ -296,9 +300,11 @@ def test_a_trial_that_fails_is_tried_again_and_touches_no_other(ray_session, tmp
     """From its last checkpoint; each time its environment holds for 120 env steps, which is enough to get further."""
     file, count = write(tmp_path, {"env_config.fail_after": {"grid": [120, 10_000]}}, 300, max_concurrent=2)
     assert main(["sweep", str(file), "--out", str(tmp_path / "out")]) == 0
-    assert [(row["status"], row["env_steps"]) for row in rows(tmp_path / "out")] == [("finished", "300")] * 2
-    # 120 (a checkpoint at 100), 120 (at 200), 100.
-    assert count.stat().st_size == 300 + 340
+    table = rows(tmp_path / "out")
+    assert [(row["status"], row["env_steps"]) for row in table] == [("finished", "300")] * 2
+    assert table[0]["final"] == table[1]["final"]
+    # Up to the step that fails from the start, from 100 and from 200 env steps.
+    assert count.stat().st_size == 300 + 121 + 121 + 100
 
 
 class KillsTheLearner(Screen):
