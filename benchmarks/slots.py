@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,15 @@ _BEFORE = 2
 
 @dataclass(frozen=True)
 class Sizes:
-    """The points that are measured: numbers of slots, rising."""
+    """The points that are measured.
+
+    Attributes:
+        slots: Numbers of slots, rising.
+        seconds: The curve ends before a pass that would take longer, by what the one before it took.
+    """
 
     slots: Sequence[int] = (1, 2, 4, 8, 16, 32, MOST)
+    seconds: float = 0.25
 
 
 class Slots:
@@ -161,8 +168,11 @@ def measure_slots(
         algo = stack.enter_context(built(config_on_device(scenario, options.device, **given)))
         fill(algo, options.rows)
         slots = Slots(algo)
-        note = ""
+        note, measured = "", []
         for number in sizes.slots:
+            if measured and 1e-3 * median(found[WHOLE][-1]) * number / measured[-1] > sizes.seconds:
+                break
+            measured.append(number)
             tell(f"an update of {number} slots")
             slots.grow(number)
             for _ in range(_BEFORE):
@@ -175,10 +185,10 @@ def measure_slots(
     lines = []
     for name, points in found.items():
         summaries = [summary(values) for values in points]
-        grows = exponent(sizes.slots, [p["median"] for p in summaries])
+        grows = exponent(measured, [p["median"] for p in summaries])
         lines.append({"name": name, "does": DOES[name], "exponent": grows, "points": summaries})
-    yield {"title": TITLE, "x_name": "slots", "unit": "ms", "setting": setting, "x": list(sizes.slots), "lines": lines}
-    yield _ends(setting, options, sizes.slots, found, [note] if note else [])
+    yield {"title": TITLE, "x_name": "slots", "unit": "ms", "setting": setting, "x": measured, "lines": lines}
+    yield _ends(setting, options, measured, found, [note] if note else [])
 
 
 def _measured(slots: Slots, options: Options) -> dict[str, list[float]]:

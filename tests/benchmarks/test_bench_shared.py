@@ -69,6 +69,12 @@ def test_slots_in_one_pass_and_one_after_the_other(ray_session):
     assert "10 updates of 3 slots and of single Learners lead from the same weights" in table["notes"][0]
 
 
+def test_the_curve_ends_where_a_pass_would_take_too_long(ray_session):
+    curve, table = measure_slots("simple_adversary", TINY, Sizes((1, 2, 4), seconds=0.0))
+    assert curve["x"] == [1] and [len(line["points"]) for line in curve["lines"]] == [1, 1, 1]
+    assert [row["name"] for row in table["rows"]] == [f"{name}: 1" for name in (PASS, WHOLE, SINGLE)]
+
+
 def test_where_slots_compute_something_else_nothing_is_claimed(ray_session):
     with built(make_config("simple_adversary", num_envs=2, batch=32, rows=300)) as algo:
         fill(algo, 300)
