@@ -53,7 +53,7 @@ def check_options(name: Any, num_gpus: Any = None, max_wait_ms: Any = None, max_
     share = "Give 1 for a whole GPU, a fraction to leave the rest to others, or 0 to learn on the CPU."
     require("num_gpus", num_gpus, _is_number(num_gpus) and 0 <= num_gpus <= 1, "a number from 0 to 1", share)
     wait = "0 never waits for other trials."
-    require("max_wait_ms", max_wait_ms, _is_number(max_wait_ms) and 0 <= max_wait_ms, "a number of at least 0", wait)
+    require("max_wait_ms", max_wait_ms, _is_number(max_wait_ms) and max_wait_ms >= 0, "a number of at least 0", wait)
     is_whole = isinstance(max_slots, int) and not isinstance(max_slots, bool) and max_slots >= 1
     require("max_slots", max_slots, is_whole, "a whole number of at least 1", "None sets no limit but the memory.")
 
