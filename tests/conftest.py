@@ -76,6 +76,17 @@ def ray_session():
     ray.shutdown()
 
 
+@pytest.fixture(scope="session")
+def shared_session(ray_session):
+    """The shared learner of the tests, for those that need no other."""
+    from shared_trials import SHARED
+
+    from rllib_maddpg.shared.life import SharedLearner
+
+    with SharedLearner(SHARED) as shared:
+        yield shared
+
+
 @pytest.fixture
 def build(ray_session):
     """Builds algorithms and stops them at the test's end."""

@@ -13,6 +13,7 @@ FLOORS = (
     {"rows"},
     {"modules", "envs", "replay"},
     {"learning", "sampling"},
+    {"shared"},
     {"config"},
     {"algorithm"},
     {"results"},

@@ -37,7 +37,10 @@ from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import RowSchema
 from rllib_maddpg.sampling.collecting import Collected, RolloutCollector
 from rllib_maddpg.sampling.env_runner import EPISODE_NUMBERS
+from rllib_maddpg.shared.learner_group import SharedLearnerGroup
 
+# Where results say how updates in a shared learner were made.
+SHARED_LEARNER = "shared_learner"
 # More would need too much memory for their rows.
 MAX_UPDATES_PER_CALL = 16
 
@@ -155,7 +158,9 @@ class MADDPG(SavedAlgorithm, ReplayAlgorithm, JointAlgorithm, TunableAlgorithm, 
         runner, learners = self.env_runner, self.learner_group
         # From another process, and from a GPU, all of them come in one piece.
         is_beside = learners.is_local and learners._learner._device.type == "cpu"
-        if self.config.num_env_runners or not is_beside:
+        if isinstance(learners, SharedLearnerGroup):
+            self._new_weights = learners.actor_weights  # came with the answer
+        elif self.config.num_env_runners or not is_beside:
             results = learners.foreach_learner(lambda learner: learner.get_actor_weights())
             self._new_weights = next(iter(results)).get()
         if runner is None:
@@ -217,6 +222,8 @@ class MADDPG(SavedAlgorithm, ReplayAlgorithm, JointAlgorithm, TunableAlgorithm, 
             },
             window=1,
         )
+        if isinstance(self.learner_group, SharedLearnerGroup):
+            self.metrics.log_dict(self.learner_group.take_metrics(), key=SHARED_LEARNER, window=1)
 
     # ------------------------------------------------------------------------------------------ RLlib's hooks
 

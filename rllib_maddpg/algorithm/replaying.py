@@ -12,12 +12,14 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from rllib_maddpg.algorithm.timers import Timers
 from rllib_maddpg.config.replay_checks import replay_resources
-from rllib_maddpg.replay.answers import check_drawn, check_latest, check_stored
+from rllib_maddpg.replay.answers import check_stored
 from rllib_maddpg.replay.choice import make_replay
-from rllib_maddpg.replay.newest import with_newest
+from rllib_maddpg.replay.drawing import draw_batches
 from rllib_maddpg.replay.protocol import JointReplay
 from rllib_maddpg.rows.schema import RowSchema
 from rllib_maddpg.sampling.collecting import Collected
+from rllib_maddpg.shared.learner_group import SharedLearnerGroup
+from rllib_maddpg.shared.replay import SharedReplay
 
 
 class ReplayAlgorithm(Algorithm):
@@ -39,7 +41,10 @@ class ReplayAlgorithm(Algorithm):
         """None: ours needs to know the env runners' spaces, and is made later."""
 
     def _make_replay_buffer(self) -> None:
-        self.replay_buffer = make_replay(self.schema, self.config.seed, self.config.replay_buffer_config)
+        if isinstance(self.learner_group, SharedLearnerGroup):
+            self.replay_buffer = SharedReplay(self.learner_group.client, self.schema, self.config.replay_buffer_config)
+        else:
+            self.replay_buffer = make_replay(self.schema, self.config.seed, self.config.replay_buffer_config)
         if self.replay_buffer.wants_feedback:
             self.learner_group.foreach_learner(lambda learner: setattr(learner, "collects_td_errors", True))
 
@@ -72,14 +77,11 @@ class ReplayAlgorithm(Algorithm):
         Raises:
             ValueError: If the replay buffer does not draw what it is asked for.
         """
-        learners = self.config.num_learners or 1
-        batches = self.replay_buffer.draw(learners, updates, rows, shuffled=self.config.minibatch_per_module)
-        check_drawn(self.replay_buffer, batches, learners, updates, rows)
-        if self.config.needs_newest_rows:
-            newest = self.config.total_train_batch_size
-            latest = self.replay_buffer.latest(newest)
-            check_latest(self.replay_buffer, latest, newest)
-            batches = with_newest(batches, latest)
+        newest = self.config.total_train_batch_size if self.config.needs_newest_rows else 0
+        shuffled = self.config.minibatch_per_module
+        if isinstance(self.replay_buffer, SharedReplay):  # which draws where the Learner is
+            return {"batch": self.replay_buffer.ask(updates, rows, shuffled, newest)}
+        batches = draw_batches(self.replay_buffer, self.config.num_learners or 1, updates, rows, shuffled, newest)
         return {"batch_refs": [ray.put(batch) for batch in batches]} if self.config.num_learners else {"batch": batches[0]}
 
     def _give_feedback(self) -> None:

@@ -93,7 +93,7 @@ class SavedAlgorithm(Algorithm):
     @override(Algorithm)
     def get_metadata(self) -> dict[str, Any]:
         rows = {LAYOUT: self.layout.description(), SCHEMA: self.schema.description()}
-        replay = {REPLAY_BUFFER: type(self.replay_buffer).__qualname__}
+        replay = {REPLAY_BUFFER: self.replay_buffer.real_class.__qualname__}
         return {**super().get_metadata(), **rows, **replay, HAS_HASHES: True}
 
     # ------------------------------------------------------------------------------------------ saving
@@ -109,7 +109,7 @@ class SavedAlgorithm(Algorithm):
             super().save_to_path(new.root.as_posix(), filesystem=new.filesystem, **kwargs)
             if class_file.is_actors(type(self)):  # as Tune's trials are
                 new.write(CLASS_FILE, class_file.dumps(self))
-            if not self.learner_group.is_local and "state" not in kwargs:
+            if self.config.num_learners and "state" not in kwargs:
                 self._check_what_a_learner_wrote(new)
             new.write_hashes(_PARTS)
         return files.root.as_posix()

@@ -101,7 +101,7 @@ def check_replay_type(files: CheckpointFiles, replay: JointReplay) -> None:
         ValueError: Naming both classes.
     """
     # Those of before there were others have no name, and are of ours.
-    saved, own = files.read_metadata().get(REPLAY_BUFFER, JointReplayBuffer.__qualname__), type(replay)
+    saved, own = files.read_metadata().get(REPLAY_BUFFER, JointReplayBuffer.__qualname__), replay.real_class
     if files.is_dir(REPLAY_BUFFER) and not takes_state_of(own, saved):
         raise ValueError(
             f"Checkpoint {files.path} has the state of a {saved}, which a {own.__qualname__} does not take. Set "

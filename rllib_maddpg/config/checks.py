@@ -28,6 +28,7 @@ from rllib_maddpg.config.rllib_checks import (
     defaults_of,
 )
 from rllib_maddpg.config.rllib_settings import PASSED, REFUSED
+from rllib_maddpg.config.shared_checks import check_shared_learner
 from rllib_maddpg.envs.errors import did_you_mean
 
 # Dicts of which only the user knows what is in them.
@@ -51,6 +52,7 @@ def check_settings(config: AlgorithmConfig) -> None:
     check_api_stack(config)
     check_rllib_settings(config)
     check_own_settings(config)
+    check_shared_learner(config)
     check_noise_type(config)
     check_models(config)
     check_columns(config)

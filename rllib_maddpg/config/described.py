@@ -17,7 +17,7 @@ from rllib_maddpg.config.setting import Setting
 from rllib_maddpg.envs.errors import did_you_mean
 
 # The methods that take settings which RLlib does not have.
-_OWN_METHODS = ("training", "env_runners")
+_OWN_METHODS = ("training", "env_runners", "learners")
 
 
 class DescribedConfig(NamedErrors):

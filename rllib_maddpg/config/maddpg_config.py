@@ -11,6 +11,7 @@ from typing import Any
 import tree
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core import DEFAULT_POLICY_ID
+from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.policy.policy import PolicySpec
 from ray.rllib.utils.annotations import override
@@ -25,6 +26,7 @@ from rllib_maddpg.config.require import shown
 from rllib_maddpg.config.rllib_checks import check_policy_values
 from rllib_maddpg.config.rllib_table import MIN_REMOTE_FRAGMENT
 from rllib_maddpg.config.setters import name_settings
+from rllib_maddpg.config.shared_checks import shared_learner_name
 from rllib_maddpg.config.table import SETTINGS
 from rllib_maddpg.envs import probe_env
 from rllib_maddpg.modules.views import VIEWS, View
@@ -33,6 +35,7 @@ from rllib_maddpg.rows.schema import Column
 from rllib_maddpg.sampling.connectors import check_connectors, with_agent_filters
 from rllib_maddpg.sampling.flatten_connector import flatten_where_needed
 from rllib_maddpg.sampling.noise import NoiseType
+from rllib_maddpg.shared.learner_group import SharedLearnerGroup
 
 
 @name_settings
@@ -201,6 +204,21 @@ class MADDPGConfig(ModulesConfig):
         return self
 
     @override(AlgorithmConfig)
+    def learners(self, *, shared_learner: str | bool | None = NotProvided, **kwargs: Any) -> MADDPGConfig:
+        """As RLlib's `learners`, and whether trials share one.
+
+        Args:
+            shared_learner: The name of a `SharedLearner`, an actor on one GPU (or none) that learns for many trials at once;
+                True: that of the name "default". It is made if there is none. None: the trial learns for itself.
+            **kwargs: RLlib's own, such as `num_learners`, `num_gpus_per_learner`.
+        """
+        given = {
+            k: v for k, v in locals().items() if k not in ("self", "kwargs", "__class__") and v is not NotProvided
+        } | kwargs
+        super().learners(**self._set_own("learners", given))
+        return self
+
+    @override(AlgorithmConfig)
     def multi_agent(self, *, policy_mapping_fn: Any = NotProvided, **kwargs: Any) -> MADDPGConfig:
         """As RLlib's `multi_agent`; `policy_mapping_fn` may also be a dict of agent ids to module ids."""
         if isinstance(policy_mapping_fn, Mapping) and "type" not in policy_mapping_fn:
@@ -284,6 +302,18 @@ class MADDPGConfig(ModulesConfig):
         from rllib_maddpg.learning.learner import MADDPGTorchLearner
 
         return MADDPGTorchLearner
+
+    @override(AlgorithmConfig)
+    def build_learner_group(
+        self, *, env: Any = None, spaces: Any = None, rl_module_spec: Any = None, **kwargs: Any
+    ) -> LearnerGroup:
+        """RLlib's, or what stands for it where the trial learns in a shared learner."""
+        name = shared_learner_name(self)
+        if rl_module_spec is None:
+            rl_module_spec = self.get_multi_rl_module_spec(env=env, spaces=spaces)
+        if name is None:
+            return super().build_learner_group(rl_module_spec=rl_module_spec, **kwargs)
+        return SharedLearnerGroup(config=self.copy(), module_spec=rl_module_spec, name=name)
 
     @property
     def needs_newest_rows(self) -> bool:

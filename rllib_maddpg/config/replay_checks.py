@@ -107,9 +107,13 @@ def check_replay_class(config: AlgorithmConfig) -> tuple[type[JointReplay], dict
 def check_replay_memory(config: AlgorithmConfig, bytes_per_row: int) -> None:
     """A full buffer fits this machine, or its device; of one in several parts, each of them.
 
+    A shared learner itself knows what fits it.
+
     Raises:
         ValueError: If not.
     """
+    if config.shared_learner:
+        return
     cls, settings = check_replay_class(config)
     # Where the parts will lie is not known yet; each looks at its own machine when it is made.
     rows = math.ceil(settings["capacity"] / cls.parts(settings))
@@ -173,7 +177,7 @@ def _check_our_keys(config: AlgorithmConfig, buffer: Mapping[str, Any]) -> None:
 
 def _check_device(config: AlgorithmConfig, device: str) -> None:
     """Rows can be kept on a GPU where this process has one and updates in it."""
-    if device == "cpu":
+    if device == "cpu" or config.shared_learner:  # which keeps them on its own device
         return
     has = torch.cuda.is_available() and int(device.partition(":")[2] or 0) < torch.cuda.device_count()
     fix = f"torch sees {torch.cuda.device_count()} GPUs here. Set 'cpu'."

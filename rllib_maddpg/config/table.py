@@ -32,6 +32,7 @@ from rllib_maddpg.config.kinds import (
 from rllib_maddpg.config.noise_check import NOISE_TYPE
 from rllib_maddpg.config.rllib_table import OTHERS, RESOURCES
 from rllib_maddpg.config.setting import Setting
+from rllib_maddpg.config.shared_checks import SHARED_LEARNER
 from rllib_maddpg.learning.losses import CRITIC_LOSSES
 from rllib_maddpg.modules.views import VIEWS, View
 from rllib_maddpg.replay.choice import DEFAULTS
@@ -302,6 +303,14 @@ SETTINGS: tuple[Setting, ...] = (
         part="sampling",
     ),
     # Processes and devices.
+    Setting(
+        "shared_learner",
+        None,
+        SHARED_LEARNER,
+        "The name of a `SharedLearner`, an actor on one GPU (or none) that learns for many trials at once; True: that of the "
+        'name "default". It is made if there is none. None: the trial learns for itself. See docs/gpu.md.',
+        method="learners",
+    ),
     Setting(
         "cuda_graph",
         "auto",

@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from rllib_maddpg.learning.groups import NetworkGroup
+
 
 class FiniteCheck(Protocol):
     """Of the stages of one update after the other.
@@ -21,6 +23,9 @@ class FiniteCheck(Protocol):
     """
 
     skip: Tensor | None
+
+    def skip_of(self, group: NetworkGroup) -> Tensor | None:
+        """`skip` of the networks of a group; where it differs among them, `[G]`."""
 
     def begin(self) -> None:
         """An update begins."""
@@ -36,6 +41,9 @@ class ImmediateCheck:
     """Asks at once; a GPU has to be waited for."""
 
     skip = None
+
+    def skip_of(self, group: NetworkGroup) -> None:
+        """As in `FiniteCheck`."""
 
     def begin(self) -> None:
         """Nothing."""
@@ -68,6 +76,39 @@ class Findings:
         return next((stage for stage, count in enumerate(self.bad) if count), None)
 
 
+class SlotsCheck:
+    """Keeps on the device what it finds in one update of each of several slots.
+
+    Attributes:
+        due: 1.0 for slots whose update it is; nothing is changed in the others. float32 `[S]`.
+        bad: For each slot the number of its first stage that was not finite, counted from 1; 0: all were. float32 `[S]`.
+    """
+
+    def __init__(self, slots: int, device: torch.device):
+        self.due, self.bad = torch.zeros(slots, device=device), torch.zeros(slots, device=device)
+        self._one = torch.ones((), device=device)
+        self.skip: Tensor | None = None
+
+    def skip_of(self, group: NetworkGroup) -> Tensor:
+        """As in `FiniteCheck`."""
+        return self.skip.unsqueeze(1).expand(-1, len(group) // len(self.skip)).flatten()
+
+    def begin(self) -> None:
+        """As in `FiniteCheck`."""
+        self.bad.zero_()
+        self.skip = 1.0 - self.due
+
+    def passes(self, stage: int, finite: Tensor) -> bool:
+        """As in `FiniteCheck`, with one answer for each slot; True, for the host does not know."""
+        before = self.skip
+        self.skip = torch.where(finite, before, self._one)
+        self.bad.add_(self.skip - before, alpha=stage + 1)
+        return True
+
+    def end(self) -> None:
+        """Nothing."""
+
+
 class DeferredCheck:
     """Keeps what it finds on the device, where stages are skipped without the host's knowing."""
 
@@ -83,6 +124,10 @@ class DeferredCheck:
         self._found = torch.zeros(stages + 2, dtype=torch.float32, device=device)
         self._one = torch.ones((), device=device)
         self.skip: Tensor | None = None
+
+    def skip_of(self, group: NetworkGroup) -> Tensor:
+        """As in `FiniteCheck`."""
+        return self.skip
 
     def begin(self) -> None:
         """As in `FiniteCheck`."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from rllib_maddpg.learning import losses
 from rllib_maddpg.learning.groups import NetworkGroup
 from rllib_maddpg.rows.joint_batch import JointBatch
+from rllib_maddpg.rows.layout import JointLayout
 
 
 @dataclass
@@ -28,11 +29,11 @@ class ClippedGradients:
     losses: dict[str, Tensor]
     norms: dict[str, dict[str, Tensor]]
 
-    def are_finite(self) -> Tensor:
-        """Whether there is neither NaN nor infinity, a bool on the device."""
-        values = [*(norm for own in self.norms.values() for norm in own.values()), *self.losses.values()]
+    def are_finite(self, layout: JointLayout) -> Tensor:
+        """Whether there is neither NaN nor infinity, a bool on the device; in each game, if the layout is that of several."""
+        values = [item for own in (*self.norms.values(), self.losses) for item in own.items()]
         # NaN and infinity make the sum so, too; float64, so that nothing else does.
-        return torch.isfinite(torch.stack(values).sum(dtype=torch.float64))
+        return torch.isfinite(layout.by_game(values).sum(-1, dtype=torch.float64))
 
     def what_is_not_finite(self, role: str, batches: Sequence[JointBatch]) -> list[str]:
         """Columns, losses and gradients with NaN or infinity in them, as an error names them."""
@@ -63,7 +64,8 @@ def clipped_gradients(
     Raises:
         ValueError: If a group's networks have no part in the losses.
     """
-    total = sum(module_losses.values())
+    each = torch.stack(list(module_losses.values()))
+    total = each.sum()
     if not total.requires_grad:
         raise ValueError(f"The {role} loss depends on no parameter that can be trained. Compute it with `group.network`.")
     stacked = [p for group in groups for p in group.network.parameters]
@@ -78,7 +80,7 @@ def clipped_gradients(
             )
     gradients = [torch.zeros_like(p) if (g := found.get(id(p))) is None else _laid_out_as(p, g) for p in stacked]
     # The losses go along: they are logged, and all Learners must agree on whether they are finite.
-    *gradients, totals = sum_over_learners([*gradients, torch.stack(list(module_losses.values())).detach()])
+    *gradients, totals = sum_over_learners([*gradients, each.detach()])
     result = ClippedGradients([], dict(zip(module_losses, totals, strict=True)), {})
     remaining = iter(gradients)
     for group in groups:

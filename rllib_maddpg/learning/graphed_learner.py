@@ -69,7 +69,8 @@ class GraphedTorchLearner(JointTorchLearner):
                 logger.warning("Updates are not made as CUDA graphs, which takes longer: %s.", why_not)
             return None
         check = DeferredCheck(len(self._stages), self._device, self.config.torch_skip_nan_gradients)
-        return UpdateGraphs(partial(self.graph_class, self._device), self.schema, check, self._make_update, setting is True)
+        new_batch = partial(JointBatch, self.schema)
+        return UpdateGraphs(partial(self.graph_class, self._device), new_batch, check, self._make_update, setting is True)
 
     @classmethod
     def why_no_graphs(cls, config: Any) -> str:
@@ -91,11 +92,11 @@ class GraphedTorchLearner(JointTorchLearner):
             return "the checkpoint is of a version that drew its noise on the CPU, and goes on so"
         if self._rules:
             return f"module {next(iter(self._rules))!r} acts by a rule of its own"
-        for group in (group for groups in self._groups.values() for group in groups):
+        for group in self._all_groups():
             of = f"network {group.name!r} of module {group.modules[0]!r}"
             if not group.network.is_stacked:
                 return f"{of} is not one of the MLPs that are computed together"
-            if group.is_trainable and not self._optimizers_of[group].is_joint:
+            if group.is_trainable and not group.optimizer.is_joint:
                 return f"the optimizer of {of} is no plain Adam"
         return ""
 
@@ -113,6 +114,7 @@ class GraphedTorchLearner(JointTorchLearner):
     def run_update(self, batch: JointBatch, plan: UpdatePlan) -> UpdateResults:
         if self._graphs is None:
             return super().run_update(batch, plan)
+        self._tell_device(self._num_updates)
         self._unasked.append(_Unasked(batch, plan, self._num_updates, self._last_target_update))
         self._last_results = self._graphs.update(batch, plan, self._prepare_steps(plan))
         return self._last_results
@@ -124,7 +126,7 @@ class GraphedTorchLearner(JointTorchLearner):
             for group in of_role(self._groups, stage.role) if isinstance(stage, LossStage) else ():
                 members = [k for k, module_id in enumerate(group.modules) if module_id in plan.trained]
                 if group.is_trainable and members:
-                    steps.append(self._optimizers_of[group].prepare(members))
+                    steps.append(group.optimizer.prepare(members))
         return tuple(steps)
 
     @override(JointTorchLearner)
@@ -154,13 +156,32 @@ class GraphedTorchLearner(JointTorchLearner):
         self._num_updates, self._last_target_update = bad.number, bad.last_target_update
         self._rows_trained -= sum(len(update.batch) for update in updates[found.sound :])
         self._tell_device(bad.number)
-        ctx = self._context(bad.batch, bad.plan, ImmediateCheck())
-        ctx.stepped = [self._stages[k].role for k in bad.plan.stages if k < stage]
+        raise self.why_not_finite(bad.batch, bad.plan, stage)
+
+    def was_not_finite(self, batch: JointBatch, plan: UpdatePlan, stage: int) -> None:
+        """Raises, or counts a skipped update, where somebody else has found that a stage was not finite; args as below."""
+        self._update_metrics.clear()
+        if not self.config.torch_skip_nan_gradients:
+            raise self.why_not_finite(batch, plan, stage)
+        self._count_skipped(self._learning(self._stages[stage].role, plan.trained))
+
+    def why_not_finite(self, batch: JointBatch, plan: UpdatePlan, stage: int) -> ValueError:
+        """The error of an update whose stages before a bad one have been made; that one is computed again.
+
+        Args:
+            batch: Its rows.
+            plan: What was due.
+            stage: Number of the bad stage.
+        """
+        ctx = self._context(batch, plan, ImmediateCheck())
+        ctx.stepped = [self._stages[k].role for k in plan.stages if k < stage]
         role, losses = self._stages[stage].role, self._stages[stage].losses
+        if self._graphs is None:
+            return not_finite(role, self._gradients(role, losses(self, ctx), ctx), ctx)
         # Where updates are recorded: whoever catches the error may hold autograd's nodes, and those of another stream would
         # break the next capture.
         aside = self.graph_class(self._device)
-        raise not_finite(role, aside.warm_up(lambda: self._gradients(role, losses(self, ctx), ctx)), ctx)
+        return not_finite(role, aside.warm_up(lambda: self._gradients(role, losses(self, ctx), ctx)), ctx)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
+from rllib_maddpg.learning.adam_of_each import adam_of_each
+
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -66,14 +68,32 @@ class GroupOptimizer:
                 state["step"] = clock
         self._is_even = self._have_one_clock()
 
+    def move_to(self, stacked: Sequence[Tensor], moments: Sequence[Sequence[Tensor]], steps: Tensor) -> None:
+        """Lets Adam's moments and clocks lie in other tensors, beside parameters that have moved already."""
+        self._stacked, self._moments, self._steps = list(stacked), [list(own) for own in moments], steps
+        self.tie()
+
+    def rates(self) -> list[float]:
+        """The learning rates of the networks."""
+        # Somebody may have put tensors there, whose values change.
+        return [float(o.param_groups[0]["lr"]) for o in self._optimizers]
+
+    def options(self) -> tuple[tuple[float, float], float] | None:
+        """Adam's betas and epsilon; None: the networks differ in them."""
+        first = self._optimizers[0].param_groups[0]
+        return (first["betas"], first["eps"]) if self._are_alike() else None
+
+    def has_stepped(self, members: Collection[int]) -> None:
+        """Somebody else has made a step of some of the networks."""
+        self._is_even = self._is_even and len(members) == len(self._optimizers)
+
     def prepare(self, members: Collection[int]) -> Hashable:
         """Gets a step of some of the networks ready that is made without the host (`step` with `skip`): rates go to the device.
 
         Returns:
             Equal for steps that are made alike, but for the values of the rates.
         """
-        # Somebody may have put tensors there, whose values change.
-        rates = [float(o.param_groups[0]["lr"]) for o in self._optimizers]
+        rates = self.rates()
         if rates != self._rates:
             self._device_rates.copy_(torch.tensor(rates))
             self._rates = rates
@@ -160,19 +180,9 @@ class GroupOptimizer:
 
     @torch.no_grad()
     def _step_each_at_its_rate(self, gradients: Sequence[Tensor], rates: Sequence[float]) -> None:
-        """Adam (Kingma and Ba 2015, Algorithm 1) of all networks, each with its own rate and clock."""
-        options = self._optimizers[0].param_groups[0]
-        (beta1, beta2), eps = options["betas"], options["eps"]
-        self._steps += 1
+        """Of all networks, each with its own rate and clock."""
         lr = torch.tensor(rates, dtype=torch.float64, device=self._steps.device)
-        steps = self._steps.double()
-        step_sizes, roots = lr / (1 - beta1**steps), (1 - beta2**steps).sqrt()
-        for i, (p, gradient, mean, square) in enumerate(zip(self._stacked, gradients, *self._moments, strict=True)):
-            shape = -1, *[1] * (p.dim() - 1)
-            mean.lerp_(gradient, 1 - beta1)
-            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            size, root = (x[i].to(p.dtype).view(shape) for x in (step_sizes, roots))
-            p.sub_(size * mean / (square.sqrt() / root + eps))
+        adam_of_each(self._stacked, gradients, *self._moments, self._steps, lr, *self.options())
 
     def _have_one_clock(self) -> bool:
         """Whether all networks have made as many steps. Where some have learned without the others, they may have caught up."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,23 @@ class GroupSettings:
             key: torch.tensor([own[key] for own in numbers], dtype=like.dtype, device=like.device).view(-1, 1, 1)
             for key in numbers[0]
         }
+
+    @property
+    def words(self) -> dict[str, Any]:
+        """What is the same for all of them, by key."""
+        return self._words
+
+    def repeated(self, times: int) -> GroupSettings:
+        """The settings of so many groups of such modules, one after the other."""
+        new = object.__new__(GroupSettings)  # `copy` asks for attributes that are not there yet
+        new._words = self._words
+        new._numbers = {key: numbers.repeat(times, 1, 1) for key, numbers in self._numbers.items()}
+        return new
+
+    def move_to(self, other: GroupSettings, part: Callable[[Tensor], Tensor]) -> None:
+        """Lets the numbers lie in those of others, to which their values are copied; `part` of them."""
+        for key, numbers in self._numbers.items():
+            self._numbers[key] = part(other._numbers[key]).copy_(numbers)
 
     def __getattr__(self, key: str) -> Any:
         for known in (vars(self).get("_numbers", {}), vars(self).get("_words", {})):

@@ -56,7 +56,6 @@ class GroupedTorchLearner(TorchLearner):
         self._learnable = [m for m in self.layout.modules if has_networks(modules[m])]
         self._rules = {m: modules[m] for m in self.layout.modules if acts_by_rule(modules[m])}
         self._groups: dict[str, list[NetworkGroup]] = {}
-        self._optimizers_of: dict[NetworkGroup, GroupOptimizer] = {}
         self._env_steps = 0
         self._num_updates = 0
         self._last_target_update = 0  # env steps
@@ -121,7 +120,7 @@ class GroupedTorchLearner(TorchLearner):
 
     def _tie(self) -> None:
         """Makes the groups, or rebuilds them where somebody has changed a module's networks."""
-        if self._groups and all(group.is_tied() for groups in self._groups.values() for group in groups):
+        if self._groups and all(group.is_tied() for group in self._all_groups()):
             return
         networks = {m: self._networks(m) for m in self._learnable}
         alone = self._why_not_stacked()
@@ -130,16 +129,16 @@ class GroupedTorchLearner(TorchLearner):
         self._groups = group_networks(self.schema, networks, {m: self._module_settings(m) for m in networks}, not alone)
         for module_id, module in networks.items():
             self._check_optimizers(module_id, module)
-        self._optimizers_of = {
-            group: GroupOptimizer(
-                [self.get_optimizer(m, group.name) for m in group.modules],
-                [list(getattr(self._networks(m), group.name).parameters()) for m in group.modules],
-                group.network.parameters if group.network.is_stacked else None,
-            )
-            for groups in self._groups.values()
-            for group in groups
-            if group.is_trainable
-        }
+        for group in self._all_groups():
+            if group.is_trainable:
+                group.optimizer = GroupOptimizer(
+                    [self.get_optimizer(m, group.name) for m in group.modules],
+                    [list(getattr(self._networks(m), group.name).parameters()) for m in group.modules],
+                    group.network.parameters if group.network.is_stacked else None,
+                )
+
+    def _all_groups(self) -> list[NetworkGroup]:
+        return [group for groups in self._groups.values() for group in groups]
 
     def _check_optimizers(self, module_id: str, module: MADDPGTorchRLModule) -> None:
         """Somebody may have put another network into a module, of which its optimizer knows nothing."""
@@ -227,8 +226,9 @@ class GroupedTorchLearner(TorchLearner):
         for optimizer in self._named_optimizers.values():
             for own in optimizer.state.values():
                 own.update({name: value.clone() for name, value in own.items() if isinstance(value, Tensor)})
-        for group_optimizer in self._optimizers_of.values():
-            group_optimizer.tie()
+        for group in self._all_groups():
+            if group.optimizer is not None:
+                group.optimizer.tie()
         self._weights_seq_no = max(before + 1, self._weights_seq_no)
         if "noise_keys" in state:
             if not isinstance(self._noise, CounterNoise):

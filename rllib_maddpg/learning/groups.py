@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rllib_maddpg.learning.group_optimizer import GroupOptimizer
 from rllib_maddpg.learning.group_settings import GroupSettings
 from rllib_maddpg.modules.critics import SingleCritic, StackedCritics, StackedOwnCritics
 from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec
@@ -35,6 +36,7 @@ class NetworkGroup:
         target: The same of their targets; None if they have none.
         settings: Of the modules.
         is_trainable: Whether they have optimizers.
+        optimizer: Steps them, once the Learner has made it; None: they are not trained.
         is_first: Of several critics of a module, whether they are the first that it declares, which judges actors.
     """
 
@@ -48,6 +50,7 @@ class NetworkGroup:
     ):
         self.name, self.role, self.view, self.about = spec.name, spec.role, spec.view, spec.about
         self.is_trainable = spec.lr is not None
+        self.optimizer: GroupOptimizer | None = None
         self.is_first = _is_first(spec, next(iter(modules.values())))
         self.modules = tuple(modules)
         self.codec = schema.layout.codec_of(spec.about or self.modules[0])
@@ -141,6 +144,12 @@ def actors_of(groups: Mapping[str, list[NetworkGroup]]) -> list[NetworkGroup]:
 def of_role(groups: Mapping[str, list[NetworkGroup]], role: str) -> list[NetworkGroup]:
     """All groups of networks of a role."""
     return [group for by_name in groups.values() for group in by_name if group.role == role]
+
+
+def learning_in(groups: Iterable[NetworkGroup], modules: Iterable[str]) -> list[str]:
+    """Those of the modules that have networks in one of the groups which learn."""
+    groups = [group for group in groups if group.is_trainable]
+    return [m for m in modules if any(m in group.modules for group in groups)]
 
 
 def trained(groups: Iterable[NetworkGroup], modules: Iterable[str]) -> list[NetworkGroup]:

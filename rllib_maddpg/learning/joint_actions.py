@@ -74,7 +74,9 @@ class JointActions:
         """mu'(o') of all agents, or what their rules say there, `[B, code_dim of all agents]`."""
 
         def act() -> Tensor:
-            return self._joined(self.next_codes(joint, self.layout.modules) | self._rule_codes(joint, "new_obs", "next_acts"))
+            return self.layout.join(
+                self.next_codes(joint, self.layout.modules) | self._rule_codes(joint, "new_obs", "next_acts")
+            )
 
         return self.once(("next_actions", joint), act)
 
@@ -83,7 +85,8 @@ class JointActions:
         """What all agents do now, `[B, code_dim of all agents]`."""
 
         def act() -> Tensor:
-            return self._joined(self.current_codes(joint, self.layout.modules) | self._rule_codes(joint, "obs", "acts"))
+            codes = self.current_codes(joint, self.layout.modules)
+            return self.layout.join(codes | self._rule_codes(joint, "obs", "acts"))
 
         return self.once(("current_actions", joint), act)
 
@@ -136,7 +139,3 @@ class JointActions:
             return {m: output for m, output in outputs.items() if m not in self._rules}
 
         return self.once(("head_outputs", joint), act)
-
-    def _joined(self, codes: Mapping[str, Tensor]) -> Tensor:
-        """Per module codes `[n, B, code_dim]` -> `[B, code_dim of all agents]`."""
-        return torch.cat([codes[m].transpose(0, 1).flatten(1) for m in self.layout.modules], -1)

@@ -31,7 +31,7 @@ from rllib_maddpg.learning.context import UpdateContext
 from rllib_maddpg.learning.finite_checks import FiniteCheck, ImmediateCheck
 from rllib_maddpg.learning.gradients import ClippedGradients, clipped_gradients
 from rllib_maddpg.learning.grouped_learner import GroupedTorchLearner
-from rllib_maddpg.learning.groups import NetworkGroup, of_role
+from rllib_maddpg.learning.groups import NetworkGroup, learning_in, of_role
 from rllib_maddpg.learning.metrics import UpdateMetrics
 from rllib_maddpg.learning.not_finite import not_finite
 from rllib_maddpg.learning.stages import Stage, check_losses, check_stages
@@ -189,9 +189,8 @@ class JointTorchLearner(GroupedTorchLearner):
             self._last_target_update = self._env_steps
 
     def begin_update(self, batch: JointBatch) -> UpdatePlan:
-        """Whatever of the next update does not depend on numbers on the device; the device is told which update it is."""
+        """Whatever of the next update does not depend on numbers on the device."""
         self._num_updates += 1
-        self._tell_device(self._num_updates)
         return UpdatePlan(
             # Asked once, so that all stages of this update are about the same modules.
             trained=tuple(m for m in self.layout.modules if self._is_trained(m, batch)),
@@ -213,16 +212,20 @@ class JointTorchLearner(GroupedTorchLearner):
             batch: Its rows, on the device.
             plan: What is due in it.
         """
+        self._tell_device(self._num_updates)
         return self._make_update(batch, plan, ImmediateCheck())
 
     def finish_updates(self) -> None:
         """Called after the last update of a call."""
 
     def _make_update(self, batch: JointBatch, plan: UpdatePlan, check: FiniteCheck) -> UpdateResults:
-        """One stage after the other."""
-        ctx = self._context(batch, plan, check)
+        return self.run_stages(self._context(batch, plan, check))
+
+    def run_stages(self, ctx: UpdateContext) -> UpdateResults:
+        """The stages of an update, one after the other."""
+        batch, plan, check = ctx.batch, ctx.plan, ctx.check
         if plan.keeps_td_errors:
-            ctx.results.td_sums = batch.joint_rows.new_zeros(2, len(batch))
+            ctx.results.td_sums = batch.joint_rows.new_zeros(2, *batch.joint_rows.shape[:-1])
         check.begin()
         for ctx.stage in plan.stages:
             stage = self._stages[ctx.stage]
@@ -281,11 +284,11 @@ class JointTorchLearner(GroupedTorchLearner):
         found = self._gradients(role, module_losses, ctx)
         if found is None:
             return True
-        if not ctx.check.passes(ctx.stage, found.are_finite()):
+        if not ctx.check.passes(ctx.stage, found.are_finite(ctx.batch.layout)):
             self._skip_or_raise(role, found, ctx)
             return False
         for group, gradients, members in found.of_groups:
-            self._optimizers_of[group].step(gradients, members, ctx.check.skip)
+            group.optimizer.step(gradients, members, ctx.check.skip_of(group))
         ctx.has_changed(role)
         ctx.stepped.append(role)
         if ctx.reports:
@@ -298,7 +301,7 @@ class JointTorchLearner(GroupedTorchLearner):
 
     def _gradients(self, role: str, module_losses: Mapping[str, Tensor], ctx: UpdateContext) -> ClippedGradients | None:
         """Of the networks of a role that learn; None: there are none."""
-        learning = self._learning(role, ctx.trained)
+        learning = learning_in(ctx.all_groups(role), ctx.trained)
         check_losses(role, module_losses, learning)
         if not learning:
             return None
@@ -307,8 +310,7 @@ class JointTorchLearner(GroupedTorchLearner):
 
     def _learning(self, role: str, trained: Sequence[str]) -> list[str]:
         """Those of the trained modules that have networks of a role which learn."""
-        groups = [group for group in of_role(self._groups, role) if group.is_trainable]
-        return [m for m in trained if any(m in group.modules for group in groups)]
+        return learning_in(of_role(self._groups, role), trained)
 
     @torch.no_grad()
     def update_targets(self, ctx: UpdateContext) -> None:
@@ -321,7 +323,7 @@ class JointTorchLearner(GroupedTorchLearner):
                 pairs = zip(group.target.parameters, group.network.parameters, strict=True)
                 if not group.network.is_stacked:
                     pairs = ((target.unsqueeze(0), source.unsqueeze(0)) for target, source in pairs)
-                losses.polyak_update(*zip(*pairs, strict=True), tau, ctx.check.skip)
+                losses.polyak_update(*zip(*pairs, strict=True), tau, ctx.check.skip_of(group))
         ctx.targets_have_changed()
         ctx.results.moved_targets = True
 
@@ -346,7 +348,8 @@ class JointTorchLearner(GroupedTorchLearner):
             )
             # Modules that do not learn may stand in the group.
             alive = alive * ctx.learns(group)
-            ctx.results.td_sums[:, own] += torch.stack([((q - target).abs() * alive).sum((0, 1)), alive.sum((0, 1))])
+            errors, agents = (ctx.batch.sum_over_agents(x) for x in ((q - target).abs() * alive, alive))
+            ctx.results.td_sums[:, own] += torch.stack([errors, agents])
 
     def take_td_errors(self) -> np.ndarray:
         """Mean |TD error| of the trained modules' living agents in each row of the last call of `update`, float32.

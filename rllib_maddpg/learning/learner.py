@@ -157,6 +157,11 @@ class MADDPGTorchLearner(GraphedTorchLearner):
     @override(GraphedTorchLearner)
     def why_no_graphs(cls, config: Any) -> str:
         # What is a user's own may wait for the device.
+        return cls.why_not_ours(config) or super().why_no_graphs(config)
+
+    @classmethod
+    def why_not_ours(cls, config: Any) -> str:
+        """What of such a Learner's updates is a user's own; empty: nothing is."""
         for name in ("td_target", "critic_loss", "actor_loss", "descend", "update_targets", "keep_td_errors"):
             if getattr(cls, name) is not getattr(MADDPGTorchLearner, name):
                 return f"{cls.__name__} overrides `{name}`"
@@ -165,7 +170,7 @@ class MADDPGTorchLearner(GraphedTorchLearner):
         for stage in cls.stages(config):
             if isinstance(stage, LossStage) and stage.losses not in ours:
                 return f"{cls.__name__} has losses of its own for networks of the role {stage.role!r}"
-        return super().why_no_graphs(config)
+        return ""
 
     @override(Learner)
     def compute_loss_for_module(self, **kwargs: Any) -> Tensor:

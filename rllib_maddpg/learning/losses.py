@@ -69,13 +69,18 @@ def polyak_update(targets: Sequence[Tensor], sources: Sequence[Tensor], tau: Ten
     Args:
         targets, sources: Parameters of G networks of one shape, each `[G, ...]`.
         tau: `[G]`; 0 leaves a target as it is.
-        skip: Without dimensions; above 0: all targets are left as they are, whatever is in the sources.
+        skip: Without dimensions, or `[G]`; above 0: targets are left as they are, whatever is in the sources.
     """
     if skip is not None:
         # Not by a tau of 0, for 0 times NaN is NaN.
         skip = skip > 0.0
-        sources = [torch.where(skip, target, source) for target, source in zip(targets, sources, strict=True)]
-    torch._foreach_lerp_(list(targets), list(sources), [tau.view(-1, *[1] * (target.dim() - 1)) for target in targets])
+        sources = [torch.where(_beside(target, skip), target, s) for target, s in zip(targets, sources, strict=True)]
+    torch._foreach_lerp_(list(targets), list(sources), [_beside(target, tau) for target in targets])
+
+
+def _beside(tensor: Tensor, numbers: Tensor) -> Tensor:
+    """Numbers `[G]`, or a single one, to be broadcast over a tensor `[G, ...]`."""
+    return numbers.view(-1, *[1] * (tensor.dim() - 1))
 
 
 @torch.no_grad()

@@ -44,6 +44,21 @@ class UpdateMetrics:
         self.noted.update(others.noted)
         self._stay.update(others._stay)
 
+    def of_slots(self, wanted: Mapping[int, bool]) -> dict[int, UpdateMetrics]:
+        """Copies of the metrics of several slots, whose modules are `SlotModule`s.
+
+        Args:
+            wanted: By slot, whether all of them are wanted; else only those that stay.
+        """
+        result = {slot: UpdateMetrics() for slot in wanted}
+        keys = [key for key in self.noted if key[0].slot in wanted and (wanted[key[0].slot] or key in self._stay)]
+        if keys:
+            # Whoever computed them may overwrite them in the next update.
+            values = torch.stack([self.noted[key].float() for key in keys])
+            for (module, name), value in zip(keys, values.unbind(), strict=True):
+                result[module.slot].note((module.module,), {name: value[None]}, ((module, name) in self._stay))
+        return result
+
     def report(self, logger: Any) -> None:
         """Gives them to RLlib's logger."""
         if self.noted:

@@ -13,7 +13,6 @@ from torch import Tensor
 from rllib_maddpg.learning.finite_checks import DeferredCheck
 from rllib_maddpg.learning.update_plan import UpdatePlan, UpdateResults
 from rllib_maddpg.rows.joint_batch import JointBatch
-from rllib_maddpg.rows.schema import RowSchema
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ class UpdateGraphs:
     def __init__(
         self,
         new_graph: Callable[[], Any],
-        schema: RowSchema,
+        new_batch: Callable[[Tensor], JointBatch],
         check: DeferredCheck,
         make_update: Callable[[JointBatch, UpdatePlan, DeferredCheck], UpdateResults],
         must: bool,
@@ -60,13 +59,13 @@ class UpdateGraphs:
         """
         Args:
             new_graph: Makes what records, a `CudaGraph`.
-            schema: Of the rows.
+            new_batch: Makes a batch of its rows.
             check: Of the stages.
             make_update: One update of the Learner, without anything that waits for the device.
             must: Whether it is an error if an update cannot be recorded.
         """
         self.check = check
-        self._new_graph, self._schema, self._make_update, self._must = new_graph, schema, make_update, must
+        self._new_graph, self._new_batch, self._make_update, self._must = new_graph, new_batch, make_update, must
         self._kinds: dict[Hashable, _Kind] = {}
         self._static: dict[Hashable, Tensor] = {}
         self._failed = False
@@ -114,7 +113,7 @@ class UpdateGraphs:
 
     def _make(self, rows: Sequence[Tensor], plan: UpdatePlan) -> UpdateResults:
         # New batches each time, for they keep what is computed of them.
-        batch, *newest = (JointBatch(self._schema, each) for each in rows)
+        batch, *newest = (self._new_batch(each) for each in rows)
         batch.newest = newest[0] if newest else None
         return self._make_update(batch, plan, self.check)
 

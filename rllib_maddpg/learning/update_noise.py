@@ -5,7 +5,7 @@ Shapes: B rows; A the width of all agents' action codes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from rllib_maddpg.rows import counter_random
 from rllib_maddpg.rows.joint_batch import JointBatch
 
-_KINDS: dict[str, Callable[[Tensor, torch.dtype], Tensor]] = {
+KINDS: dict[str, Callable[[Tensor, torch.dtype], Tensor]] = {
     "gumbel": counter_random.gumbel,
     "normal": counter_random.normal,
 }
@@ -52,13 +52,18 @@ class CounterNoise:
         """
         self._rank = rank
         self.number = torch.zeros(1, dtype=torch.int64, device=device)
-        self._keys = {kind: torch.zeros_like(self.number) for kind in _KINDS}
+        self._keys = {kind: torch.zeros_like(self.number) for kind in KINDS}
         self.set_keys(keys)
 
     @staticmethod
     def keys_of(seed: Any) -> dict[str, int]:
         """The keys of a seed, which is as `numpy.random.default_rng` takes it."""
-        return {kind: counter_random.key_of(seed, kind) for kind in _KINDS}
+        return {kind: counter_random.key_of(seed, kind) for kind in KINDS}
+
+    def move_to(self, number: Tensor, keys: Mapping[str, Tensor]) -> None:
+        """Lets number and keys lie in other tensors, int64 `[1]`, to which their values are copied."""
+        self.number = number.copy_(self.number)
+        self._keys = {kind: keys[kind].copy_(key) for kind, key in self._keys.items()}
 
     def keys(self) -> dict[str, int]:
         """The keys, by kind."""
@@ -75,9 +80,34 @@ class CounterNoise:
         rows = sum(map(len, joints))
         first = self._rank * rows * width
         elements = torch.arange(first, first + rows * width, device=like.device)
-        noise = _KINDS[kind](counter_random.random_bits(self._keys[kind], self.number, elements), like.dtype)
+        noise = KINDS[kind](counter_random.random_bits(self._keys[kind], self.number, elements), like.dtype)
         noise = noise.view(rows, width)
         return [noise[d :: len(joints)] for d in range(len(joints))]
+
+
+class SlotsNoise:
+    """The noise of several Learners: for each slot that of its own `CounterNoise`, whose tensors lie here.
+
+    Attributes:
+        number: That of the update of each slot, int64 `[S]`.
+    """
+
+    def __init__(self, slots: int, device: torch.device):
+        self.number = torch.zeros(slots, dtype=torch.int64, device=device)
+        self._keys = {kind: torch.zeros_like(self.number) for kind in KINDS}
+
+    def take(self, own: CounterNoise, slot: int) -> None:
+        """Lets the tensors of a slot's noise lie here."""
+        place = slice(slot, slot + 1)
+        own.move_to(self.number[place], {kind: key[place] for kind, key in self._keys.items()})
+
+    def draw(self, kind: str, joints: list[JointBatch]) -> list[Tensor]:
+        """As in `NoiseSource`, for the rows `[S, B, A]` of all slots; all modules have the same rows."""
+        (joint,) = joints
+        like, width = joint.joint_rows, joint.layout.action_dim
+        elements = torch.arange(len(joint) * width, device=like.device)
+        bits = counter_random.random_bits(self._keys[kind].unsqueeze(1), self.number.unsqueeze(1), elements)
+        return [KINDS[kind](bits, like.dtype).view(-1, len(joint), width)]
 
 
 class GeneratorNoise:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rllib_maddpg.modules.stacking import wide_linear
+from rllib_maddpg.modules.stacking import stacked_linear, wide_linear
 
 # Values that are worth looking at; and the rows whose products take as long as it takes to pick columns out of the weights.
 MIN_VALUES = 2**17
@@ -37,6 +37,36 @@ class CriticInputs:
     def at(self, columns: Tensor) -> Tensor:
         """Values in some columns of each of G networks, `[G, C]`: `[G, B, C]`."""
         return self.values.index_select(1, columns.flatten()).unflatten(1, columns.shape).transpose(0, 1)
+
+
+class SlotInputs:
+    """(x, a_1 ... a_N) of B rows of each of S games, whose critics lie one game after the other.
+
+    Attributes:
+        values: `[S, B, obs_dim + code_dim of all agents]`.
+    """
+
+    def __init__(self, values: Tensor):
+        self.values = values
+
+    def times(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """First layers of S * G networks, `[S * G, out, dim]` and `[S * G, out]`: `[S * G, B, out]`."""
+        slots, out = len(self.values), weight.shape[1]
+        wide = weight.unflatten(0, (slots, -1)).flatten(1, 2)
+        y = stacked_linear(self.values, wide, bias.reshape(slots, -1))
+        return y.unflatten(-1, (-1, out)).transpose(1, 2).flatten(0, 1)
+
+    def at(self, columns: Tensor) -> Tensor:
+        """Values in some columns of each of S * G networks, `[S * G, C]`: `[S * G, B, C]`."""
+        rows = self.values.shape[1]
+        columns = columns.unflatten(0, (len(self.values), -1))
+        at = columns.flatten(1).unsqueeze(1).expand(-1, rows, -1)
+        return self.values.gather(2, at).unflatten(-1, columns.shape[1:]).transpose(1, 2).flatten(0, 1)
+
+
+def critic_inputs(values: Tensor) -> CriticInputs | SlotInputs:
+    """What critics see: `[B, dim]`, or of several games `[S, B, dim]`."""
+    return CriticInputs(values) if values.dim() == 2 else SlotInputs(values)
 
 
 class SeparateInputs:

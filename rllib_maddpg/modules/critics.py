@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rllib_maddpg.modules.critic_inputs import CriticInputs, SeparateInputs
+from rllib_maddpg.modules.critic_inputs import CriticInputs, SeparateInputs, SlotInputs
 from rllib_maddpg.modules.networks import MLP
 from rllib_maddpg.modules.stacking import SingleNetwork, StackedMLP
 from rllib_maddpg.modules.views import View
@@ -42,11 +42,17 @@ class StackedCritics(StackedMLP):
         own = [[obs_dim + c for s in group for c in range(s.actions.start, s.actions.stop)] for group in slots]
         self._own_columns = torch.tensor(own, device=self.parameters[0].device)
 
-    def q_values(self, inputs: CriticInputs | SeparateInputs) -> Tensor:
+    def repeated(self, times: int) -> StackedCritics:
+        """As in `StackedMLP`."""
+        new = super().repeated(times)
+        new._own_columns = self._own_columns.repeat(times, 1)
+        return new
+
+    def q_values(self, inputs: CriticInputs | SlotInputs | SeparateInputs) -> Tensor:
         """Q_i(x, a) of each agent i: `[G, n, B]`."""
         return self._q_values(self._first_layer(inputs))
 
-    def q_values_with_own(self, inputs: CriticInputs | SeparateInputs, own: Tensor) -> Tensor:
+    def q_values_with_own(self, inputs: CriticInputs | SlotInputs | SeparateInputs, own: Tensor) -> Tensor:
         """Q_i(x, a) with a_i replaced, to be differentiated by it: `[G, n, B]`.
 
         Args:
@@ -68,7 +74,7 @@ class StackedCritics(StackedMLP):
         q = self.after_first_layer(first, detach=detach)
         return q.view(len(q), self._agents, -1)
 
-    def _first_layer(self, inputs: CriticInputs | SeparateInputs) -> Tensor:
+    def _first_layer(self, inputs: CriticInputs | SlotInputs | SeparateInputs) -> Tensor:
         """Before the activation: `[G, B, width]` for one agent a module, else `[G, n, B, width]`."""
         weight, bias = self.parameters[:2]
         if weight.shape[2] == self._shared_inputs:

@@ -5,6 +5,7 @@ Shapes: G networks, each of which serves n agents on B rows.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -147,6 +148,24 @@ class StackedMLP:
                 param.data = stacked[k]
             self.parameters.append(stacked.requires_grad_(own[0].requires_grad))
         self._storage = self._pointers()
+
+    def move_to(self, tensors: Sequence[Tensor]) -> None:
+        """Lets the parameters lie in other tensors of their shapes, to which their values are copied."""
+        for i, (old, new) in enumerate(zip(self.parameters, tensors, strict=True)):
+            new.copy_(old.detach())
+            for k, (parameters, name) in enumerate(self._places[i :: len(tensors)]):
+                parameters[name].data = new[k]
+        self.parameters = [new.requires_grad_(old.requires_grad) for old, new in zip(self.parameters, tensors, strict=True)]
+        self._storage = self._pointers()
+
+    def repeated(self, times: int) -> StackedMLP:
+        """So many copies of these networks, one after the other, that no MLP has."""
+        new = copy.copy(self)
+        new.parameters = [
+            p.detach().repeat(times, *[1] * (p.dim() - 1)).requires_grad_(p.requires_grad) for p in self.parameters
+        ]
+        new._places, new._storage = [], []
+        return new
 
     def is_tied(self) -> bool:
         """Whether the MLPs still lie in this stack."""

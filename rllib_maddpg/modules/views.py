@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rllib_maddpg.modules.critic_inputs import CriticInputs, SeparateInputs
+from rllib_maddpg.modules.critic_inputs import CriticInputs, SeparateInputs, SlotInputs, critic_inputs
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.schema import NEXT, RowSchema
 
@@ -91,7 +91,7 @@ class View:
         obs: Tensor | None = None,
         actions: Tensor | None = None,
         at_next: bool = False,
-    ) -> CriticInputs | SeparateInputs | Tensor:
+    ) -> CriticInputs | SlotInputs | SeparateInputs | Tensor:
         """What the networks of some modules see, without the one-hots of the judged agents.
 
         Args:
@@ -103,18 +103,19 @@ class View:
             at_next: Whether users' columns are those at x'.
 
         Returns:
-            The same for all: `CriticInputs` `[B, dim]`, or but for the actions `SeparateInputs`; else `[G, n, B, dim]`.
+            The same for all: `CriticInputs` `[B, dim]` (`SlotInputs` of several games), or but for the actions
+            `SeparateInputs`; else `[G, n, B, dim]`.
         """
         if self.is_shared and obs is actions is None and not self.columns:
-            return CriticInputs(joint.obs_and_actions)  # without a copy
+            return critic_inputs(joint.obs_and_actions)  # without a copy
         obs = joint.columns["obs"] if obs is None else obs
         actions = joint.columns["actions"] if actions is None else actions
         columns = [NEXT + name if at_next else name for name in self.columns]
         if self.is_shared:
             seen = [obs, *(joint.columns[name].to(obs.dtype) for name in columns)]
-            if actions.dim() == 3:
-                return SeparateInputs(CriticInputs(torch.cat(seen, -1)), actions)
-            return CriticInputs(torch.cat([*seen, actions], -1))
+            if actions.dim() > obs.dim():
+                return SeparateInputs(critic_inputs(torch.cat(seen, -1)), actions)
+            return critic_inputs(torch.cat([*seen, actions], -1))
         own_obs, own_actions = joint.layout.stack(obs, modules, "obs"), joint.layout.stack(actions, modules, "actions")
         parts = [_with_width(joint.stack(modules, name)).to(obs.dtype) for name in columns]
         return torch.cat([own_obs, *parts, own_actions], -1)

@@ -7,8 +7,9 @@ import reprlib
 from typing import Any
 
 import torch
+from ray import cloudpickle
 
-from rllib_maddpg.replay.protocol import JointReplay, Stored
+from rllib_maddpg.replay.protocol import JointReplay, Stored, cannot_be_saved
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.schema import RowSchema
 
@@ -36,7 +37,10 @@ def check_drawn(replay: JointReplay, batches: Any, learners: int, updates: int, 
     Raises:
         ValueError: If it is no list of batches of `updates * rows` rows, one for each Learner.
     """
-    call, due = f"`{type(replay).__qualname__}.draw({learners}, {updates}, {rows})`", f"for each of the {learners} Learners"
+    call, due = (
+        f"`{type(replay).__qualname__}.draw({learners}, {updates}, {rows})`",
+        f"for each of the {learners} Learners",
+    )
     if not isinstance(batches, (list, tuple)) or len(batches) != learners:
         got = f"{len(batches)} batches" if isinstance(batches, (list, tuple)) else f"a {type(batches).__name__}"
         raise ValueError(f"{call} gave {got}, not a list with one batch {due}. Correct its `draw`.")
@@ -76,6 +80,19 @@ def check_own_state(replay: JointReplay, state: Any) -> None:
             f"`{type(replay).__qualname__}.get_state` returned {_short.repr(state)}, from which nothing can be restored. It "
             "must return a dict that can be pickled. Correct its `get_state`, or set `store_buffer_in_checkpoints=False`."
         )
+
+
+def check_can_travel(replay: JointReplay, state: dict[str, Any]) -> None:
+    """That what `get_state` returned can be pickled.
+
+    Raises:
+        ValueError: As `save_to_path` does.
+    """
+    try:
+        # Arrays are not copied.
+        cloudpickle.dumps(state, protocol=5, buffer_callback=lambda buffer: None)
+    except Exception as error:  # objects can raise anything when they are pickled
+        raise cannot_be_saved(replay, error) from error
 
 
 def _is_stored(stored: Any) -> bool:

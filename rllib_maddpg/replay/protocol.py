@@ -63,6 +63,11 @@ class JointReplay(Checkpointable, abc.ABC):
         """
         self.schema, self.capacity = schema, int(capacity)
 
+    @property
+    def real_class(self) -> type[JointReplay]:
+        """The class that keeps the rows: its own, unless it stands for a buffer elsewhere."""
+        return type(self)
+
     # ------------------------------------------------------------------------------------------ rows
 
     @abc.abstractmethod
@@ -170,11 +175,7 @@ class JointReplay(Checkpointable, abc.ABC):
         except OSError:
             raise
         except Exception as error:  # objects can raise anything when they are pickled
-            raise ValueError(
-                f"A {type(self).__qualname__} cannot be saved ({type(error).__name__}: {error}). Its `get_state` must return a "
-                "dict that can be pickled: without locks, open files, actors' connections and the like. Correct it, or set "
-                "`store_buffer_in_checkpoints=False`."
-            ) from error
+            raise cannot_be_saved(self, error) from error
 
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
@@ -183,3 +184,12 @@ class JointReplay(Checkpointable, abc.ABC):
     @override(Checkpointable)
     def get_checkpointable_components(self) -> list:
         return []
+
+
+def cannot_be_saved(replay: JointReplay, error: Exception) -> ValueError:
+    """What to say of a replay buffer whose state cannot be pickled."""
+    return ValueError(
+        f"A {replay.real_class.__qualname__} cannot be saved ({type(error).__name__}: {error}). Its `get_state` must return a "
+        "dict that can be pickled: without locks, open files, actors' connections and the like. Correct it, or set "
+        "`store_buffer_in_checkpoints=False`."
+    )

@@ -134,6 +134,10 @@ class JointBatch:
                 self._stacked[key] = self.layout.stack(values, modules, kind.per, kind.width)
         return self._stacked[key]
 
+    def sum_over_agents(self, values: Tensor) -> Tensor:
+        """Numbers of the agents of some modules, `[G, n, B]` -> `[B]`."""
+        return values.sum((0, 1))
+
 
 class _Shares(Mapping):
     """A module's share of the columns of a batch."""

@@ -188,6 +188,14 @@ class JointLayout:
         numbers = () if what == "agents" and width == 1 else (-1,)
         return joint[:, span].unflatten(1, (len(modules), len(self.slots_of(modules[0])), *numbers)).movedim(0, 2)
 
+    def join(self, codes: Mapping[str, Tensor]) -> Tensor:
+        """Action codes `[n, B, code_dim]` of all modules -> the joint action, `[B, action_dim]`."""
+        return torch.cat([codes[m].transpose(0, 1).flatten(1) for m in self.modules], -1)
+
+    def by_game(self, values: Sequence[tuple[str, Tensor]]) -> Tensor:
+        """Numbers of modules as one vector; where there are several games (`SlotsLayout`), one of each, `[S, ...]`."""
+        return torch.stack([value for _, value in values])
+
     def description(self) -> dict:
         """Plain data that two equal layouts share: agents, modules, spaces. Kept in checkpoints."""
         return {

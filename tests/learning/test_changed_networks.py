@@ -50,7 +50,7 @@ def test_modules_that_take_turns_go_on_bit_for_bit_from_a_checkpoint():
     train(restored, range(4, 9))
     one, other = weights_of(learner), weights_of(restored)
     assert all(torch.equal(one[key], other[key]) for key in one)
-    (optimizer,) = {learner._optimizers_of[group] for group in learner._groups["actor"]}
+    (optimizer,) = {group.optimizer for group in learner._groups["actor"]}
     assert optimizer._steps.unique().tolist() == [6.0]  # each has had one turn of three, and five with the others
 
 
@@ -61,7 +61,7 @@ def test_setting_a_state_keeps_the_storage():
     updates(learner, game, [1, 2])
     state = pickle.loads(pickle.dumps(learner.get_state()))
     places = [p.data_ptr() for groups in learner._groups.values() for g in groups for p in g.network.parameters]
-    (optimizer,) = {learner._optimizers_of[group] for group in learner._groups["critic"]}
+    (optimizer,) = {group.optimizer for group in learner._groups["critic"]}
     moments = [m.data_ptr() for kind in optimizer._moments for m in kind]
     groups = {name: list(own) for name, own in learner._groups.items()}
     updates(learner, game, [3])

@@ -333,7 +333,7 @@ def test_a_column_that_may_be_nan_is_not_blamed():
     batch.columns["hint"][:] = torch.nan
     norms = {"critic": {"m0": torch.tensor(1.0), "m1": torch.tensor(torch.inf)}}
     found = ClippedGradients([], {"m0": torch.tensor(1.0), "m1": torch.tensor(2.0)}, norms)
-    assert not found.are_finite()
+    assert not found.are_finite(schema.layout)
     assert found.what_is_not_finite("critic", [batch]) == ["the critic gradient of module 'm1'"]
     batch.columns["rewards"][2, 0] = torch.nan
     assert found.what_is_not_finite("critic", [batch])[0] == "column 'rewards' of module 'm0'"

@@ -1,0 +1,112 @@
+"""A trial's place in the shared learner, as the trial sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+from ray.rllib.utils.actor_manager import FaultTolerantActorManager, RemoteCallResults
+from ray.rllib.utils.annotations import override
+
+from rllib_maddpg.shared.calls import Failed
+from rllib_maddpg.shared.life import Seat
+
+
+class SlotClient:
+    """Calls the shared learner for one trial, and waits for what it answers.
+
+    Attributes:
+        name: Of the shared learner.
+        slot: The trial's number there.
+        actor: The shared learner.
+    """
+
+    def __init__(self, name: str, seat: Seat):
+        """
+        Args:
+            name: Of the shared learner.
+            seat: The trial's place there.
+        """
+        self.name, self.slot, self.actor = name, seat.slot, seat.actor
+        self._seat = seat
+
+    def call(self, method: str, *args: Any) -> Any:
+        """What a method of the actor answers.
+
+        Raises:
+            RuntimeError: If the shared learner has died.
+            Exception: That of the Learner or the replay buffer, as if these were here.
+        """
+        try:
+            answer = ray.get(self.begin(method, *args))
+        except RayActorError as error:
+            raise self.died() from error
+        if isinstance(answer, Failed):
+            answer.throw()
+        return answer
+
+    def begin(self, method: str, *args: Any, **kwargs: Any) -> ray.ObjectRef:
+        """Calls a method of the actor."""
+        return getattr(self.actor, method).remote(self.slot, *args, **kwargs)
+
+    def died(self) -> RuntimeError:
+        """What is raised where the shared learner is dead."""
+        return RuntimeError(
+            f"The shared learner {self.name!r} died, and with it what this trial has learned since its last checkpoint. Ray's "
+            "logs say why. The trial goes on from that checkpoint, in a new shared learner, where Tune tries it again: "
+            "`FailureConfig(max_failures=3)`."
+        )
+
+    def leave(self) -> None:
+        """Gives the place back, if anybody is there to take it; raises nothing."""
+        self._seat.leave()
+
+
+class _Apply:
+    """`.remote(func)` of a trial's Learner, as RLlib calls an actor's `apply`."""
+
+    def __init__(self, client: SlotClient):
+        self._client = client
+
+    def remote(self, func: Any, **kwargs: Any) -> ray.ObjectRef:
+        """Calls a function of the Learner."""
+        return self._client.begin("apply", func, **kwargs)
+
+
+class _LearnerHandle:
+    """What RLlib takes for the handle of a Learner's actor."""
+
+    def __init__(self, client: SlotClient):
+        self.apply = _Apply(client)
+
+
+class SlotManager(FaultTolerantActorManager):
+    """RLlib's manager of remote Learners, for the one of a trial. Errors are raised, as those of a local Learner are."""
+
+    def __init__(self, client: SlotClient):
+        """
+        Args:
+            client: Of the trial.
+        """
+        super().__init__([_LearnerHandle(client)])
+        self._client = client
+
+    @override(FaultTolerantActorManager)
+    def healthy_actor_ids(self) -> list[int]:
+        ids = super().healthy_actor_ids()
+        if not ids:
+            raise self._client.died()
+        return ids
+
+    @override(FaultTolerantActorManager)
+    def foreach_actor(self, *args: Any, **kwargs: Any) -> RemoteCallResults:
+        self.healthy_actor_ids()
+        results = super().foreach_actor(*args, **kwargs)
+        for result in results:
+            value = result.get()
+            if not result.ok:
+                raise (self._client.died() if isinstance(value, RayActorError) else value) from value
+            if isinstance(value, Failed):
+                value.throw()
+        return results
