@@ -13,7 +13,6 @@ from tiny_shared import TinyShared, Trial, found, is_alive, status, until
 from rllib_maddpg.shared import life
 from rllib_maddpg.shared.life import SharedLearner, join, shared_learner
 from rllib_maddpg.shared.memory import Gone
-from rllib_maddpg.shared.presence import Anchor
 
 
 @pytest.fixture(autouse=True)
@@ -138,13 +137,13 @@ def test_trials_that_die_free_their_slots_and_the_others_go_on(ray_session):
     pid, other = ray.get(killed.pid.remote()), join(name, 200)
     assert ray.get(killed.join.remote(name, 700))["slot"] == 1
     # One that dies while it waits is forgotten, too.
-    anchor = Anchor()
-    forgotten = other.actor.register.remote(900, anchor.handle)
+    anchor = Trial.remote()
+    forgotten = other.actor.register.remote(900, anchor)
     until(lambda: status(name)["waiting"])
     with ThreadPoolExecutor(1) as pool:
         waits = pool.submit(join, name, 800)
         until(lambda: len(status(name)["waiting"]) == 2)
-        del anchor
+        ray.kill(anchor)
         until(lambda: len(status(name)["waiting"]) == 1)
         with pytest.raises(Gone):
             ray.get(forgotten)
