@@ -8,7 +8,6 @@ import logging
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import ray
 from ray.actor import ActorHandle

@@ -167,7 +167,7 @@ def test_one_that_was_killed_is_replaced(ray_session):
             ray.get(waits)
         with pytest.raises(ray.exceptions.RayActorError):
             ray.get(first.actor.status.remote())
-        with pytest.raises(RuntimeError, match="no shared learner 'killed' now|is gone"):
+        with pytest.raises(RuntimeError, match=r"no shared learner 'killed' now|is gone"):
             shared.status()
         first.leave()
         first.leave()
