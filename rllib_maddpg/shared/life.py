@@ -38,7 +38,8 @@ def check_shared_name(key: str, name: Any) -> None:
     """Raises a ValueError unless a shared learner can have this name; `key` is what the error calls it."""
     if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > 200:
         raise ValueError(
-            f"`{key}`={name!r} is not allowed: it must be a printable text of 1 to 200 characters. Give a word, such as 'default'."
+            f"`{key}`={name!r} is not allowed: it must be a printable text of 1 to 200 characters. Give a word, such as "
+            "'default'."
         )
 
 
@@ -206,7 +207,9 @@ def _enter(name: str, options: dict[str, Any], ask: Any) -> tuple[ActorHandle, A
             # The one that is found may have ended a moment ago. One that ends each time is broken.
             deaths += 1
             if deaths > _TRIES:
-                raise RuntimeError(f"The shared learner {name!r} died again and again when a client came in: {error}") from error
+                raise RuntimeError(
+                    f"The shared learner {name!r} died again and again when a client came in: {error}"
+                ) from error
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, Going):
@@ -227,7 +230,12 @@ def _patient_get(asked: ray.ObjectRef, actor: ActorHandle, name: str) -> Any:
             except (RayActorError, GetTimeoutError):
                 continue
             if waiting:
-                logger.warning("Waiting for the shared learner %r, where %d trials wait: %s", name, len(waiting), next(iter(waiting.values())))
+                logger.warning(
+                    "Waiting for the shared learner %r, where %d trials wait: %s",
+                    name,
+                    len(waiting),
+                    next(iter(waiting.values())),
+                )
                 patience = min(2 * patience, LONGEST_PATIENCE_S)
         return ray.get(asked)
     except BaseException as error:
