@@ -82,7 +82,7 @@ def test_a_trial_that_dies_is_noticed_once(way):
         assert seen.gone == [] and seen.presence.slots == [0, 1]
         end(trials[0], way)
         del trials[0]
-        trial = None  # noqa: F841
+        trial = None
         await seen.until(lambda: seen.gone)
         await asyncio.sleep(0.2)
         assert seen.gone == [0] and seen.presence.slots == [1]
