@@ -38,7 +38,8 @@ def check_shared_name(key: str, name: Any) -> None:
     """Raises a ValueError unless a shared learner can have this name; `key` is what the error calls it."""
     if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > 200:
         raise ValueError(
-            f"`{key}`={name!r} is not allowed: it must be a printable text of 1 to 200 characters. Give a word, such as 'default'."
+            f"`{key}`={name!r} is not allowed: it must be a printable text of 1 to 200 characters. Give a word, such as "
+            "'default'."
         )
 
 
@@ -53,7 +54,7 @@ def check_options(name: Any, num_gpus: Any = None, max_wait_ms: Any = None, max_
     share = "Give 1 for a whole GPU, a fraction to leave the rest to others, or 0 to learn on the CPU."
     require("num_gpus", num_gpus, _is_number(num_gpus) and 0 <= num_gpus <= 1, "a number from 0 to 1", share)
     wait = "0 never waits for other trials."
-    require("max_wait_ms", max_wait_ms, _is_number(max_wait_ms) and 0 <= max_wait_ms, "a number of at least 0", wait)
+    require("max_wait_ms", max_wait_ms, _is_number(max_wait_ms) and max_wait_ms >= 0, "a number of at least 0", wait)
     is_whole = isinstance(max_slots, int) and not isinstance(max_slots, bool) and max_slots >= 1
     require("max_slots", max_slots, is_whole, "a whole number of at least 1", "None sets no limit but the memory.")
 
@@ -206,7 +207,9 @@ def _enter(name: str, options: dict[str, Any], ask: Any) -> tuple[ActorHandle, A
             # The one that is found may have ended a moment ago. One that ends each time is broken.
             deaths += 1
             if deaths > _TRIES:
-                raise RuntimeError(f"The shared learner {name!r} died again and again when a client came in: {error}") from error
+                raise RuntimeError(
+                    f"The shared learner {name!r} died again and again when a client came in: {error}"
+                ) from error
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, Going):
@@ -227,7 +230,12 @@ def _patient_get(asked: ray.ObjectRef, actor: ActorHandle, name: str) -> Any:
             except (RayActorError, GetTimeoutError):
                 continue
             if waiting:
-                logger.warning("Waiting for the shared learner %r, where %d trials wait: %s", name, len(waiting), next(iter(waiting.values())))
+                logger.warning(
+                    "Waiting for the shared learner %r, where %d trials wait: %s",
+                    name,
+                    len(waiting),
+                    next(iter(waiting.values())),
+                )
                 patience = min(2 * patience, LONGEST_PATIENCE_S)
         return ray.get(asked)
     except BaseException as error:
