@@ -24,6 +24,7 @@ def pytest_addoption(parser):
 # Files with tests that take a minute each: these run first, so that at the end no process waits for the other one's last test.
 LONG = (
     "test_sweeps_killed",
+    "test_shared_sweep",
     "test_run_trouble",
     "test_cluster",
     "test_loggers",

@@ -283,6 +283,7 @@ def test_pbt_goes_on_with_the_better_run_in_its_own_slot(ray_session, tmp_path):
     assert count.stat().st_size == 2 * 300 and not is_there(out)
 
 
+@pytest.mark.slow
 def test_optuna_suggests_into_free_slots(ray_session, tmp_path):
     space = {"tau": {"loguniform": [1e-3, 0.5]}}
     file, _ = write(tmp_path, space, 100, search={"type": "optuna", "seed": 1}, num_samples=3, max_concurrent=1)
@@ -290,6 +291,7 @@ def test_optuna_suggests_into_free_slots(ray_session, tmp_path):
     assert [row["status"] for row in rows(tmp_path / "out")] == ["finished"] * 3
 
 
+@pytest.mark.slow
 def test_members_of_the_family_share(ray_session, tmp_path):
     file, _ = write(tmp_path, {"algorithm": {"grid": ["MADDPG", "MATD3"]}}, max_concurrent=2)
     assert main(["sweep", str(file), "--out", str(tmp_path / "out")]) == 0
@@ -302,7 +304,8 @@ def test_a_trial_that_fails_is_tried_again_and_touches_no_other(ray_session, tmp
     assert main(["sweep", str(file), "--out", str(tmp_path / "out")]) == 0
     table = rows(tmp_path / "out")
     assert [(row["status"], row["env_steps"]) for row in table] == [("finished", "300")] * 2
-    assert table[0]["final"] == table[1]["final"]
+    # To rounding: in passes of both trials sums are added up in another order.
+    assert float(table[0]["final"]) == pytest.approx(float(table[1]["final"]), rel=1e-4)
     # Up to the step that fails from the start, from 100 and from 200 env steps.
     assert count.stat().st_size == 300 + 121 + 121 + 100
 
