@@ -1,13 +1,18 @@
 """A shared learner is found or made by its name, held, joined and left: the real named actor, with trials in processes."""
 
+import gc
+import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import ray
+from paths import HELPERS, PYTHONPATH
 from tiny_shared import TinyShared, Trial, found, is_alive, status, until
 
 from rllib_maddpg.shared import life
@@ -92,7 +97,7 @@ def test_all_who_come_at_once_come_to_the_same_one(trials):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("pause", [0.0, 0.1])
+@pytest.mark.parametrize("pause", [0.0, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_one_comes_while_it_is_just_going(trials, pause):
     """It has decided to end, or is ending, when the next trial comes: that one gets in."""
     name = "going"
@@ -186,6 +191,7 @@ def test_one_that_cannot_start_ends_the_tries(ray_session, monkeypatch):
             raise OSError("no such device")
 
     monkeypatch.setattr(life, "SharedLearnerActor", Broken)
+    monkeypatch.setattr(life, "_TRIES", 1)
     with pytest.raises(RuntimeError, match=r"(?s)'broken' died again and again.*no such device"):
         join("broken", 1)
     assert found("broken") is None
@@ -219,8 +225,32 @@ def test_a_trial_that_waits_says_so_and_one_that_never_fits_is_refused(trials, c
 def test_a_place_that_is_dropped_is_given_back(ray_session):
     """A client in a driver that never says goodbye, such as an algorithm that was not stopped."""
     name = "dropped,grace=1"
-    seat = join(name, 1)
+    seat, other = join(name, 600), join(name, 300)
     pid = seat.answer["pid"]
-    assert is_alive(pid)
     del seat
-    until(lambda: not is_alive(pid))
+    seat = join(name, 700)  # it gets in
+    assert status(name)["slots"] == [1, 2] and other.slot == 1
+    del seat, other
+
+    def is_over():
+        gc.collect()  # what failed tests have left
+        return not is_alive(pid)
+
+    until(is_over)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_it_takes_the_gpu_and_says_so_if_others_have_it():
+    done = subprocess.run([sys.executable, str(HELPERS / "shared_gpu.py")], capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["free"] == report["then"] == 0 and report["on the CPU"] == 1
+    why = "it has not answered yet, and needs num_gpus=1, where 0 of the cluster's 1 GPUs are free"
+    assert f"Waiting for the shared learner 'second' to start: {why}." in report["told"]
+    assert f"'second' did not start within 2 s: {why}. Let nothing else ask for GPUs" in report["error"]
+    assert "`SharedLearner('second', num_gpus=...)`" in report["error"]
+
+
+def environment():
+    return {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {"PYTHONPATH": PYTHONPATH}

@@ -76,13 +76,13 @@ def end(trial, way):
 def test_a_trial_that_dies_is_noticed_once(way):
     async def scenario(seen):
         trials = [make_trial() for _ in range(2)]
-        for slot, trial in enumerate(trials):
-            seen.presence.come(slot, await handle_of(trial))
+        for slot in range(2):
+            seen.presence.come(slot, await handle_of(trials[slot]))
         await asyncio.sleep(0.2)  # some looks
         assert seen.gone == [] and seen.presence.slots == [0, 1]
-        end(trials[0], way)
-        del trials[0]
-        trial = None
+        trial = trials.pop(0)
+        end(trial, way)
+        del trial
         await seen.until(lambda: seen.gone)
         await asyncio.sleep(0.2)
         assert seen.gone == [0] and seen.presence.slots == [1]
