@@ -16,6 +16,7 @@ from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
 from rllib_maddpg.replay import JointReplayBuffer
 from rllib_maddpg.results.versions import __version__
 from rllib_maddpg.sampling.env_runner import MADDPGEnvRunner
+from rllib_maddpg.shared.life import SharedLearner
 
 __all__ = [
     "IDDPG",
@@ -30,6 +31,7 @@ __all__ = [
     "MADDPGTorchLearner",
     "MADDPGTorchRLModule",
     "MATD3Config",
+    "SharedLearner",
     "__version__",
     "register",
     "resolve_env",

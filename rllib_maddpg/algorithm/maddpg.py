@@ -37,6 +37,7 @@ from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import RowSchema
 from rllib_maddpg.sampling.collecting import Collected, RolloutCollector
 from rllib_maddpg.sampling.env_runner import EPISODE_NUMBERS
+from rllib_maddpg.shared.client import SharedLearnerDied
 from rllib_maddpg.shared.learner_group import SharedLearnerGroup
 
 # Where results say how updates in a shared learner were made.
@@ -96,6 +97,8 @@ class MADDPG(SavedAlgorithm, ReplayAlgorithm, JointAlgorithm, TunableAlgorithm, 
         """
         try:
             self._sample_store_update_sync()
+        except SharedLearnerDied:
+            raise  # with all that could be saved
         except Exception as error:
             self._save_before_raising(error)
             raise

@@ -15,6 +15,7 @@ from rllib_maddpg.learning.groups import of_role
 from rllib_maddpg.learning.joint_learner import JointTorchLearner
 from rllib_maddpg.learning.not_finite import not_finite
 from rllib_maddpg.learning.stages import LossStage, TargetStage
+from rllib_maddpg.learning.update_call import UpdateCall
 from rllib_maddpg.learning.update_graphs import UpdateGraphs
 from rllib_maddpg.learning.update_noise import GeneratorNoise
 from rllib_maddpg.learning.update_plan import UpdatePlan, UpdateResults
@@ -103,12 +104,12 @@ class GraphedTorchLearner(JointTorchLearner):
     # ------------------------------------------------------------------------------------------ updates
 
     @override(JointTorchLearner)
-    def update(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def begin_call(self, *args: Any, **kwargs: Any) -> UpdateCall:
         if self._unasked:  # of a call that has failed
             self._unasked.clear()
             if self._graphs is not None:
                 self._graphs.check.clear()
-        return super().update(*args, **kwargs)
+        return super().begin_call(*args, **kwargs)
 
     @override(JointTorchLearner)
     def run_update(self, batch: JointBatch, plan: UpdatePlan) -> UpdateResults:

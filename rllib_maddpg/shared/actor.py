@@ -47,7 +47,7 @@ class SharedLearnerActor:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="learner")
         self._updates = SlotUpdates()
         wait_ms = (CPU_WAIT_MS if self.device == "cpu" else GPU_WAIT_MS) if max_wait_ms is None else max_wait_ms
-        self._scheduler = Scheduler(self._make_pass, wait_ms)
+        self._scheduler = Scheduler(self._make, wait_ms)
         self._presence = Presence(on_gone=self._free)
         self._memory = Memory(self.device, max_slots, written=self._written)
         self._numbers = itertools.count()
@@ -163,8 +163,8 @@ class SharedLearnerActor:
 
     # ------------------------------------------------------------------------------------------ in the one thread
 
-    async def _make_pass(self, works: Sequence[UpdateWork]) -> None:
-        await self._do(UpdateWork.make_pass, works, self._updates)
+    async def _make(self, works: Sequence[UpdateWork]) -> int:
+        return await self._do(UpdateWork.make, works, self._updates)
 
     async def _do(self, func: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, func, *args)

@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 import numpy as np
 from ray import cloudpickle
 
+from rllib_maddpg.shared.scheduler import Made
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -54,17 +56,13 @@ class UpdateAnswer:
         metrics: What the Learner's `update` returns.
         weights: The new actors, as `get_actor_weights` returns them.
         stored: Rows that the replay buffer holds.
-        passes: In how many passes the updates were made.
-        slots: Of how many trials updates were made in each of these, added up.
-        waited: Seconds that the updates waited for their passes, added up.
+        made: How the updates were made.
     """
 
     metrics: dict[str, Any]
     weights: tuple[int, np.ndarray]
     stored: int
-    passes: int
-    slots: int
-    waited: float
+    made: Made
 
 
 @dataclass

@@ -13,6 +13,10 @@ from rllib_maddpg.shared.calls import Failed
 from rllib_maddpg.shared.life import Seat
 
 
+class SharedLearnerDied(RuntimeError):
+    """There is nobody any more to learn for a trial, and nothing that could be saved."""
+
+
 class SlotClient:
     """Calls the shared learner for one trial, and waits for what it answers.
 
@@ -35,7 +39,7 @@ class SlotClient:
         """What a method of the actor answers.
 
         Raises:
-            RuntimeError: If the shared learner has died.
+            SharedLearnerDied: If it has.
             Exception: That of the Learner or the replay buffer, as if these were here.
         """
         try:
@@ -50,9 +54,9 @@ class SlotClient:
         """Calls a method of the actor."""
         return getattr(self.actor, method).remote(self.slot, *args, **kwargs)
 
-    def died(self) -> RuntimeError:
+    def died(self) -> SharedLearnerDied:
         """What is raised where the shared learner is dead."""
-        return RuntimeError(
+        return SharedLearnerDied(
             f"The shared learner {self.name!r} died, and with it what this trial has learned since its last checkpoint. Ray's "
             "logs say why. The trial goes on from that checkpoint, in a new shared learner, where Tune tries it again: "
             "`FailureConfig(max_failures=3)`."

@@ -17,6 +17,7 @@ from rllib_maddpg.shared.calls import UpdateAnswer, UpdateRequest
 from rllib_maddpg.shared.client import SlotClient, SlotManager
 from rllib_maddpg.shared.life import join
 from rllib_maddpg.shared.replay import DrawnThere
+from rllib_maddpg.shared.scheduler import Made
 
 
 class SharedLearnerGroup(LearnerGroup):
@@ -45,7 +46,7 @@ class SharedLearnerGroup(LearnerGroup):
         self._is_shut_down = False
         self.client = SlotClient(name, seat)
         self.actor_weights: tuple[int, np.ndarray] | None = None
-        self._calls: list[UpdateAnswer] = []
+        self._made: list[Made] = []
         self._learner = None
         self._worker_manager = SlotManager(self.client)
         self._workers = [self.client]
@@ -72,7 +73,7 @@ class SharedLearnerGroup(LearnerGroup):
 
         Raises:
             ValueError: As that one's.
-            RuntimeError: If the shared learner has died.
+            SharedLearnerDied: If the shared learner has.
         """
         if kwargs.get("async_update"):
             raise ValueError("`update(async_update=True)`: a trial in a shared learner waits for its updates. Leave it out.")
@@ -92,19 +93,19 @@ class SharedLearnerGroup(LearnerGroup):
         if replay is not None:
             replay.note(answer.stored)
         self.actor_weights = answer.weights
-        self._calls.append(answer)
+        self._made.append(answer.made)
         return [answer.metrics]
 
     def take_metrics(self) -> dict[str, float]:
         """How the updates since the last time were made; nothing where there were none."""
-        calls, self._calls = self._calls, []
-        passes = sum(call.passes for call in calls)
-        if not passes:
+        calls, self._made = self._made, []
+        updates = sum(call.updates for call in calls)
+        if not updates:
             return {}
         return {
             "slot": self.client.slot,
-            "slots_per_pass_mean": sum(call.slots for call in calls) / passes,
-            "wait_ms_mean": 1000 * sum(call.waited for call in calls) / passes,
+            "slots_per_pass_mean": sum(call.slots for call in calls) / updates,
+            "wait_ms_mean": 1000 * sum(call.waited for call in calls) / updates,
         }
 
     @override(LearnerGroup)

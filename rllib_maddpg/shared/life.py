@@ -6,6 +6,9 @@ import logging
 import math
 import time
 import uuid
+import weakref
+from collections import deque
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -38,7 +41,8 @@ def check_shared_name(key: str, name: Any) -> None:
     """Raises a ValueError unless a shared learner can have this name; `key` is what the error calls it."""
     if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > 200:
         raise ValueError(
-            f"`{key}`={name!r} is not allowed: it must be a printable text of 1 to 200 characters. Give a word, such as 'default'."
+            f"`{key}`={name!r} is not allowed: it must be a printable text of 1 to 200 characters. Give a word, such as "
+            "'default'."
         )
 
 
@@ -53,7 +57,7 @@ def check_options(name: Any, num_gpus: Any = None, max_wait_ms: Any = None, max_
     share = "Give 1 for a whole GPU, a fraction to leave the rest to others, or 0 to learn on the CPU."
     require("num_gpus", num_gpus, _is_number(num_gpus) and 0 <= num_gpus <= 1, "a number from 0 to 1", share)
     wait = "0 never waits for other trials."
-    require("max_wait_ms", max_wait_ms, _is_number(max_wait_ms) and 0 <= max_wait_ms, "a number of at least 0", wait)
+    require("max_wait_ms", max_wait_ms, _is_number(max_wait_ms) and max_wait_ms >= 0, "a number of at least 0", wait)
     is_whole = isinstance(max_slots, int) and not isinstance(max_slots, bool) and max_slots >= 1
     require("max_slots", max_slots, is_whole, "a whole number of at least 1", "None sets no limit but the memory.")
 
@@ -118,8 +122,10 @@ def shared_learner(
 def _wait_for_start(actor: ActorHandle, name: str, num_gpus: float, start_s: float) -> None:
     asked, deadline, patience = actor.status.remote(), time.monotonic() + start_s, PATIENCE_S
     while not ray.wait([asked], timeout=min(patience, max(0.0, deadline - time.monotonic())))[0]:
-        taken = num_gpus > ray.available_resources().get("GPU", 0)
-        why = f"it needs num_gpus={num_gpus:g}, and all GPUs of the cluster are taken" if taken else "it has not answered yet"
+        why = "it has not answered yet"
+        if num_gpus:
+            free, has = (resources().get("GPU", 0) for resources in (ray.available_resources, ray.cluster_resources))
+            why += f", and needs num_gpus={num_gpus:g}, where {free:g} of the cluster's {has:g} GPUs are free"
         if time.monotonic() < deadline:
             logger.warning("Waiting for the shared learner %r to start: %s.", name, why)
             patience = min(2 * patience, LONGEST_PATIENCE_S)
@@ -128,10 +134,10 @@ def _wait_for_start(actor: ActorHandle, name: str, num_gpus: float, start_s: flo
         fix = (
             "Let nothing else ask for GPUs (`num_gpus_per_learner=0`, `num_gpus_per_env_runner=0`, no GPU in "
             "`tune.with_resources`), end what uses them, or give the shared learner a fraction, or 0 for the CPU: "
-            f"`SharedLearner({name!r}, num_gpus=...)`"
+            f"`SharedLearner({name!r}, num_gpus=...)`."
         )
         raise RuntimeError(
-            f"The shared learner {name!r} did not start within {start_s:g} s: {why}. {fix if taken else 'Its log says more'}."
+            f"The shared learner {name!r} did not start within {start_s:g} s: {why}. {fix if num_gpus else 'See its log.'}"
         )
 
 
@@ -146,6 +152,8 @@ class Seat:
     def __init__(self, name: str, actor: ActorHandle, answer: dict[str, Any], anchor: Anchor):
         self.name, self.actor, self.answer = name, actor, answer
         self._anchor: Anchor | None = anchor  # for as long as there is this object, or its process
+        self._forgotten = weakref.finalize(self, _dropped.append, (actor, self.slot))
+        self._forgotten.atexit = False
 
     @property
     def slot(self) -> int:
@@ -156,8 +164,20 @@ class Seat:
         """Gives the slot back, once; never fails, also where the shared learner is gone."""
         if self._anchor is None:
             return
+        self._forgotten.detach()
         _say_goodbye(self.actor, "release", self.slot)
         self._anchor = None
+
+
+# Places that were dropped without a goodbye, by a driver that goes on. No remote call is made while Python collects garbage.
+_dropped: deque[tuple[ActorHandle, int]] = deque()
+
+
+def _give_back_dropped() -> None:
+    while _dropped:
+        actor, slot = _dropped.popleft()
+        with suppress(Exception):  # it is gone, perhaps with the Ray that it lived in
+            actor.release.remote(slot)
 
 
 def _say_goodbye(actor: ActorHandle, method: str, *arguments: Any) -> None:
@@ -184,6 +204,7 @@ def join(name: str, *arguments: Any, **options: Any) -> Seat:
     check_options(name, **{key: value for key, value in options.items() if key != "start_s"})
     if not ray.is_initialized():
         ray.init()  # as RLlib does
+    _give_back_dropped()
     anchor = Anchor()
     actor, answer = _enter(name, options, lambda actor: actor.register.remote(*arguments, anchor.handle))
     return Seat(name, actor, answer, anchor)
@@ -206,7 +227,9 @@ def _enter(name: str, options: dict[str, Any], ask: Any) -> tuple[ActorHandle, A
             # The one that is found may have ended a moment ago. One that ends each time is broken.
             deaths += 1
             if deaths > _TRIES:
-                raise RuntimeError(f"The shared learner {name!r} died again and again when a client came in: {error}") from error
+                raise RuntimeError(
+                    f"The shared learner {name!r} died again and again when a client came in: {error}"
+                ) from error
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, Going):
@@ -227,7 +250,12 @@ def _patient_get(asked: ray.ObjectRef, actor: ActorHandle, name: str) -> Any:
             except (RayActorError, GetTimeoutError):
                 continue
             if waiting:
-                logger.warning("Waiting for the shared learner %r, where %d trials wait: %s", name, len(waiting), next(iter(waiting.values())))
+                logger.warning(
+                    "Waiting for the shared learner %r, where %d trials wait: %s",
+                    name,
+                    len(waiting),
+                    next(iter(waiting.values())),
+                )
                 patience = min(2 * patience, LONGEST_PATIENCE_S)
         return ray.get(asked)
     except BaseException as error:

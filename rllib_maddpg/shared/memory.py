@@ -6,6 +6,7 @@ import asyncio
 import copy
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,11 +201,11 @@ class Memory:
         if need.total <= room:
             return
         rows = int(0.8 * (room - need.networks) / need.bytes_per_row)
-        fix = f"Set a capacity of at most {rows}." if rows > 0 else "Give the modules smaller networks, or the trial its Learner alone."
+        smaller = "Give the modules smaller networks, or the trial a Learner of its own: `shared_learner=None`."
         raise ValueError(
-            f"`replay_buffer_config['capacity']`={need.capacity} rows of {need.bytes_per_row} bytes need {_size(need.ring)} when "
-            f"full, and the networks {_size(need.networks)}, but a shared learner has {_size(room)} on {self._where} for all its "
-            f"trials. {fix}"
+            f"`replay_buffer_config['capacity']`={need.capacity} rows of {need.bytes_per_row} bytes need {_size(need.ring)} "
+            f"when full, and the networks {_size(need.networks)}, but a shared learner has {_size(room)} on {self._where} for "
+            f"all its trials. {f'Set a capacity of at most {rows}.' if rows > 0 else smaller}"
         )
 
     def _wake(self) -> None:
@@ -213,10 +214,8 @@ class Memory:
 
     async def _change(self) -> None:
         """Waits until somebody gave memory back, or until it is time to look again."""
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), LOOK_S)
-        except TimeoutError:
-            pass
 
 
 class _Reminder:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import threading
+import weakref
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -29,8 +30,8 @@ class Going(RuntimeError):
 class Anchor:
     """An actor that dies with the process of a client: what a shared learner watches.
 
-    Within an actor, as Tune's trials are, it is that one; else a tiny one, which lives until this object, or the process, is
-    gone.
+    Within an actor, as Tune's trials are, it is that one. Else it is a tiny one, which lives until the process, or the last of
+    its anchors, is gone.
 
     Attributes:
         handle: Keeps nobody alive, so that a shared learner may have it.
@@ -42,11 +43,28 @@ class Anchor:
         if context.get_actor_id() is not None:
             self.handle: ActorHandle = context.current_actor  # a weak one
         else:
-            self._attendant = _attendant()
-            self.handle = ray.get(self._attendant.me.remote())
+            self._attendant, self.handle = _attendant(context.get_worker_id())
 
 
-def _attendant() -> ActorHandle:
+# The one of this process, for the Ray that it is connected to; gone when no anchor has it any more.
+_attendants: weakref.WeakValueDictionary[str, ActorHandle] = weakref.WeakValueDictionary()
+_one_at_a_time = threading.Lock()
+
+
+def _attendant(worker_id: str) -> tuple[ActorHandle, ActorHandle]:
+    """The tiny actor of this process: a handle that keeps it alive, and a weak one."""
+    with _one_at_a_time:
+        own = _attendants.get(worker_id)
+        try:
+            if own is not None:
+                return own, ray.get(own.me.remote())
+        except RayActorError:
+            pass  # somebody ended it
+        own = _attendants[worker_id] = _new_attendant()
+        return own, ray.get(own.me.remote())
+
+
+def _new_attendant() -> ActorHandle:
     # A class of a function is pickled with its code: the actor imports nothing of this package, and starts within moments.
     class Attendant:
         def me(self) -> ActorHandle:

@@ -35,47 +35,53 @@ class _Due:
         work: The call.
         done: Is set when the call is over.
         since: When it began to wait.
-        passes, slots, waited: As of `UpdateAnswer`.
+        updates, slots, waited: As of `Made`.
     """
 
     slot: int
     work: Work
     done: asyncio.Future
     since: float
-    passes: int = 0
-    slots: int = 0
+    updates: int = 0
+    slots: float = 0.0
     waited: float = 0.0
 
 
 @dataclass(frozen=True)
 class Made:
-    """How a call was made; the attributes are those of `UpdateAnswer`."""
+    """How a call was made.
 
-    passes: int
-    slots: int
+    Attributes:
+        updates: How many it was.
+        slots: With how many trials' updates, itself included, each of them was made as one; added up.
+        waited: Seconds that each has waited for its turn; added up.
+    """
+
+    updates: int
+    slots: float
     waited: float
 
 
 class Scheduler:
-    """Lets updates of several trials be made in one pass.
+    """Lets updates of several trials be made together.
 
-    While a pass runs, calls gather. The next one begins when all trials that have asked lately are due, or when the first
+    While some are made, calls gather. The next ones begin when all trials that have asked lately are due, or when the first
     that is due has waited long enough. So nobody waits for a trial that is slow, paused or dead.
 
     Attributes:
         max_wait: Seconds that an update waits for others.
-        passes: How many were made.
+        passes: How many were made: updates that are alike are one pass.
         updates: How many updates were made in them.
         waited: Seconds that all these have waited, added up.
     """
 
-    def __init__(self, make_pass: Callable[[Sequence[Any]], Awaitable[None]], max_wait_ms: float):
+    def __init__(self, make: Callable[[Sequence[Any]], Awaitable[int]], max_wait_ms: float):
         """
         Args:
-            make_pass: Makes one update of each of several calls; errors of a call are kept in it.
+            make: Makes one update of each of several calls, and says in how many passes; errors of a call are kept in it.
             max_wait_ms: Milliseconds that an update waits for those of other trials.
         """
-        self._make_pass = make_pass
+        self._make = make
         self.max_wait = max_wait_ms / 1000
         self.passes = self.updates = 0
         self.waited = 0.0
@@ -96,7 +102,7 @@ class Scheduler:
         self._due.append(due)
         self._look()
         await due.done
-        return Made(due.passes, due.slots, due.waited)
+        return Made(due.updates, due.slots, due.waited)
 
     def drop(self, slot: int) -> None:
         """Forgets a trial, and the call that it waits for; one that is being made is not begun again."""
@@ -131,27 +137,27 @@ class Scheduler:
             return
         self._in_pass, self._due = self._due, []
         # The loop itself holds tasks weakly.
-        self._task = loop.create_task(self._run_pass(now))
+        self._task = loop.create_task(self._make_due(now))
 
     def _others_may_come(self, now: float) -> bool:
         """Whether a trial that is not due has asked lately."""
         due = {due.slot for due in self._due}
         return any(slot not in due and now - at < LATELY_S for slot, at in self._asked.items())
 
-    async def _run_pass(self, now: float) -> None:
-        dues = self._in_pass
-        for due in dues:
-            due.waited += now - due.since
-            due.passes += 1
-            due.slots += len(dues)
-            self.waited += now - due.since
-        self.passes += 1
-        self.updates += len(dues)
+    async def _make_due(self, now: float) -> None:
+        dues, passes = self._in_pass, 0
         error: Exception | None = None
         try:
-            await self._make_pass([due.work for due in dues])
+            passes = await self._make([due.work for due in dues])
         except Exception as failure:  # of no single trial
             error = failure
+        self.passes += passes
+        self.updates += len(dues)
+        for due in dues:
+            due.updates += 1
+            due.slots += len(dues) / max(1, passes)
+            due.waited += now - due.since
+            self.waited += now - due.since
         now = asyncio.get_running_loop().time()
         for due in dues:
             if due.done.done():  # it was dropped

@@ -136,7 +136,7 @@ class UpdateWork:
         if self._failed is not None:
             return self._failed
         metrics, weights = self._done
-        return UpdateAnswer(metrics, weights, self._stored, made.passes, made.slots, made.waited)
+        return UpdateAnswer(metrics, weights, self._stored, made)
 
     def _begin(self) -> SlotCall | None:
         """What is to be made in this pass; None: nothing."""
@@ -156,10 +156,12 @@ class UpdateWork:
             self._failed = Failed.of(error)
 
     @staticmethod
-    def make_pass(works: Sequence[UpdateWork], updates: SlotUpdates) -> None:
-        """Makes one update of each call; what goes wrong in one stays in it."""
+    def make(works: Sequence[UpdateWork], updates: SlotUpdates) -> int:
+        """Makes one update of each call, and says in how many passes; what goes wrong in one call stays in it."""
+        before = updates.passes
         calls = [call for work in works if (call := work._begin()) is not None]
         if calls:
             updates.make(calls)
         for work in works:
             work._end()
+        return updates.passes - before

@@ -173,8 +173,8 @@ def test_configs_from_before_a_setting():
         (Setting("evaluation_bonus", 1), "`Bad.SETTINGS`: `evaluation_bonus` begins as RLlib's settings of `.evaluation()` do"),
         (Setting("bonus", NotProvided), "`Bad.SETTINGS`: `bonus` needs a default"),
         (
-            Setting("bonus", 1, method="learners"),
-            "`Bad.SETTINGS`: `bonus` has the method 'learners'. Settings are added to ['tr",
+            Setting("bonus", 1, method="reporting"),
+            "`Bad.SETTINGS`: `bonus` has the method 'reporting'. Settings are added to ['tr",
         ),
     ],
 )

@@ -103,7 +103,9 @@ def test_one_that_leaves_the_queue_holds_nobody_up(how):
 def test_one_that_never_fits():
     async def scenario():
         own = Memory(budget=2**30)
-        with pytest.raises(ValueError, match=re.escape("`replay_buffer_config['capacity']`=1000000 rows of 2000 bytes")) as error:
+        with pytest.raises(
+            ValueError, match=re.escape("`replay_buffer_config['capacity']`=1000000 rows of 2000 bytes")
+        ) as error:
             await own.take(0, SlotNeed(1_000_000, 2000, 2**20))
         text = str(error.value)
         assert "need 1.86 GiB when full, and the networks 1.00 MiB" in text

@@ -76,13 +76,13 @@ def end(trial, way):
 def test_a_trial_that_dies_is_noticed_once(way):
     async def scenario(seen):
         trials = [make_trial() for _ in range(2)]
-        for slot, trial in enumerate(trials):
-            seen.presence.come(slot, await handle_of(trial))
+        for slot in range(2):
+            seen.presence.come(slot, await handle_of(trials[slot]))
         await asyncio.sleep(0.2)  # some looks
         assert seen.gone == [] and seen.presence.slots == [0, 1]
-        end(trials[0], way)
-        del trials[0]
-        trial = None  # noqa: F841
+        trial = trials.pop(0)
+        end(trial, way)
+        del trial
         await seen.until(lambda: seen.gone)
         await asyncio.sleep(0.2)
         assert seen.gone == [0] and seen.presence.slots == [1]
@@ -183,13 +183,13 @@ def test_it_leaves_at_once_with_the_last_trial_after_its_holder():
 
 def test_it_leaves_at_once_with_its_last_holder_where_no_trial_is_left():
     async def scenario(seen):
-        one, two = Anchor(), Anchor()
-        seen.presence.hold("one", one.handle)
-        seen.presence.hold("two", two.handle)
+        own = Anchor()
+        seen.presence.hold("one", own.handle)
+        seen.presence.hold("two", own.handle)
         seen.presence.unhold("one")
         await asyncio.sleep(0.3)
         assert seen.left_at is None
-        del two  # the holder's process has gone; the actor with it
+        del own  # the holder's process has gone; the actor with it
         await seen.until(lambda: seen.left_at)
 
     run(scenario)
@@ -216,24 +216,42 @@ def test_a_callback_that_fails_frees_the_place_all_the_same(caplog):
     run(scenario)
 
 
-def test_anchors():
-    """Within an actor it is that one; else one that lives as long as the object does. Handles keep nobody alive."""
+def is_dead(handle):
+    try:
+        ray.get(handle.__ray_ready__.remote())
+    except ray.exceptions.RayActorError:
+        return True
+    return False
 
-    class Client:
-        def __init__(self):
-            self.me = ray.get_runtime_context().current_actor
 
-    def is_dead(handle):
-        try:
-            ray.get(handle.__ray_ready__.remote(), timeout=1)
-        except ray.exceptions.RayActorError:
-            return True
-        return False
-
-    anchor = Anchor()
-    handle = anchor.handle
+def test_an_anchor_of_a_driver_lives_as_long_as_one_of_them_does():
+    one, two = Anchor(), Anchor()
+    handle = one.handle
+    assert two.handle == handle and not is_dead(handle)
+    del one
+    time.sleep(0.3)
     assert not is_dead(handle)
-    del anchor
+    del two
     deadline = time.monotonic() + LONG
     while not is_dead(handle):
         assert time.monotonic() < deadline
+    assert not is_dead(Anchor().handle)
+
+
+def test_an_anchor_that_was_ended_is_replaced():
+    one = Anchor()
+    ray.kill(one.handle)
+    deadline = time.monotonic() + LONG
+    while not is_dead(one.handle):
+        assert time.monotonic() < deadline
+    two = Anchor()
+    assert two.handle != one.handle and not is_dead(two.handle)
+
+
+def test_the_anchor_of_an_actor_is_itself():
+    class Client:
+        def anchor(self):
+            return Anchor().handle
+
+    client = ray.remote(num_cpus=0)(Client).remote()
+    assert ray.get(client.anchor.remote()) == client

@@ -34,6 +34,7 @@ class Passes:
         self.made.append("".join(call.name for call in calls))
         for call in calls:
             call.left -= 1
+        return 1
 
     def ask(self, name, updates=1):
         """A call of the trial of this name."""
@@ -61,7 +62,7 @@ def test_calls_gather_while_a_pass_runs():
         passes.gate.set()
         made = await asyncio.gather(*calls)
         assert passes.made == ["a", "bc"]
-        assert [(one.passes, one.slots) for one in made] == [(1, 1), (1, 2), (1, 2)]
+        assert [(one.updates, one.slots) for one in made] == [(1, 1), (1, 2), (1, 2)]
         assert made[1].waited >= made[0].waited >= 0
         status = passes.scheduler.status()
         assert status.pop("wait_ms_mean") >= 0
@@ -76,7 +77,7 @@ def test_calls_of_several_updates_go_on_with_those_that_come():
         first = passes.ask("a", 3)
         await asyncio.sleep(0)
         made = await asyncio.gather(first, passes.ask("b"))
-        assert sorted("".join(passes.made)) == ["a", "a", "a", "b"] and made[0].passes == 3
+        assert sorted("".join(passes.made)) == ["a", "a", "a", "b"] and made[0].updates == 3
         assert made[0].slots + made[1].slots == sum(len(names) ** 2 for names in passes.made)
 
     run(test)
@@ -142,7 +143,7 @@ def test_one_that_leaves_during_its_update_is_dropped():
         for call in (running, waiting):
             with pytest.raises(Dropped):
                 await call
-        assert (await other).passes == 1
+        assert (await other).updates == 1
         await settle()
         assert passes.made in (["a", "c"], ["abc"])
 

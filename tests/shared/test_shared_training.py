@@ -1,16 +1,18 @@
-"""A trial in a shared learner equals the same trial alone, bit for bit: what it learns, counts, reports and saves."""
+"""A trial in a shared learner equals the same trial alone: what it learns, counts, reports and saves."""
 
 import threading
 
 import numpy as np
 import pytest
+import ray
 import torch
-from shared_trials import assert_same_results, in_twins, status_of, twin_config
+from shared_trials import CLOSE, assert_same_results, assert_same_states, in_twins, status_of, twin_config
 from tiny_algorithm import same, state_of, tiny_config
 from users_replays import PlainReplay
 
 from rllib_maddpg import MADDPG, InferredMADDPGConfig, MATD3Config
 from rllib_maddpg.replay import JointReplayBuffer
+from rllib_maddpg.shared.client import SharedLearnerDied
 
 pytestmark = pytest.mark.usefixtures("shared_session")
 
@@ -24,8 +26,8 @@ class NewestFirst(JointReplayBuffer):
 
 VARIANTS = {
     "remote runner": lambda config: config.env_runners(num_env_runners=1, num_envs_per_env_runner=2),
-    "many updates, schedules": lambda config: config.training(
-        num_env_steps_per_update=0.25,
+    "many updates, schedules": lambda config: config.env_runners(rollout_fragment_length=20).training(
+        num_env_steps_per_update=0.5,
         minibatch_per_module=True,
         actor_lr=[[0, 0.01], [100, 0.0]],
         target_network_update_freq=30,
@@ -42,7 +44,7 @@ def test_it_equals_the_trial_alone(build, variant):
     for _ in range(2):
         results = alone.train(), shared.train()
         assert_same_results(*results)
-    assert same(state_of(alone), state_of(shared))
+    assert_same_states(alone, shared)
     assert alone._num_updates == shared._num_updates > 5
     seq = [algo.learner_group.foreach_learner(lambda own: own._weights_seq_no) for algo in (alone, shared)]
     assert len({next(iter(one)).get() for one in seq}) == 1
@@ -56,7 +58,8 @@ def test_members_of_the_family_equal_those_alone(build, config):
     shared = build(twin_config(config=config()))
     for _ in range(2):
         assert_same_results(alone.train(), shared.train())
-    assert same(state_of(alone), state_of(shared)) and alone._num_updates > 5
+    assert_same_states(alone, shared)
+    assert alone._num_updates > 5
 
 
 def test_a_step_is_one_call(build):
@@ -82,7 +85,8 @@ def test_trials_at_the_same_time_equal_those_alone(build):
     for thread in threads:
         thread.join()
     for one, other in zip(alone, shared, strict=True):
-        assert same(state_of(one), state_of(other)) and one._num_updates == other._num_updates
+        assert one._num_updates == other._num_updates
+        assert_same_states(one, other)
     slots = {algo.learner_group.client.slot for algo in shared}
     status = status_of(shared[0])
     assert len(slots) == 3 and slots <= set(status["trials"]) and status["updates"] >= 3 * 3
@@ -102,17 +106,17 @@ def test_checkpoints_are_those_of_a_trial_alone(build, tmp_path, kind):
     assert [algo.get_metadata()["replay_buffer"] for algo in (alone, shared)] == [kind.rpartition(".")[2]] * 2
     for algo in (alone, shared):
         algo.train()
-    expected = state_of(alone)
     for path in paths:
         for config in (tiny_config(), twin_config()):
             resumed = build(config.training(replay_buffer_config={"type": kind}))
             resumed.restore_from_path(path)
             resumed.train()
-            assert same(state_of(resumed), expected)
+            assert_same_states(resumed, alone)
     again = MADDPG.from_checkpoint(paths[1])
     try:
         again.train()
-        assert again.config.shared_learner == "tests" and same(state_of(again), expected)
+        assert again.config.shared_learner == "tests"
+        assert_same_states(again, alone)
     finally:
         again.stop()
     if kind == JointReplayBuffer.__name__:
@@ -145,9 +149,9 @@ def test_weights_modules_and_components(build, tmp_path):
         algo.restore_from_path(f"{path}/{component}", component=component)
         algo.train()
         algo.evaluate()
-    assert same(state_of(alone), state_of(shared))
+    assert_same_states(alone, shared)
     for name, value in alone.get_module("agent_0").state_dict().items():
-        assert torch.equal(value, shared.get_module("agent_0").state_dict()[name])
+        torch.testing.assert_close(value, shared.get_module("agent_0").state_dict()[name], **CLOSE)
 
 
 def test_a_trial_is_built_again_in_its_process(build):
@@ -156,7 +160,7 @@ def test_a_trial_is_built_again_in_its_process(build):
         algo.train()
         algo.reset_config(config.training(tau=0.5).to_dict())
         algo.train()
-    assert same(state_of(alone), state_of(shared))
+    assert_same_states(alone, shared)
 
 
 def test_a_trial_asks_for_no_gpu_and_is_freed_when_it_stops(build):
@@ -195,14 +199,14 @@ def test_nan_of_one_trial_is_its_own_error_and_leaves_the_others_alone(build):
         (note,) = error.value.__notes__
         folder = note.partition("is in the checkpoint ")[2].rstrip(".")
         again = MADDPG.from_checkpoint(folder)
-        np.testing.assert_equal(state_of(again), state_of(algo))  # NaN equals NaN
+        assert_same_states(again, algo)
         assert again._num_updates == algo._num_updates
         again.stop()
     assert errors[0] == errors[1] and "agent_0" in errors[0][1]
-    np.testing.assert_equal(state_of(alone), state_of(shared))
+    assert_same_states(alone, shared)
     for algo in (neighbour, expected):
         algo.train()
-    assert same(state_of(neighbour), state_of(expected))
+    assert_same_states(neighbour, expected)
 
 
 def test_skipped_updates_are_counted(build):
@@ -225,3 +229,18 @@ def test_errors_of_functions_come_as_from_a_local_learner(build):
         algo.learner_group.foreach_learner(fail)
     assert "in fail" in str(error.value.__cause__)
     algo.train()  # it is not taken out of service
+
+
+def test_the_end_of_the_shared_learner_is_an_error_and_nobody_waits(build):
+    algo = build(twin_config("dies"))
+    algo.train()
+    ray.kill(algo.learner_group.client.actor)
+    with pytest.raises(SharedLearnerDied, match=r"The shared learner 'dies' died, .* since its last checkpoint") as error:
+        algo.train()
+    assert not hasattr(error.value, "__notes__")  # there is nothing to save
+    for call in (algo.get_weights, algo.get_state, algo.replay_buffer.get_state, algo.save_to_path):
+        with pytest.raises(SharedLearnerDied):
+            call()
+    algo.stop()
+    again = build(twin_config("dies"))  # a new one
+    again.train()
