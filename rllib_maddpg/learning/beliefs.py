@@ -49,10 +49,11 @@ class Beliefs:
         layout = self._actions.layout
         # Zeros stay for modules that act by a rule and do not learn: nobody asks for their own idea of it.
         joined = joint.joint_rows.new_zeros(len(modules), len(joint), layout.action_dim)
+        at = {m: k for k, m in enumerate(modules)}
         for module_id, code in own.items():
-            joined[modules.index(module_id), :, layout.span((module_id,), "actions")] = code.transpose(0, 1).flatten(1)
+            joined[at[module_id], :, layout.span((module_id,), "actions")] = code.transpose(0, 1).flatten(1)
         for group in approximations(of_role(self._actions.groups, INFERRED)):
-            span = layout.span((group.about,), "actions")
+            span = layout.span(layout.everywhere(group.about)[:1], "actions")
             for here, there in _common(modules, group.modules):
                 joined[here, :, span] = approximated(group, joint)[there].transpose(1, 2).flatten(2)
         return joined
@@ -62,12 +63,12 @@ class Beliefs:
 
         def act() -> Tensor:
             output = outputs_of(group, joint, "new_obs", target=True)
-            noise = self._actions.smoothing(group, (group.about,), joint)
+            noise = self._actions.smoothing(group, joint.layout.beside(group.modules, group.about), joint)
             if group.codec.categorical and group.settings.inferred_target == "probabilities":
                 code = group.codec.probabilities(output if noise is None else output + noise)
             else:
                 code = group.codec.greedy(output) if noise is None else group.codec.smoothed(output, noise)
-            return code * joint.stack((group.about,), "next_acts").unsqueeze(-1)
+            return code * joint.stack(joint.layout.beside(group.modules, group.about), "next_acts").unsqueeze(-1)
 
         return self._actions.once(("next_beliefs", group, joint), act)
 
@@ -76,15 +77,17 @@ class Beliefs:
 
         def act() -> Tensor:
             output = outputs_of(group, joint, "obs")
-            gumbel = self._actions.gumbel(group.codec, (group.about,), joint)
-            return self._actions.sampled(group, output, gumbel) * joint.stack((group.about,), "acts").unsqueeze(-1)
+            about = joint.layout.beside(group.modules, group.about)
+            gumbel = self._actions.gumbel(group.codec, about, joint)
+            return self._actions.sampled(group, output, gumbel) * joint.stack(about, "acts").unsqueeze(-1)
 
         return self._actions.once(("current_beliefs", group, joint), act)
 
 
 def _common(modules: tuple[str, ...], others: tuple[str, ...]) -> list[tuple[slice, slice]]:
     """Where modules that are in both lie side by side in both; an index for each would have to be copied to a GPU."""
-    places = [(g, others.index(m)) for g, m in enumerate(modules) if m in others]
+    at = {m: k for k, m in enumerate(others)}
+    places = [(g, at[m]) for g, m in enumerate(modules) if m in at]
     runs: list[list[tuple[int, int]]] = []
     for place in places:
         if runs and place == (runs[-1][-1][0] + 1, runs[-1][-1][1] + 1):

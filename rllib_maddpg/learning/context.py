@@ -93,7 +93,7 @@ class UpdateContext:
     Attributes:
         batch: The rows.
         newest: The newest rows, for stages that ask for them (`Stage.newest`); without any, those of the batch.
-        temperature: At which the env runners act now, where they act by Gumbel noise, without dimensions.
+        temperature: At which the env runners act now, where they act by Gumbel noise, without dimensions; `[S]` of S games.
         plan: What the host has decided about it.
         results: What it leaves beside other weights.
         check: Whether its numbers are finite.
@@ -124,7 +124,7 @@ class UpdateContext:
             groups: All networks, by name.
             rules: Modules that act by a rule of their own, and do not learn.
             noise: For the rows of all modules.
-            temperature: `exploration_temperature`, at which the env runners act now, without dimensions.
+            temperature: As in the attributes.
             distributed: Whether there are other Learners.
             smooths: Whether some module has `target_policy_noise`.
         """
@@ -197,6 +197,13 @@ class UpdateContext:
         return self.once(
             ("rows", group.modules, joint), lambda: GroupRows(joint, group.modules, self._distributed, self._added)
         )
+
+    def temperature_of(self, group: NetworkGroup) -> Tensor:
+        """`temperature`, to be broadcast over `[G, n, B, dim]`."""
+        if not self.temperature.dim():
+            return self.temperature
+        each = self.temperature.to(self.batch.joint_rows.dtype).view(-1, 1)
+        return each.expand(-1, len(group) // len(each)).reshape(-1, 1, 1, 1)
 
     def newest_rows(self, modules: tuple[str, ...]) -> GroupRows:
         """The newest rows, of some modules that have equally many agents."""

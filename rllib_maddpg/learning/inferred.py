@@ -26,11 +26,11 @@ def inferred_losses(ctx: UpdateContext) -> dict[str, Tensor]:
     result: dict[str, Tensor] = {}
     stds = _stds(ctx)
     for group in approximations(ctx.groups(INFERRED)):
-        rows = ctx.newest_rows((group.about,))
+        rows = ctx.newest_rows(ctx.batch.layout.beside(group.modules, group.about))
         output = outputs_of(group, ctx.newest, "obs")
-        std = stds.get(group)
-        log_likelihood = likelihoods.log_likelihood(group.codec, output, rows["actions"], std, ctx.temperature)
-        entropy = likelihoods.entropy(group.codec, output, std, ctx.temperature)
+        std, temperature = stds.get(group), ctx.temperature_of(group)
+        log_likelihood = likelihoods.log_likelihood(group.codec, output, rows["actions"], std, temperature)
+        entropy = likelihoods.entropy(group.codec, output, std, temperature)
         value = log_likelihood + group.settings.inferred_policy_entropy * entropy
         loss = losses.masked_mean(-value, rows["acts"], rows.count("acts"))
         for m, own in zip(group.modules, loss, strict=True):
@@ -46,12 +46,12 @@ def _stds(ctx: UpdateContext) -> dict[NetworkGroup, Tensor]:
     found: dict[tuple[str, str], Tensor] = {}
     for group in groups:
         if group.target is None:
-            nothing = group.network.parameters[0].new_zeros(1, 0)
+            nothing = ctx.batch.joint_rows.new_zeros(*ctx.batch.joint_rows.shape[:-2], 1, 0)
             found.update(
                 {(group.name, m): std for m, std in zip(group.modules, std_of(group.network.of_all(nothing)), strict=True)}
             )
     return {
-        group: torch.stack([found[std_name(ctx.batch.layout, group.about), m] for m in group.modules]).unsqueeze(1)
+        group: torch.stack([found[std_name(ctx.batch.layout.of_one_game, group.about), m] for m in group.modules]).unsqueeze(1)
         for group in approximations(groups)
         if has_std(group.codec)
     }
@@ -60,15 +60,17 @@ def _stds(ctx: UpdateContext) -> dict[NetworkGroup, Tensor]:
 @torch.no_grad()
 def _note(ctx: UpdateContext, group: NetworkGroup, output: Tensor, log_likelihood: Tensor, entropy: Tensor) -> None:
     """Metrics of each pair of a module and an agent of another one."""
-    acts = ctx.newest_rows((group.about,))["acts"]
+    about = ctx.batch.layout.beside(group.modules, group.about)
+    acts = ctx.newest_rows(about)["acts"]
     values = {"log_likelihood": log_likelihood, "entropy": entropy}
-    true_output = ctx.head_outputs(ctx.newest).get(group.about)
+    outputs = ctx.head_outputs(ctx.newest)
+    true_output = torch.stack([outputs[m] for m in about]) if outputs.keys() >= set(about) else None
     if true_output is not None and group.codec.categorical:
-        values["kl"] = likelihoods.kl(group.codec, output, true_output, ctx.temperature)
+        values["kl"] = likelihoods.kl(group.codec, output, true_output, ctx.temperature_of(group))
     elif true_output is not None:
         values["rmse"] = (group.codec.greedy(output) - group.codec.greedy(true_output)).square().mean(-1)
-    for k, slot in enumerate(ctx.batch.layout.slots_of(group.about)):
-        acting = acts[0, k].sum().clamp(min=1.0)
+    for k, slot in enumerate(ctx.batch.layout.slots_of(about[0])):
+        acting = acts[:, k].sum(-1).clamp(min=1.0)
         means = {name: (value[:, k] * acts[:, k]).sum(-1) / acting for name, value in values.items()}
         if "rmse" in means:
             means["rmse"] = means["rmse"].sqrt()

@@ -203,7 +203,12 @@ class JointTorchLearner(GroupedTorchLearner):
     def _tell_device(self, number: int) -> None:
         if isinstance(self._noise, CounterNoise):
             self._noise.number.fill_(number)
-        self._temperature.fill_(self._temperature_schedule.update(self._env_steps))
+        self._temperature.fill_(self.exploration_temperature)
+
+    @property
+    def exploration_temperature(self) -> float:
+        """That of the env runners now."""
+        return self._temperature_schedule.update(self._env_steps)
 
     def run_update(self, batch: JointBatch, plan: UpdatePlan) -> UpdateResults:
         """Makes an update.

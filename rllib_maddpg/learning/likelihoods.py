@@ -32,7 +32,8 @@ def log_likelihood(codec: ActionCodec, output: Tensor, code: Tensor, std: Tensor
         output: Head output of the approximation, `[..., dim]`.
         code: Action codes, `[..., dim]`.
         std: Standard deviation, to be broadcast over `[..., dim]`; for tanh boxes only.
-        temperature: Of the runners' exploration, without dimensions; for softmax boxes only.
+        temperature: Of the runners' exploration, without dimensions or to be broadcast over `[..., dim]`; for softmax boxes
+            only.
     """
     if isinstance(codec, CategoricalCodec):
         return (code * codec.log_probabilities(output)).sum(-1)
@@ -72,12 +73,12 @@ def gumbel_softmax(output: Tensor, shares: Tensor, temperature: Tensor) -> Tenso
     Args:
         output: `[..., n]`.
         shares: Points of the simplex, `[..., n]`.
-        temperature: T, without dimensions.
+        temperature: T, without dimensions or to be broadcast over `[..., n]`.
     """
     n = output.shape[-1]
     log_shares = shares.clamp(min=MIN_SHARE).log()
     exponents = (output - log_shares) / temperature
-    constant = math.lgamma(n) - (n - 1) * temperature.log()
+    constant = math.lgamma(n) - (n - 1) * temperature.log().squeeze(-1)
     return constant + (exponents - log_shares).sum(-1) - n * torch.logsumexp(exponents, -1)
 
 

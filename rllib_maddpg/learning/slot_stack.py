@@ -27,6 +27,8 @@ from rllib_maddpg.rows.slots import SlotsBatch, SlotsLayout
 # On a CPU a pass computes all slots, and what its layers leave for the backward pass must stay in the cache. Rows of a slot up
 # to which that takes less time than one update after the other (`python -m benchmarks shared`).
 MAX_ROWS_ON_CPU = 256
+# Sizes of batches for which there is memory at a time; population based training may try ever new ones.
+MAX_SHAPES = 8
 
 
 class SlotStack:
@@ -52,8 +54,8 @@ class SlotStack:
         self._groups = {name: [SlotsGroup(own, self.layout) for own in groups] for name, groups in like._groups.items()}
         self._noise = SlotsNoise(slots, self._device)
         self._smooths = smooths(like)
-        # Of approximations of others' policies, which no Learner here has.
-        self._temperature = torch.ones((), dtype=torch.float64, device=self._device)
+        self._temperatures = [1.0] * slots
+        self._temperature = torch.ones(slots, dtype=torch.float64, device=self._device)
         self._check = SlotsCheck(slots, self._device)
         self._rows: dict[Hashable, Tensor] = {}
         self._graphs: UpdateGraphs | None = None
@@ -67,6 +69,7 @@ class SlotStack:
             for group, own in zip(groups, own_groups, strict=True):
                 group.take(own, slot)
         self._noise.take(learner._noise, slot)
+        learner._temperature = self._temperature[slot]
         self.learners[slot] = learner
 
     def leave(self, slot: int) -> None:
@@ -98,17 +101,20 @@ class SlotStack:
         first = next(iter(plans.values()))
         plan = UpdatePlan(
             self.layout.of_all_slots(first.trained)
-            if len(first.trained) < len(self.layout.one.modules)
+            if len(first.trained) < len(self.layout.of_one_game.modules)
             else self.layout.modules,
             first.stages,
             first.moves_targets,
             any(plan.reports for plan in plans.values()),
             any(plan.keeps_td_errors for plan in plans.values()),
         )
-        rows = self._gather({slot: batch for slot, (batch, _) in due.items()})
+        batches = {slot: batch for slot, (batch, _) in due.items()}
+        batch = self._batch(self._gather("drawn", {slot: batch.joint_rows for slot, batch in batches.items()}))
+        if all(own.newest is not None for own in batches.values()):
+            newest = {slot: own.newest.joint_rows for slot, own in batches.items()}
+            batch.newest = self._batch(self._gather("newest", newest))
         self._tell_device(plans)
         self._prepare_steps(plans, plan)
-        batch = self._batch(rows)
         results = self._graphs.update(batch, plan, None) if self._graphs else self._make(batch, plan, self._check)
         # Waits for the device, as everybody does who is to get new weights.
         bad = {slot: int(stage) for slot, stage in enumerate(self._check.bad.tolist()) if stage and slot in plans}
@@ -126,21 +132,26 @@ class SlotStack:
 
     # ------------------------------------------------------------------------------------------ before a pass
 
-    def _gather(self, batches: Mapping[int, JointBatch]) -> Tensor:
+    def _gather(self, kind: str, rows: Mapping[int, Tensor]) -> Tensor:
         """The rows of all slots, `[S, B, row_width]`; those of slots that are not due are old ones."""
-        like = next(iter(batches.values())).joint_rows
-        key = like.shape, like.dtype
+        like = next(iter(rows.values()))
+        key = kind, like.shape, like.dtype
         if key not in self._rows:
+            while len(self._rows) >= MAX_SHAPES:
+                del self._rows[next(iter(self._rows))]
             # Any rows that are like others: no slot is to have NaN without need.
             self._rows[key] = like.expand(len(self.learners), *like.shape).clone()
-        for slot, batch in batches.items():
-            self._rows[key][slot].copy_(batch.joint_rows)
+        for slot, own in rows.items():
+            self._rows[key][slot].copy_(own)
         return self._rows[key]
 
     def _tell_device(self, slots: Mapping[int, Any]) -> None:
-        """Who is due, and the number of each one's update."""
+        """Who is due, and of each the number of its update and the temperature of its env runners."""
         numbers = [learner._num_updates if learner else 0 for learner in self.learners]
         self._noise.number.copy_(torch.tensor(numbers))
+        for slot in slots:
+            self._temperatures[slot] = self.learners[slot].exploration_temperature
+        self._temperature.copy_(torch.tensor(self._temperatures, dtype=torch.float64))
         self._check.due.copy_(torch.tensor([float(slot in slots) for slot in range(len(self.learners))]))
 
     def _prepare_steps(self, slots: Mapping[int, Any], plan: UpdatePlan) -> None:
@@ -180,7 +191,7 @@ class SlotStack:
 def kind_of(learner: MADDPGTorchLearner) -> Hashable | None:
     """Equal for Learners that can be in one stack; None: updates of this one are made by itself."""
     groups = learner._all_groups()
-    apart = learner._world > 1 or learner._rules or learner.config.minibatch_per_module or learner.config.needs_newest_rows
+    apart = learner._world > 1 or learner._rules or learner.config.minibatch_per_module
     if apart or learner.why_not_ours(learner.config) or not isinstance(learner._noise, CounterNoise):
         return None
     for group in groups:

@@ -140,9 +140,10 @@ class SlotUpdates:
 
     def _kind(self, begun: _Begun) -> Hashable:
         """Equal for updates that can be made in one pass."""
-        rows, plan = begun.rows.joint_rows, begun.plan
-        stack = self._places[begun.slot.learner].stack
-        return stack or begun.slot.learner, plan.trained, plan.stages, plan.moves_targets, rows.shape, rows.dtype
+        plan, newest = begun.plan, begun.rows.newest
+        given = [rows.joint_rows for rows in (begun.rows, newest) if rows is not None]
+        stack = self._places[begun.slot.learner].stack or begun.slot.learner
+        return stack, plan.trained, plan.stages, plan.moves_targets, *((rows.shape, rows.dtype) for rows in given)
 
     def _make_alone(self, begun: _Begun) -> None:
         learner = begun.slot.learner

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rllib_maddpg.modules.stacking import stacked_linear, wide_linear
+from rllib_maddpg.modules.stacking import wide_linear, wide_linear_of_games
 
 # Values that are worth looking at; and the rows whose products take as long as it takes to pick columns out of the weights.
 MIN_VALUES = 2**17
@@ -51,10 +51,7 @@ class SlotInputs:
 
     def times(self, weight: Tensor, bias: Tensor) -> Tensor:
         """First layers of S * G networks, `[S * G, out, dim]` and `[S * G, out]`: `[S * G, B, out]`."""
-        slots, out = len(self.values), weight.shape[1]
-        wide = weight.unflatten(0, (slots, -1)).flatten(1, 2)
-        y = stacked_linear(self.values, wide, bias.reshape(slots, -1))
-        return y.unflatten(-1, (-1, out)).transpose(1, 2).flatten(0, 1)
+        return wide_linear_of_games(self.values, weight, bias)
 
     def at(self, columns: Tensor) -> Tensor:
         """Values in some columns of each of S * G networks, `[S * G, C]`: `[S * G, B, C]`."""
@@ -77,7 +74,7 @@ class SeparateInputs:
         actions: `[G, B, code_dim of all agents]`.
     """
 
-    def __init__(self, obs: CriticInputs, actions: Tensor):
+    def __init__(self, obs: CriticInputs | SlotInputs, actions: Tensor):
         self.obs, self.actions = obs, actions
 
     @property

@@ -90,19 +90,19 @@ def _constant(dim: int) -> MLP:
 
 
 def inferred_inputs(joint: JointBatch, about: str, column: str) -> Tensor:
-    """What approximations of a module see: of its n agents in B rows `[n * B, dim]`.
+    """What approximations of a module see: of its n agents in B rows `[n * B, dim]`; in those of S games `[S, n * B, dim]`.
 
     Args:
         joint: The rows.
         about: The module.
         column: "obs" or "new_obs".
     """
-    obs = joint.stack((about,), column)[0]
-    agents, rows, _ = obs.shape
-    if agents == 1:
-        return obs[0]
-    eye = torch.eye(agents, dtype=obs.dtype, device=obs.device)
-    return torch.cat([obs, eye.unsqueeze(1).expand(agents, rows, agents)], -1).flatten(0, 1)
+    obs = joint.stack(joint.layout.everywhere(about), column)
+    games, agents, rows, _ = obs.shape
+    if agents > 1:
+        eye = torch.eye(agents, dtype=obs.dtype, device=obs.device)
+        obs = torch.cat([obs, eye.unsqueeze(1).expand(games, agents, rows, agents)], -1)
+    return obs.flatten(1, 2) if joint.joint_rows.dim() == 3 else obs[0].flatten(0, 1)
 
 
 def std_of(output: Tensor) -> Tensor:

@@ -123,6 +123,13 @@ def wide_linear(x: Tensor, weight: Tensor, bias: Tensor, columns: Tensor | None 
     return _WideLinear.apply(x, weight, bias, columns)
 
 
+def wide_linear_of_games(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x `[S, R, in]`, weight `[S * G, out, in]`, bias `[S * G, out]` -> `[S * G, R, out]`: the same x for G layers."""
+    games, out = len(x), weight.shape[1]
+    y = stacked_linear(x, weight.unflatten(0, (games, -1)).flatten(1, 2), bias.reshape(games, -1))
+    return y.unflatten(-1, (-1, out)).transpose(1, 2).flatten(0, 1)
+
+
 class StackedMLP:
     """G MLPs of one shape.
 
@@ -181,8 +188,12 @@ class StackedMLP:
         return self.after_first_layer(first, detach).unflatten(1, x.shape[1:3])
 
     def of_all(self, x: Tensor) -> Tensor:
-        """What all networks make of the same `[R, in]`: `[G, R, out]`. No gradient goes to x."""
-        return self.after_first_layer(wide_linear(x, *self.parameters[:2]))
+        """What all networks make of the same `[R, in]`, or those of each of S games of theirs, `[S, R, in]`: `[G, R, out]`.
+
+        No gradient goes to x.
+        """
+        linear = wide_linear if x.dim() == 2 else wide_linear_of_games
+        return self.after_first_layer(linear(x, *self.parameters[:2]))
 
     def after_first_layer(self, x: Tensor, detach: bool = False) -> Tensor:
         """The rest of the network.

@@ -113,7 +113,7 @@ class View:
         columns = [NEXT + name if at_next else name for name in self.columns]
         if self.is_shared:
             seen = [obs, *(joint.columns[name].to(obs.dtype) for name in columns)]
-            if actions.dim() > obs.dim():
+            if actions.shape[:-1] != obs.shape[:-1]:
                 return SeparateInputs(critic_inputs(torch.cat(seen, -1)), actions)
             return critic_inputs(torch.cat([*seen, actions], -1))
         own_obs, own_actions = joint.layout.stack(obs, modules, "obs"), joint.layout.stack(actions, modules, "actions")

@@ -188,6 +188,19 @@ class JointLayout:
         numbers = () if what == "agents" and width == 1 else (-1,)
         return joint[:, span].unflatten(1, (len(modules), len(self.slots_of(modules[0])), *numbers)).movedim(0, 2)
 
+    @property
+    def of_one_game(self) -> JointLayout:
+        """The layout itself; where there are several games (`SlotsLayout`), that of each."""
+        return self
+
+    def everywhere(self, module: str) -> tuple[str, ...]:
+        """The module; where there are several games (`SlotsLayout`), that of each."""
+        return (module,)
+
+    def beside(self, modules: Sequence[str], other: str) -> tuple[str, ...]:
+        """Another module for whatever belongs to some modules; where there are several games, for each that of its game."""
+        return (other,)
+
     def join(self, codes: Mapping[str, Tensor]) -> Tensor:
         """Action codes `[n, B, code_dim]` of all modules -> the joint action, `[B, action_dim]`."""
         return torch.cat([codes[m].transpose(0, 1).flatten(1) for m in self.modules], -1)

@@ -32,29 +32,42 @@ class SlotsLayout(JointLayout):
 
     def __init__(self, layout: JointLayout, slots: int):
         self.__dict__.update(layout.__dict__)
-        self.one, self.slots_count = layout, slots
+        self._one, self.slots_count = layout, slots
         self.modules = self.of_all_slots(layout.modules)
+
+    @property
+    def of_one_game(self) -> JointLayout:
+        """As in `JointLayout`."""
+        return self._one
 
     def of_all_slots(self, modules: Sequence[str]) -> tuple[SlotModule, ...]:
         """Some modules of the layout, of every slot."""
         return tuple(SlotModule(slot, m) for slot in range(self.slots_count) for m in modules)
 
+    def everywhere(self, module: str) -> tuple[SlotModule, ...]:
+        """As in `JointLayout`."""
+        return self.of_all_slots((module,))
+
+    def beside(self, modules: Sequence[SlotModule], other: str) -> tuple[SlotModule, ...]:
+        """As in `JointLayout`."""
+        return tuple(SlotModule(m.slot, other) for m in modules)
+
     def slots_of(self, module: SlotModule) -> tuple[AgentSlot, ...]:
         """As in `JointLayout`."""
-        return self.one.slots_of(module.module)
+        return self._one.slots_of(module.module)
 
     def codec_of(self, module: SlotModule) -> ActionCodec:
         """As in `JointLayout`."""
-        return self.one.codec_of(module.module)
+        return self._one.codec_of(module.module)
 
     def span(self, modules: Sequence[SlotModule], what: str, width: int = 1) -> slice | None:
         """As in `JointLayout`, of modules of one slot."""
-        return self.one.span([m.module for m in modules], what, width)
+        return self._one.span([m.module for m in modules], what, width)
 
     def stack(self, joint: Tensor, modules: Sequence[SlotModule], what: str, width: int = 1) -> Tensor:
         """As in `JointLayout`, of a column `[S, B, ...]` and the same modules of all slots: `[S * G, n, B, dim]`."""
         own = [m.module for m in modules[: len(modules) // self.slots_count]]
-        values = self.one.stack(joint.flatten(0, 1), own, what, width)
+        values = self._one.stack(joint.flatten(0, 1), own, what, width)
         return values.unflatten(2, (self.slots_count, -1)).movedim(2, 0).flatten(0, 1)
 
     def join(self, codes: Mapping[SlotModule, Tensor]) -> Tensor:

@@ -5,7 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 from learner_games import env_steps, weights_of
-from on_cuda import GRAPH, KINDS, ON, ROWS, CountedGraph, config_of_member, game_of, learner_of, on_cpu, on_device, ring_of
+from on_cuda import (
+    GRAPH,
+    KINDS,
+    MEMBERS,
+    NEWEST,
+    ON,
+    ROWS,
+    CountedGraph,
+    config_of_member,
+    game_of,
+    learner_of,
+    on_cpu,
+    on_device,
+    ring_of,
+)
 
 from rllib_maddpg.learning.slot_stack import SlotStack
 from rllib_maddpg.learning.slot_updates import SlotCall, SlotUpdates
@@ -27,8 +41,13 @@ def configs_of(member, game):
 
 def call_of(learner, ring, k, double):
     """The k-th call: two updates, the second of which reports."""
-    rows = ring.draw(1, 2, ROWS)[0].joint_rows
-    batch = JointBatch(learner.schema, rows.double() if double else rows)
+
+    def as_double(batch):
+        return JointBatch(learner.schema, batch.joint_rows.double() if double else batch.joint_rows)
+
+    batch = as_double(ring.draw(1, 2, ROWS)[0])
+    if learner.config.needs_newest_rows:
+        batch.newest = as_double(ring.latest(NEWEST))
     return SlotCall(learner, learner.begin_call(batch, env_steps(60 * k), ROWS, False))
 
 
@@ -51,7 +70,7 @@ def made_alone(configs, game, double):
 @GRAPH
 @pytest.mark.parametrize("double", [True, False], ids=["float64", "float32"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("member", ["MADDPG", "MATD3", "IDDPG"])
+@pytest.mark.parametrize("member", MEMBERS)
 def test_passes_are_the_updates_of_each(member, kind, double, graph):
     game, atol = game_of(member, kind), 1e-8 if double else 1e-4
     configs = configs_of(member, game)
