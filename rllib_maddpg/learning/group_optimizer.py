@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from rllib_maddpg.learning.adam_of_each import adam_of_each
-
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -180,9 +178,17 @@ class GroupOptimizer:
 
     @torch.no_grad()
     def _step_each_at_its_rate(self, gradients: Sequence[Tensor], rates: Sequence[float]) -> None:
-        """Of all networks, each with its own rate and clock."""
+        """Adam (Kingma and Ba 2015, Algorithm 1) of all networks, each with its own rate and clock."""
+        (beta1, beta2), eps = self.options()
+        self._steps += 1
         lr = torch.tensor(rates, dtype=torch.float64, device=self._steps.device)
-        adam_of_each(self._stacked, gradients, *self._moments, self._steps, lr, *self.options())
+        step_sizes, roots = corrected(lr, self._steps, beta1, beta2)
+        for i, (p, gradient, mean, square) in enumerate(zip(self._stacked, gradients, *self._moments, strict=True)):
+            shape = -1, *[1] * (p.dim() - 1)
+            mean.lerp_(gradient, 1 - beta1)
+            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            size, root = (x[i].to(p.dtype).view(shape) for x in (step_sizes, roots))
+            p.sub_(size * mean / (square.sqrt() / root + eps))
 
     def _have_one_clock(self) -> bool:
         """Whether all networks have made as many steps. Where some have learned without the others, they may have caught up."""
@@ -192,6 +198,12 @@ class GroupOptimizer:
         """Whether the optimizers differ in their rates only."""
         first, *others = [(o.param_groups[0]["betas"], o.param_groups[0]["eps"]) for o in self._optimizers]
         return all(other == first for other in others)
+
+
+def corrected(lr: Tensor, steps: Tensor, beta1: float, beta2: float) -> tuple[Tensor, Tensor]:
+    """The rate of a step and the root of the second moment's bias, corrected for clocks that begin at 0; float64."""
+    steps = steps.double()
+    return lr / (1 - beta1**steps), (1 - beta2**steps).sqrt()
 
 
 def _is_plain_adam(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> bool:

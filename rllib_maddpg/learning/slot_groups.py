@@ -10,8 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor
 
-from rllib_maddpg.learning.adam_of_each import adam_of_each
-from rllib_maddpg.learning.group_optimizer import MOMENTS, GroupOptimizer
+from rllib_maddpg.learning.group_optimizer import MOMENTS, GroupOptimizer, corrected
 from rllib_maddpg.learning.groups import NetworkGroup
 from rllib_maddpg.rows.slots import SlotModule, SlotsLayout
 
@@ -33,6 +32,7 @@ class SlotsGroup(NetworkGroup):
         self.is_trainable, self.is_first, self.codec = own.is_trainable, own.is_first, own.codec
         self.modules: tuple[SlotModule, ...] = layout.of_all_slots(own.modules)
         self.network = own.network.repeated(layout.slots_count)
+        self.network.parameters = side_by_side(self.network.parameters)
         self.target = own.target and own.target.repeated(layout.slots_count)
         self.settings = own.settings.repeated(layout.slots_count)
         self.optimizer = own.optimizer and SlotsOptimizer(self.network.parameters, own.optimizer, layout.slots_count)
@@ -55,20 +55,26 @@ class SlotsGroup(NetworkGroup):
 class SlotsOptimizer:
     """Steps the optimizers of S * G networks, each with its own rate and clock, in one go.
 
-    The optimizers are those of the Learners' own groups, whose moments and clocks lie here.
+    The optimizers are those of the Learners' own groups, whose moments and clocks lie here. All parameters lie in one tensor,
+    since on a GPU a step of many small ones costs a launch for each.
     """
 
     def __init__(self, parameters: Sequence[Tensor], like: GroupOptimizer, slots: int):
         """
         Args:
-            parameters: Of all networks, `[S * G, ...]` each.
+            parameters: Of all networks, `[S * G, ...]` each, side by side in one tensor (`side_by_side`).
             like: The optimizers of one slot; the others have the same options but for their rates.
             slots: S.
         """
-        self._parameters, (self._betas, self._eps) = list(parameters), like.options()
-        self._moments = [[torch.zeros_like(p, requires_grad=False) for p in parameters] for _ in MOMENTS]
-        networks, device = len(parameters[0]), parameters[0].device
+        (self._betas, self._eps), device = like.options(), parameters[0].device
+        self._flat = parameters[0].detach().as_strided((sum(p.numel() for p in parameters),), (1,), 0)
+        self._flat_moments = [torch.zeros_like(self._flat) for _ in MOMENTS]
+        self._moments = [_views(flat, parameters) for flat in self._flat_moments]
+        networks = len(parameters[0])
         self._steps = torch.zeros(len(parameters), networks, device=device)
+        # For each number of the parameters the place of its clock among all clocks.
+        places = [torch.arange(networks).repeat_interleave(p[0].numel()) + i * networks for i, p in enumerate(parameters)]
+        self._clock_of = torch.cat(places).to(device)
         self._own: list[GroupOptimizer | None] = [None] * slots
         self._rates = [0.0] * networks
         self._device_rates = torch.zeros(networks, dtype=torch.float64, device=device)
@@ -97,6 +103,7 @@ class SlotsOptimizer:
         for slot in slots:
             self._own[slot].has_stepped(members)
 
+    @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], members: Collection[int], skip: Tensor) -> None:
         """Steps some of the networks, after `prepare`.
 
@@ -106,10 +113,28 @@ class SlotsOptimizer:
             skip: 1.0 for those that make no step all the same, `[S * G]`.
         """
         now = skip == 0.0
-        if len(members) < len(self._rates):
+        if len(members) < len(now):
             learns = torch.zeros_like(now)
             for k in members:
                 learns[k].fill_(True)  # without a list of numbers that would have to be copied to a GPU
             now = now & learns
-        lr = self._device_rates
-        adam_of_each(self._parameters, gradients, *self._moments, self._steps, lr, self._betas, self._eps, now)
+        (beta1, beta2), (mean, square), dtype = self._betas, self._flat_moments, self._flat.dtype
+        self._steps += now
+        # Nobody divides by a clock that has not begun; such a network has no moments.
+        sizes, roots = corrected(self._device_rates * now, self._steps.clamp(min=1.0), beta1, beta2)
+        of_each = [x.to(dtype).expand_as(self._steps).flatten()[self._clock_of] for x in (now, sizes, roots)]
+        steps, size, root = of_each
+        gradient = torch.where(steps > 0.0, torch.cat([g.flatten() for g in gradients]), 0.0)  # 0 times NaN is NaN
+        mean.lerp_(gradient, steps * (1 - beta1))
+        square.mul_(1 - steps * (1 - beta2)).addcmul_(gradient, gradient, value=1 - beta2)
+        self._flat.sub_(size * mean / (square.sqrt() / root + self._eps))
+
+
+def side_by_side(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The same parameters as leaf tensors that lie in one tensor, one after the other."""
+    flat = torch.cat([p.detach().flatten() for p in parameters])
+    return [view.requires_grad_(p.requires_grad) for view, p in zip(_views(flat, parameters), parameters, strict=True)]
+
+
+def _views(flat: Tensor, shapes: Sequence[Tensor]) -> list[Tensor]:
+    return [part.view(p.shape) for part, p in zip(flat.split([p.numel() for p in shapes]), shapes, strict=True)]

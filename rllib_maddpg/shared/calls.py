@@ -30,6 +30,9 @@ class Draw:
     shuffled: bool = False
     newest: int = 0
 
+    def __len__(self) -> int:
+        return self.updates * self.rows
+
 
 @dataclass
 class UpdateRequest:

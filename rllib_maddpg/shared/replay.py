@@ -38,7 +38,7 @@ class DrawnThere:
         self.draw, self.replay = draw, replay
 
     def __len__(self) -> int:
-        return self.draw.updates * self.draw.rows
+        return len(self.draw)
 
     def to(self, device: torch.device, schema: RowSchema) -> JointBatch:
         """Draws the rows now, and fetches them."""

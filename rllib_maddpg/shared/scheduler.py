@@ -17,9 +17,15 @@ LATELY_S = 1.0
 
 
 class Work(Protocol):
-    """A call of `update`, of which each pass makes one update."""
+    """A call of `update`.
+
+    Attributes:
+        is_over: Whether all of its updates are made.
+        is_alone: Whether nothing is gained by making its updates together with others': then these do not hold its answer.
+    """
 
     is_over: bool
+    is_alone: bool
 
 
 class Dropped(RuntimeError):
@@ -131,11 +137,13 @@ class Scheduler:
             return
         loop = asyncio.get_running_loop()
         now = loop.time()
-        until = min(due.since for due in self._due) + self.max_wait
-        if now < until and self._others_may_come(now):
+        first = min(self._due, key=lambda due: due.since)
+        until = first.since + self.max_wait
+        if now < until and not first.work.is_alone and self._others_may_come(now):
             self._timer = loop.call_at(until, self._look)
             return
-        self._in_pass, self._due = self._due, []
+        self._in_pass = [first] if first.work.is_alone else [due for due in self._due if not due.work.is_alone]
+        self._due = [due for due in self._due if due not in self._in_pass]
         # The loop itself holds tasks weakly.
         self._task = loop.create_task(self._make_due(now))
 

@@ -6,9 +6,12 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 
+from rllib_maddpg.learning.slot_stack import MAX_ROWS_ON_CPU
 from rllib_maddpg.learning.slot_updates import SlotCall, SlotUpdates
 from rllib_maddpg.replay.answers import check_can_travel, check_own_state, check_stored
 from rllib_maddpg.replay.choice import make_replay, replay_class
@@ -106,37 +109,53 @@ class Slot:
         call = self.learner.begin_call(batch, request.timesteps, request.minibatch_size, request.keeps_metrics)
         return SlotCall(self.learner, call)
 
-    def end(self, call: SlotCall) -> tuple[dict[str, Any], tuple[int, Any]]:
-        """Ends the call; metrics, and the new actors."""
+    def end(self, call: SlotCall) -> dict[str, Any]:
+        """Ends the call; its metrics."""
         if call.error is not None:
             raise call.error
         metrics = self.learner.end_call(call.call)
         if self.replay.wants_feedback:
             self.replay.feedback([self.learner.take_td_errors()])
-        return metrics, self.learner.get_actor_weights()
+        self.count()
+        return metrics
 
 
 class UpdateWork:
-    """A call of `update`, from its first pass to its last."""
+    """A call of `update`, from its first pass to its last.
+
+    Attributes:
+        is_alone: As of `Work`: on a CPU larger batches are learned from one after the other.
+    """
 
     def __init__(self, slot: Slot, request: UpdateRequest):
         self._slot, self._request = slot, request
+        rows = request.minibatch_size or len(request.batch)
+        self.is_alone = slot.learner._device.type == "cpu" and rows > MAX_ROWS_ON_CPU
         self._call: SlotCall | None = None
         self._failed: Failed | None = None
-        self._done: tuple[dict[str, Any], tuple[int, Any]] | None = None
-        self._stored = 0
+        self._metrics: dict[str, Any] | None = None
+        self._weights: tuple[int, np.ndarray] | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether it has an answer."""
-        return self._failed is not None or self._done is not None
+        return self._failed is not None or self._weights is not None
 
     def answer(self, made: Made) -> UpdateAnswer | Failed:
         """What the trial gets."""
-        if self._failed is not None:
-            return self._failed
-        metrics, weights = self._done
-        return UpdateAnswer(metrics, weights, self._stored, made)
+        return self._failed or UpdateAnswer(self._metrics, self._weights, self._slot.rows, made)
+
+    @staticmethod
+    def make(works: Sequence[UpdateWork], updates: SlotUpdates) -> int:
+        """Makes one update of each call, and says in how many passes; what goes wrong in one call stays in it."""
+        before = updates.passes
+        calls = [call for work in works if (call := work._begin()) is not None]
+        if calls:
+            updates.make(calls)
+        ended = [work for work in works if work._has_ended()]
+        if ended:
+            _fetch_weights(ended)
+        return updates.passes - before
 
     def _begin(self) -> SlotCall | None:
         """What is to be made in this pass; None: nothing."""
@@ -147,21 +166,23 @@ class UpdateWork:
             self._failed = Failed.of(error)
         return None if self._failed is not None or self._call.is_over else self._call
 
-    def _end(self) -> None:
+    def _has_ended(self) -> bool:
+        """Whether all updates are made, and only the weights are missing."""
         try:
-            if not self.is_over and self._call.is_over:
-                self._done = self._slot.end(self._call)
-                self._stored = self._slot.count()
+            if self._failed is None and self._call.is_over:
+                self._metrics = self._slot.end(self._call)
+                return True
         except Exception as error:
             self._failed = Failed.of(error)
+        return False
 
-    @staticmethod
-    def make(works: Sequence[UpdateWork], updates: SlotUpdates) -> int:
-        """Makes one update of each call, and says in how many passes; what goes wrong in one call stays in it."""
-        before = updates.passes
-        calls = [call for work in works if (call := work._begin()) is not None]
-        if calls:
-            updates.make(calls)
-        for work in works:
-            work._end()
-        return updates.passes - before
+
+@torch.no_grad()
+def _fetch_weights(works: Sequence[UpdateWork]) -> None:
+    """The new actors, in one transfer from the device."""
+    learners = [work._slot.learner for work in works]
+    vectors = [torch.cat([t.flatten() for t in learner.actor_state()]) for learner in learners]
+    flat = torch.cat(vectors).cpu().numpy()
+    ends = np.cumsum([len(vector) for vector in vectors])[:-1]
+    for work, learner, own in zip(works, learners, np.split(flat, ends), strict=True):
+        work._weights = learner._weights_seq_no, own

@@ -11,10 +11,10 @@ FOR_EVER = 10**7  # ms; a test that waits so long hangs
 
 
 class Call:
-    """A call of so many updates."""
+    """A call of so many updates; names in capitals are alone."""
 
     def __init__(self, name, updates=1):
-        self.name, self.left = name, updates
+        self.name, self.left, self.is_alone = name, updates, name.isupper()
 
     @property
     def is_over(self):
@@ -67,6 +67,19 @@ def test_calls_gather_while_a_pass_runs():
         status = passes.scheduler.status()
         assert status.pop("wait_ms_mean") >= 0
         assert status == {"passes": 2, "updates": 3, "slots_per_pass_mean": 1.5}
+
+    run(test)
+
+
+def test_those_that_gain_nothing_from_others_do_not_hold_each_other():
+    async def test():
+        passes = Passes(FOR_EVER)
+        calls = [passes.ask("A", 2), passes.ask("b"), passes.ask("C"), passes.ask("d")]
+        made = await asyncio.gather(*calls)
+        assert passes.made == ["A", "bd", "C", "A"]
+        assert [(one.updates, one.slots) for one in made] == [(2, 2), (1, 2), (1, 1), (1, 2)]
+        await passes.ask("A")  # nobody waits for those that have asked lately
+        assert passes.made[4:] == ["A"]
 
     run(test)
 

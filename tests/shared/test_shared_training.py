@@ -242,5 +242,3 @@ def test_the_end_of_the_shared_learner_is_an_error_and_nobody_waits(build):
         with pytest.raises(SharedLearnerDied):
             call()
     algo.stop()
-    again = build(twin_config("dies"))  # a new one
-    again.train()
