@@ -73,6 +73,7 @@ _SENSIBLE = {
     "num_env_runners": [0] * 8 + [1],
     "evaluation_num_env_runners": [0] * 8 + [1],
     "num_learners": [0],
+    "shared_learner": [None] * 8 + [True],
     "rollout_fragment_length": ["auto", 1, 5, 7],
     "num_env_steps_per_update": [1, 5, 12.5],
     "num_steps_sampled_before_learning_starts": [0, 20, 1e3],
