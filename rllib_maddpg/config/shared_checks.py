@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -10,13 +9,11 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from rllib_maddpg.config.kinds import Kind
 from rllib_maddpg.config.replay_checks import check_replay_class
 from rllib_maddpg.config.require import require
+from rllib_maddpg.shared.names import DEFAULT_NAME, NAME_WORDS, is_name
 
-_NAME = re.compile(r"[\w.:+-]{1,200}")
-# That of `shared_learner=True`.
-DEFAULT_NAME = "default"
 SHARED_LEARNER = Kind(
-    "the name of a shared learner (letters, digits and . : + - _), True, or None",
-    lambda x: x is None or isinstance(x, bool) or (isinstance(x, str) and _NAME.fullmatch(x) is not None),
+    f"{NAME_WORDS}, True, or None",
+    lambda x: x is None or isinstance(x, bool) or is_name(x),
     f"True: the one of the name {DEFAULT_NAME!r}. None: the trial learns for itself.",
 )
 _IN_TURN = "Trials of a shared learner have one Learner each, in its process."

@@ -86,7 +86,7 @@ class SlotStack:
             due: How many.
             rows: Of each.
         """
-        return self._device.type != "cpu" or (rows <= MAX_ROWS_ON_CPU and 2 * due > len(self.learners))
+        return self._device.type != "cpu" or (1 < due > len(self.learners) / 2 and rows <= MAX_ROWS_ON_CPU)
 
     def update(self, due: Mapping[int, tuple[JointBatch, UpdatePlan]]) -> dict[int, UpdateResults | int]:
         """Makes an update of each of some slots.

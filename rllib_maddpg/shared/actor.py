@@ -77,8 +77,13 @@ class SharedLearnerActor:
             config = config_there(config, self.device)
             await self._memory.take(slot, await self._do(slot_need, config, module_spec))
             self._turns[slot] = asyncio.Lock()
-            made = await self._do(Slot, config, module_spec, self._updates)
-            if slot not in self._turns:  # the trial has died meanwhile
+            building = asyncio.ensure_future(self._do(Slot, config, module_spec, self._updates))
+            try:
+                made = await asyncio.shield(building)
+            except asyncio.CancelledError:  # Ctrl-C in the trial; the thread goes on all the same
+                await self._do((await building).close)
+                raise
+            if slot not in self._presence.slots:  # the trial has died meanwhile
                 await self._do(made.close)
                 raise RuntimeError(f"The trial in slot {slot} of the shared learner {self.name!r} is dead.")
             self._slots[slot] = made

@@ -17,11 +17,11 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from rllib_maddpg.shared.actor import SharedLearnerActor
 from rllib_maddpg.shared.memory import LONGEST_PATIENCE_S, PATIENCE_S
+from rllib_maddpg.shared.names import DEFAULT_NAME, NAME_WORDS, NAMESPACE, actor_name, is_name
 from rllib_maddpg.shared.presence import Anchor, Going
 
 logger = logging.getLogger(__name__)
 
-NAMESPACE, _PREFIX = "rllib_maddpg", "shared_learner:"
 # Seconds that a shared learner may need to start: for a free GPU, and for its imports.
 START_S = 300.0
 # Calls that one shared learner holds at the same time: of several hundred trials.
@@ -32,23 +32,10 @@ _LEAVE_S = 30.0
 _TRIES = 3
 
 
-def actor_name(name: str) -> str:
-    """What Ray calls the actor."""
-    return f"{_PREFIX}{name}"
-
-
-def check_shared_name(key: str, name: Any) -> None:
-    """Raises a ValueError unless a shared learner can have this name; `key` is what the error calls it."""
-    if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > 200:
-        raise ValueError(
-            f"`{key}`={name!r} is not allowed: it must be a printable text of 1 to 200 characters. Give a word, such as "
-            "'default'."
-        )
-
-
 def check_options(name: Any, num_gpus: Any = None, max_wait_ms: Any = None, max_slots: Any = None) -> None:
     """Raises a ValueError unless `SharedLearner` can be made with these."""
-    check_shared_name("name", name)
+    if not is_name(name):
+        raise ValueError(f"`name`={name!r} is not allowed: it must be {NAME_WORDS}. Give a word, such as {DEFAULT_NAME!r}.")
 
     def require(key: str, value: Any, ok: bool, allowed: str, fix: str) -> None:
         if value is not None and not ok:
@@ -67,7 +54,7 @@ def _is_number(x: Any) -> bool:
 
 
 def shared_learner(
-    name: str = "default",
+    name: str = DEFAULT_NAME,
     *,
     num_gpus: float | None = None,
     max_wait_ms: float | None = None,
@@ -280,7 +267,7 @@ class SharedLearner:
 
     def __init__(
         self,
-        name: str = "default",
+        name: str = DEFAULT_NAME,
         num_gpus: float | None = None,
         max_wait_ms: float | None = None,
         max_slots: int | None = None,

@@ -32,7 +32,7 @@ def main():
             report["error"] = str(error)
         until(lambda: found("second") is None)
         report["told"] = told
-        with life.SharedLearner("on the CPU", num_gpus=0) as shared:
+        with life.SharedLearner("on.CPU", num_gpus=0) as shared:
             report["on the CPU"] = shared.status()["holders"]
     # The GPU is free as soon as the first one has gone.
     with life.SharedLearner("third"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 
 import ray
@@ -12,10 +13,10 @@ from rllib_maddpg.shared.presence import Presence
 
 
 class TinyShared:
-    """As `SharedLearnerActor`, for trials that only come and go. Its name says more: "grace=0.5" is its grace period."""
+    """As `SharedLearnerActor`, for trials that only come and go. "x:grace-0.5" has a grace period of 0.5 s."""
 
     def __init__(self, name, max_wait_ms=None, max_slots=None):
-        said = dict(part.split("=") for part in name.split(",") if "=" in part)
+        said = dict(re.findall(r"(\w+)-([\d.]+)", name))
         self.dead = []
         self.presence = Presence(self._gone, grace_s=float(said.get("grace", 60)), look_s=0.1)
         self.memory = Memory(max_slots=max_slots, budget=int(said.get("budget", 1000)))

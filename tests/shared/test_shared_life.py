@@ -42,7 +42,7 @@ def trials(ray_session):
         ({"name": " "}, "`name`=' '"),
         ({"name": 3}, "`name`=3"),
         ({"name": "a\nb"}, "`name`='a\\nb'"),
-        ({"name": "x" * 201}, "1 to 200 characters"),
+        ({"name": "x" * 201}, "(letters, digits and . : + - _)"),
         ({"num_gpus": -1}, "`num_gpus`=-1 is not allowed: it must be a number from 0 to 1"),
         ({"num_gpus": 2}, "`num_gpus`=2"),
         ({"num_gpus": True}, "`num_gpus`=True"),
@@ -224,7 +224,7 @@ def test_a_trial_that_waits_says_so_and_one_that_never_fits_is_refused(trials, c
 @pytest.mark.ray
 def test_a_place_that_is_dropped_is_given_back(ray_session):
     """A client in a driver that never says goodbye, such as an algorithm that was not stopped."""
-    name = "dropped,grace=1"
+    name = "dropped:grace-1"
     seat, other = join(name, 600), join(name, 300)
     pid = seat.answer["pid"]
     del seat

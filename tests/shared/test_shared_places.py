@@ -1,6 +1,7 @@
 """Memory and places of real trials in the real shared learner."""
 
 import gc
+import time
 
 import pytest
 import ray
@@ -8,6 +9,7 @@ from shared_trials import twin_config
 from tiny_shared import found, status, until
 
 from rllib_maddpg import SharedLearner
+from rllib_maddpg.shared.presence import Anchor
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -53,3 +55,44 @@ def test_an_algorithm_that_was_not_stopped_leaves_its_place_when_it_is_forgotten
         build(twin_config(shared.name))
         until(lambda: status(shared.name)["trials"] == [1])
         ray.kill(found(shared.name))
+
+
+def test_a_trial_that_gives_up_or_dies_while_it_comes_in_leaves_nothing(build):
+    with SharedLearner("given.up") as shared:
+        one = build(twin_config(shared.name))
+        config, spec = one.learner_group.config, one.learner_group._module_spec
+        actor = found(shared.name)
+        # A thread that is at work holds them up: they come in one after the other, and each is stopped at another point.
+        actor.apply.remote(0, lambda learner: time.sleep(1))
+        anchors = [Anchor() for _ in range(6)]
+        refs = [actor.register.remote(config, spec, anchor.handle) for anchor in anchors]
+        ray.cancel(refs[0])
+        ray.get(refs[1])
+        for ref in refs[2:]:
+            ray.cancel(ref)
+        cancelled = 0
+        for slot, ref in enumerate(refs, 1):
+            try:
+                ray.get(ref)
+            except (ray.exceptions.TaskCancelledError, ray.exceptions.RayTaskError):
+                cancelled += 1
+            else:
+                ray.get(actor.release.remote(slot))
+        assert cancelled >= 1
+        until(lambda: shared.status()["held_bytes"].keys() == {0})
+        assert shared.status()["trials"] == [0] and shared.status()["waiting"] == {}
+        one.train()
+        one.stop()
+        # Dead before the thread has looked at it.
+        two = build(twin_config(shared.name))
+        number = two.learner_group.client.slot
+        trial = ray.remote(num_cpus=0)(type("Trial", (), {"train": lambda self: time.sleep(1000)})).remote()
+        ray.get(trial.__ray_ready__.remote())
+        trial.train.remote()
+        actor.apply.remote(number, lambda learner: time.sleep(2))
+        ref = actor.register.remote(config, spec, trial)
+        ray.kill(trial)
+        with pytest.raises(RuntimeError, match="is dead"):
+            ray.get(ref)
+        until(lambda: shared.status()["held_bytes"].keys() == {number})
+        assert shared.status()["trials"] == [number]
