@@ -308,7 +308,7 @@ SETTINGS: tuple[Setting, ...] = (
         None,
         SHARED_LEARNER,
         "The name of a `SharedLearner`, an actor on one GPU (or none) that learns for many trials at once; True: that of the "
-        'name "default". It is made if there is none. None: the trial learns for itself. See docs/gpu.md.',
+        'name "default". It is made if there is none. None: the trial learns for itself. See docs/shared_learner.md.',
         method="learners",
     ),
     Setting(
