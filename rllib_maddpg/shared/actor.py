@@ -17,8 +17,9 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from rllib_maddpg.learning.process_speedups import speed_up_process
 from rllib_maddpg.learning.slot_updates import SlotUpdates
 from rllib_maddpg.shared.calls import Failed, ReplayAnswer, UpdateAnswer, UpdateRequest
+from rllib_maddpg.shared.line import Line
 from rllib_maddpg.shared.memory import Memory, slot_need
-from rllib_maddpg.shared.presence import Presence
+from rllib_maddpg.shared.presence import Presence, end_this_actor
 from rllib_maddpg.shared.scheduler import CPU_WAIT_MS, GPU_WAIT_MS, Dropped, Scheduler
 from rllib_maddpg.shared.slot import Slot, UpdateWork, config_there
 
@@ -48,7 +49,8 @@ class SharedLearnerActor:
         self._updates = SlotUpdates()
         wait_ms = (CPU_WAIT_MS if self.device == "cpu" else GPU_WAIT_MS) if max_wait_ms is None else max_wait_ms
         self._scheduler = Scheduler(self._make, wait_ms)
-        self._presence = Presence(on_gone=self._free)
+        self._presence = Presence(on_gone=self._free, leave=self._end)
+        self._line = Line(self.update)
         self._memory = Memory(self.device, max_slots, written=self._written)
         self._numbers = itertools.count()
         self._slots: dict[int, Slot] = {}
@@ -66,7 +68,7 @@ class SharedLearnerActor:
             anchor: An actor that lives as long as the trial does.
 
         Returns:
-            `{"slot": its number, "device": where it learns}`.
+            `{"slot": its number, "device": where it learns, "line": where it has a `Line`, or None}`.
 
         Raises:
             ValueError: If it can never fit, or a setting is found to be wrong only here.
@@ -92,7 +94,11 @@ class SharedLearnerActor:
             self._memory.give(slot)
             self._presence.go(slot)
             raise
-        return {"slot": slot, "device": self.device}
+        return {"slot": slot, "device": self.device, "line": await self._line.address()}
+
+    def _end(self) -> None:
+        self._line.close()
+        end_this_actor()
 
     async def release(self, slot: int) -> None:
         """Gives a slot back; nothing if that has been done."""

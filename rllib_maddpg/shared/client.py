@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager, RemoteCallResults
 from ray.rllib.utils.annotations import override
 
-from rllib_maddpg.shared.calls import Failed
+from rllib_maddpg.shared.calls import Draw, Failed, UpdateAnswer, UpdateRequest
 from rllib_maddpg.shared.life import Seat
+from rllib_maddpg.shared.line import line_to
 
 
 class SharedLearnerDied(RuntimeError):
@@ -34,6 +35,30 @@ class SlotClient:
         """
         self.name, self.slot, self.actor = name, seat.slot, seat.actor
         self._seat = seat
+        self._line = line_to(seat.answer.get("line"))
+
+    def update(self, request: UpdateRequest) -> UpdateAnswer:
+        """Has updates made; errors as in `call`."""
+        # Whatever else than a draw is learned from may be of a user's class, which Ray knows how to send.
+        if self._line is None or not isinstance(request.batch, Draw):
+            return self.call("update", request)
+        try:
+            answer = self._line.ask(self.slot, request)
+        except (OSError, EOFError) as error:
+            raise self._lost() from error
+        if isinstance(answer, Failed):
+            answer.throw()
+        return answer
+
+    def _lost(self) -> RuntimeError:
+        """What has become of the shared learner, whose line is dead."""
+        try:
+            ray.get(self.actor.status.remote(), timeout=60)
+        except RayActorError:
+            return self.died()
+        except GetTimeoutError:
+            pass
+        return RuntimeError(f"The line to the shared learner {self.name!r} broke. The trial goes on from its last checkpoint.")
 
     def call(self, method: str, *args: Any) -> Any:
         """What a method of the actor answers.
@@ -64,6 +89,8 @@ class SlotClient:
 
     def leave(self) -> None:
         """Gives the place back, if anybody is there to take it; raises nothing."""
+        if self._line is not None:
+            self._line.close()
         self._seat.leave()
 
 

@@ -13,7 +13,7 @@ from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.utils.annotations import override
 
-from rllib_maddpg.shared.calls import UpdateAnswer, UpdateRequest
+from rllib_maddpg.shared.calls import UpdateRequest
 from rllib_maddpg.shared.client import SlotClient, SlotManager
 from rllib_maddpg.shared.life import join
 from rllib_maddpg.shared.replay import DrawnThere
@@ -86,7 +86,7 @@ class SharedLearnerGroup(LearnerGroup):
             rows, rollouts = rows.draw, replay.waiting()
         request = UpdateRequest(rows, rollouts, dict(timesteps or {}), minibatch_size, _no_metrics_reduce)
         try:
-            answer: UpdateAnswer = self.client.call("update", request)
+            answer = self.client.update(request)
         finally:
             if replay is not None:
                 replay.have_gone()
