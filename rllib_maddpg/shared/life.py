@@ -117,11 +117,11 @@ def _wait_for_start(actor: ActorHandle, name: str, num_gpus: float, start_s: flo
             logger.warning("Waiting for the shared learner %r to start: %s.", name, why)
             patience = min(2 * patience, LONGEST_PATIENCE_S)
             continue
-        ray.kill(actor)  # else Ray would start it some day, for nobody
+        # It is not killed: it may be at work for others. One that starts some day for nobody goes after its grace period.
         fix = (
             "Let nothing else ask for GPUs (`num_gpus_per_learner=0`, `num_gpus_per_env_runner=0`, no GPU in "
-            "`tune.with_resources`), end what uses them, or give the shared learner a fraction, or 0 for the CPU: "
-            f"`SharedLearner({name!r}, num_gpus=...)`."
+            "`tune.with_resources`), end what uses them, or give one of another name a fraction, or 0 for the CPU: "
+            f"`SharedLearner({name + '.cpu'!r}, num_gpus=0)`. This one keeps waiting for its GPU."
         )
         raise RuntimeError(
             f"The shared learner {name!r} did not start within {start_s:g} s: {why}. {fix if num_gpus else 'See its log.'}"

@@ -27,14 +27,14 @@ def main():
     with life.SharedLearner("first"):
         report["free"] = ray.available_resources().get("GPU", 0)
         try:
-            life.shared_learner("second", start_s=2)
+            life.shared_learner("second:grace-0.2", start_s=2)
         except RuntimeError as error:
             report["error"] = str(error)
-        until(lambda: found("second") is None)
         report["told"] = told
         with life.SharedLearner("on.CPU", num_gpus=0) as shared:
             report["on the CPU"] = shared.status()["holders"]
-    # The GPU is free as soon as the first one has gone.
+    # The GPU is free as soon as the first one has gone, and the second one has found that nobody is there any more.
+    until(lambda: found("second:grace-0.2") is None)
     with life.SharedLearner("third"):
         report["then"] = ray.available_resources().get("GPU", 0)
     print(json.dumps(report))

@@ -50,6 +50,9 @@ class TinyShared:
     async def wait(self):
         await asyncio.Event().wait()
 
+    async def block(self, seconds):
+        time.sleep(seconds)
+
     async def status(self):
         return {
             **self.memory.status(),

@@ -185,6 +185,16 @@ def test_one_that_was_killed_is_replaced(ray_session):
 
 
 @pytest.mark.ray
+def test_one_that_is_too_busy_to_answer_goes_on_for_those_who_are_there(ray_session):
+    first = join("busy", 1)
+    first.actor.block.remote(2)
+    with pytest.raises(RuntimeError, match=r"'busy' did not start within 0\.2 s: it has not answered yet"):
+        join("busy", 1, start_s=0.2)
+    assert status("busy")["slots"] == [first.slot] and status("busy")["pid"] == first.answer["pid"]
+    ray.kill(first.actor)
+
+
+@pytest.mark.ray
 def test_one_that_cannot_start_ends_the_tries(ray_session, monkeypatch):
     class Broken(TinyShared):
         def __init__(self, *arguments):
@@ -247,9 +257,9 @@ def test_it_takes_the_gpu_and_says_so_if_others_have_it():
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["free"] == report["then"] == 0 and report["on the CPU"] == 1
     why = "it has not answered yet, and needs num_gpus=1, where 0 of the cluster's 1 GPUs are free"
-    assert f"Waiting for the shared learner 'second' to start: {why}." in report["told"]
-    assert f"'second' did not start within 2 s: {why}. Let nothing else ask for GPUs" in report["error"]
-    assert "`SharedLearner('second', num_gpus=...)`" in report["error"]
+    assert f"Waiting for the shared learner 'second:grace-0.2' to start: {why}." in report["told"]
+    assert f"'second:grace-0.2' did not start within 2 s: {why}. Let nothing else ask for GPUs" in report["error"]
+    assert "`SharedLearner('second:grace-0.2.cpu', num_gpus=0)`" in report["error"]
 
 
 def environment():
