@@ -126,3 +126,7 @@ class SharedLearnerGroup(LearnerGroup):
             self._is_shut_down = True
             if ray.is_initialized():
                 self.client.leave()
+
+    def __del__(self) -> None:
+        # RLlib's would wait for an answer of Ray while Python collects garbage. `Seat` and the line end by themselves.
+        pass

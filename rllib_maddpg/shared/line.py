@@ -14,10 +14,13 @@ import shutil
 import socket
 import struct
 import tempfile
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ray import cloudpickle
+
+from rllib_maddpg.shared.calls import Failed
 
 logger = logging.getLogger(__name__)
 
@@ -37,38 +40,48 @@ class Line:
         """
         self._answer = answer
         self._server: asyncio.AbstractServer | None = None
-        self._folder = ""
+        self._folder: str | None = None
+        self._one_at_a_time = asyncio.Lock()  # trials come at the same time
 
     async def address(self) -> str | None:
         """Where trials on this machine, of this user, find it; None: they cannot."""
-        if self._server is None:
-            try:
-                self._folder = tempfile.mkdtemp(prefix="shared_learner_")  # that of the user alone
-                self._server = await asyncio.start_unix_server(self._serve, f"{self._folder}/line", limit=_AHEAD)
-            except (OSError, AttributeError) as error:  # a long path, or a system without such sockets
-                logger.info("Trials call the shared learner through Ray: %s", error)
-                self.close()
-                return None
-        return f"{self._folder}/line"
+        async with self._one_at_a_time:
+            if self._server is None:
+                try:
+                    self._folder = tempfile.mkdtemp(prefix="shared_learner_")  # that of the user alone
+                    self._server = await asyncio.start_unix_server(self._serve, f"{self._folder}/line", limit=_AHEAD)
+                except (OSError, AttributeError) as error:  # a long path, or a system without such sockets
+                    logger.info("Trials call the shared learner through Ray: %s", error)
+                    self.close()
+                    return None
+            return f"{self._folder}/line"
 
     def close(self) -> None:
         """Leaves nothing on the disk."""
         if self._server is not None:
             self._server.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-                slot, request = pickle.loads(await reader.readexactly(length))
-                answer = cloudpickle.dumps(await self._answer(slot, request), protocol=5)
+                answer = await self._message(await reader.readexactly(length))
                 writer.writelines((_LENGTH.pack(len(answer)), answer))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the trial has left, or does not want to know any more
         finally:
             writer.close()
+
+    async def _message(self, asked: bytes) -> bytes:
+        """The answer to a message; whatever goes wrong is one, too, and the line stays."""
+        try:
+            slot, request = pickle.loads(asked)
+            return cloudpickle.dumps(await self._answer(slot, request), protocol=5)
+        except Exception as error:
+            return cloudpickle.dumps(Failed.of(error), protocol=5)
 
 
 class LineOfTrial:
@@ -92,6 +105,8 @@ class LineOfTrial:
         except BaseException:
             own.close()
             raise
+        # Also where the trial is forgotten without a goodbye.
+        self._hang_up = weakref.finalize(self, own.close)
         return own
 
     def ask(self, slot: int, request: Any) -> Any:
@@ -126,7 +141,7 @@ class LineOfTrial:
     def close(self) -> None:
         """Hangs up; the next call begins again."""
         if self._socket is not None:
-            self._socket.close()
+            self._hang_up()
             self._socket = None
 
 

@@ -9,6 +9,8 @@ from shared_trials import twin_config
 from tiny_shared import found, status, until
 
 from rllib_maddpg import SharedLearner
+from rllib_maddpg.shared import life
+from rllib_maddpg.shared.learner_group import SharedLearnerGroup
 from rllib_maddpg.shared.presence import Anchor
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -55,6 +57,21 @@ def test_an_algorithm_that_was_not_stopped_leaves_its_place_when_it_is_forgotten
         build(twin_config(shared.name))
         until(lambda: status(shared.name)["trials"] == [1])
         ray.kill(found(shared.name))
+
+
+def test_nothing_waits_for_ray_while_python_collects_garbage(build):
+    with SharedLearner("garbage") as shared:
+        algo = build(twin_config(shared.name))
+        own = algo.learner_group
+        dropped = SharedLearnerGroup(config=own.config, module_spec=own._module_spec, name=shared.name)
+        line, slot = dropped.client._line, dropped.client.slot
+        there = line._socket
+        del dropped, line
+        gc.collect()
+        assert there.fileno() == -1  # it is closed
+        assert [slot for _, slot in life._dropped] == [slot]
+        ray.get(own.client.actor.release.remote(slot))
+        life._dropped.clear()
 
 
 def test_a_trial_that_gives_up_or_dies_while_it_comes_in_leaves_nothing(build):
