@@ -75,7 +75,7 @@ class Scheduler:
     that is due has waited long enough. So nobody waits for a trial that is slow, paused or dead.
 
     Attributes:
-        max_wait: Seconds that an update waits for others.
+        max_wait: Seconds that the first update of a call waits for others.
         passes: How many were made: updates that are alike are one pass.
         updates: How many updates were made in them.
         waited: Seconds that all these have waited, added up.
@@ -138,8 +138,9 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         now = loop.time()
         first = min(self._due, key=lambda due: due.since)
-        until = first.since + self.max_wait
-        if now < until and not first.work.is_alone and self._others_may_come(now):
+        until = min(first.since + self.max_wait, self._others_may_come_until(now))
+        # Who has waited for a call's first update is not held up again before each of the others.
+        if now < until and not first.work.is_alone and not any(due.updates for due in self._due):
             self._timer = loop.call_at(until, self._look)
             return
         self._in_pass = [first] if first.work.is_alone else [due for due in self._due if not due.work.is_alone]
@@ -147,13 +148,25 @@ class Scheduler:
         # The loop itself holds tasks weakly.
         self._task = loop.create_task(self._make_due(now))
 
-    def _others_may_come(self, now: float) -> bool:
-        """Whether a trial that is not due has asked lately."""
+    def _others_may_come_until(self, now: float) -> float:
+        """When the last trial that is not due will not have asked lately any more."""
         due = {due.slot for due in self._due}
-        return any(slot not in due and now - at < LATELY_S for slot, at in self._asked.items())
+        return max((at + LATELY_S for slot, at in self._asked.items() if slot not in due), default=now)
 
     async def _make_due(self, now: float) -> None:
-        dues, passes = self._in_pass, 0
+        dues = self._in_pass
+        try:
+            await self._make_pass(dues, now)
+        except BaseException:  # such as the end of the loop
+            for due in dues:
+                due.done.cancel()
+            raise
+        finally:
+            self._in_pass = []
+            self._look()
+
+    async def _make_pass(self, dues: Sequence[_Due], now: float) -> None:
+        passes = 0
         error: Exception | None = None
         try:
             passes = await self._make([due.work for due in dues])
@@ -178,5 +191,3 @@ class Scheduler:
             else:
                 due.since = now
                 self._due.append(due)
-        self._in_pass = []
-        self._look()

@@ -109,6 +109,30 @@ def test_it_waits_for_those_that_have_asked_lately_and_begins_when_all_are_due()
     run(test)
 
 
+def test_only_the_first_update_of_a_call_waits():
+    async def test():
+        passes = Passes(FOR_EVER)
+        await passes.ask("a")
+        call = passes.ask("b", 3)
+        await settle()
+        assert passes.made == ["a"]
+        await asyncio.wait_for(asyncio.gather(call, passes.ask("a")), 5)
+        assert passes.made == ["a", "ba", "b", "b"]
+
+    run(test)
+
+
+def test_it_looks_again_when_nobody_is_likely_to_come_any_more(monkeypatch):
+    async def test():
+        monkeypatch.setattr(module, "LATELY_S", 0.05)
+        passes = Passes(FOR_EVER)
+        await passes.ask("a")
+        await asyncio.wait_for(passes.ask("b"), 5)
+        assert passes.made == ["a", "b"]
+
+    run(test)
+
+
 def test_nobody_waits_for_one_that_has_not_asked_for_long(monkeypatch):
     async def test():
         passes = Passes(FOR_EVER)
@@ -172,5 +196,24 @@ def test_what_fails_as_a_whole_is_the_error_of_all_in_the_pass():
         for _ in range(2):  # it goes on
             with pytest.raises(RuntimeError, match="no device"):
                 await scheduler.make(0, Call("a"))
+
+    run(test)
+
+
+def test_it_goes_on_after_a_pass_that_did_not_end():
+    async def test():
+        errors = [asyncio.CancelledError()]
+
+        async def make(calls):
+            if errors:
+                raise errors.pop()
+            for call in calls:
+                call.left -= 1
+            return 1
+
+        scheduler = Scheduler(make, 0.0)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(scheduler.make(0, Call("a")), 5)
+        assert (await asyncio.wait_for(scheduler.make(0, Call("a")), 5)).updates == 1
 
     run(test)
