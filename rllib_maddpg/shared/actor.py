@@ -178,4 +178,12 @@ class SharedLearnerActor:
         return await self._do(UpdateWork.make, works, self._updates)
 
     async def _do(self, func: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, func, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, _raising_errors, func, *args)
+
+
+def _raising_errors(func: Callable[..., T], *args: Any) -> T:
+    """What a function returns. A future cannot hold a StopIteration: whoever awaits it would wait for ever."""
+    try:
+        return func(*args)
+    except StopIteration as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error

@@ -81,6 +81,25 @@ class ReplayAnswer:
     stored: int
 
 
+def check_answer_can_travel(func: Any, value: Any) -> None:
+    """That what a function of the Learner returned can be pickled.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if value is None:
+        return
+    try:
+        # Arrays are not copied.
+        cloudpickle.dumps(value, protocol=5, buffer_callback=lambda buffer: None)
+    except Exception as error:  # objects can raise anything when they are pickled
+        func = getattr(func, "func", func)  # RLlib calls a `partial` of it
+        raise ValueError(
+            f"`{getattr(func, '__qualname__', func)}` returned a {type(value).__name__} that cannot be pickled, and so cannot "
+            f"leave the shared learner: {error}. Return numbers, arrays or other plain data."
+        ) from error
+
+
 class RaisedThere(Exception):
     """The traceback of an error in the shared learner, as the cause of the one here."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager, RemoteCallResults
 from ray.rllib.utils.annotations import override
 
@@ -54,10 +54,10 @@ class SlotClient:
         """What has become of the shared learner, whose line is dead."""
         try:
             ray.get(self.actor.status.remote(), timeout=60)
+        except (ActorUnavailableError, GetTimeoutError):
+            pass
         except RayActorError:
             return self.died()
-        except GetTimeoutError:
-            pass
         return RuntimeError(f"The line to the shared learner {self.name!r} broke. The trial goes on from its last checkpoint.")
 
     def call(self, method: str, *args: Any) -> Any:
@@ -65,10 +65,13 @@ class SlotClient:
 
         Raises:
             SharedLearnerDied: If it has.
+            ActorUnavailableError: If it cannot be reached for now; whether the call was made is not known.
             Exception: That of the Learner or the replay buffer, as if these were here.
         """
         try:
             answer = ray.get(self.begin(method, *args))
+        except ActorUnavailableError:  # no death
+            raise
         except RayActorError as error:
             raise self.died() from error
         if isinstance(answer, Failed):
@@ -137,7 +140,11 @@ class SlotManager(FaultTolerantActorManager):
         for result in results:
             value = result.get()
             if not result.ok:
-                raise (self._client.died() if isinstance(value, RayActorError) else value) from value
+                if isinstance(value, RayActorError) and not isinstance(value, ActorUnavailableError):
+                    raise self._client.died() from value
+                # RLlib takes it out of service for any error of Ray, also for an answer that cannot travel.
+                self.set_actor_state(result.actor_id, healthy=True)
+                raise value
             if isinstance(value, Failed):
                 value.throw()
         return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from rllib_maddpg.learning.slot_updates import SlotCall, SlotUpdates
 from rllib_maddpg.replay.answers import check_can_travel, check_own_state, check_stored
 from rllib_maddpg.replay.choice import make_replay, replay_class
 from rllib_maddpg.replay.drawing import draw_batches
-from rllib_maddpg.shared.calls import Draw, Failed, ReplayAnswer, UpdateAnswer, UpdateRequest
+from rllib_maddpg.shared.calls import Draw, Failed, ReplayAnswer, UpdateAnswer, UpdateRequest, check_answer_can_travel
 from rllib_maddpg.shared.scheduler import Made
 
 
@@ -65,14 +66,24 @@ class Slot:
         updates.add(self.learner)
 
     def close(self) -> None:
-        """Ends what the trial has here."""
-        self._updates.remove(self.learner)
-        self.replay.stop()
+        """Ends what the trial has here: nothing else is called any more."""
+        is_on_gpu = self.learner._device.type == "cuda"
+        try:
+            self._updates.remove(self.learner)
+        finally:
+            try:
+                self.replay.stop()
+            finally:
+                del self.learner, self.replay
+                if is_on_gpu:
+                    gc.collect()  # Learners hold themselves in circles, and with them memory that was promised to others
 
     def apply(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """What a function of the Learner returns, or how it failed."""
         try:
-            return func(self.learner, *args, **kwargs)
+            value = func(self.learner, *args, **kwargs)
+            check_answer_can_travel(func, value)
+            return value
         except Exception as error:
             return Failed.of(error)
 

@@ -1,6 +1,7 @@
 """A trial in a shared learner equals the same trial alone: what it learns, counts, reports and saves."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from shared_trials import CLOSE, assert_same_results, assert_same_states, in_twi
 from tiny_algorithm import same, state_of, tiny_config
 from users_replays import PlainReplay
 
-from rllib_maddpg import MADDPG, InferredMADDPGConfig, MATD3Config
+from rllib_maddpg import MADDPG, InferredMADDPGConfig, MATD3Config, SharedLearner
 from rllib_maddpg.replay import JointReplayBuffer
 from rllib_maddpg.shared.client import SharedLearnerDied
 
@@ -72,24 +73,43 @@ def test_a_step_is_one_call(build):
     assert calls == ["update"] * (algo._num_updates - before) and len(calls) == 4
 
 
+def train(algo, iterations):
+    for _ in range(iterations):
+        algo.train()
+
+
 def test_trials_at_the_same_time_equal_those_alone(build):
     settings = [{"tau": 0.1}, {"train_batch_size_per_learner": 12}, {"num_env_steps_per_update": 5}]
     alone = [build(tiny_config(k).training(**own)) for k, own in enumerate(settings)]
     shared = [build(twin_config(seed=k).training(**own)) for k, own in enumerate(settings)]
-    threads = [threading.Thread(target=lambda algo=algo: [algo.train() for _ in range(3)]) for algo in shared]
-    for thread in threads:
-        thread.start()
-    for algo in alone:
-        for _ in range(3):
-            algo.train()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(shared)) as pool:
+        trained = [pool.submit(train, algo, 3) for algo in shared]
+        for algo in alone:
+            train(algo, 3)
+        for one in trained:
+            one.result()
     for one, other in zip(alone, shared, strict=True):
         assert one._num_updates == other._num_updates
         assert_same_states(one, other)
     slots = {algo.learner_group.client.slot for algo in shared}
     status = status_of(shared[0])
     assert len(slots) == 3 and slots <= set(status["trials"]) and status["updates"] >= 3 * 3
+
+
+def test_updates_that_are_made_as_one_equal_those_alone(build):
+    with SharedLearner("merging", max_wait_ms=10_000) as shared:
+        alone = [build(tiny_config(seed)) for seed in (0, 1)]
+        trials = [build(twin_config(shared.name, seed)) for seed in (0, 1)]
+        with ThreadPoolExecutor(2) as pool:
+            for one in [pool.submit(train, algo, 2) for algo in trials]:
+                one.result()
+        status = status_of(trials[0])
+        assert status["updates"] == sum(algo._num_updates for algo in trials) and status["slots_per_pass_mean"] > 1
+        for one, other in zip(alone, trials, strict=True):
+            train(one, 2)
+            assert one._num_updates == other._num_updates > 5
+            assert_same_states(one, other)
+            other.stop()
 
 
 # ------------------------------------------------------------------------------------------ checkpoints and RLlib's calls
@@ -229,6 +249,36 @@ def test_errors_of_functions_come_as_from_a_local_learner(build):
         algo.learner_group.foreach_learner(fail)
     assert "in fail" in str(error.value.__cause__)
     algo.train()  # it is not taken out of service
+
+
+class Exhausted(JointReplayBuffer):
+    """Cannot be made."""
+
+    def __init__(self, schema, capacity, seed=None):
+        raise StopIteration("no rows")
+
+
+def test_a_stop_iteration_of_a_users_class_reaches_the_trial(build):
+    build(twin_config())
+    with pytest.raises(RuntimeError, match="StopIteration: no rows"):
+        twin_config().training(replay_buffer_config={"type": Exhausted}).build_algo()
+
+
+class Unreadable:
+    """Can be pickled, but not be read."""
+
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+def test_answers_that_cannot_travel_are_errors_and_no_deaths(build):
+    algo = build(twin_config())
+    with pytest.raises(ValueError, match=r"<lambda>` returned a lock that cannot be pickled, .* Return numbers"):
+        algo.learner_group.foreach_learner(lambda learner: threading.Lock())
+    with pytest.raises(ray.exceptions.RayError, match="no number"):
+        algo.learner_group.foreach_learner(lambda learner: Unreadable())
+    assert algo.get_weights().keys() == {"adversary_0", "agent_0", "agent_1"}
+    algo.train()
 
 
 def test_the_end_of_the_shared_learner_is_an_error_and_nobody_waits(build):
