@@ -44,14 +44,15 @@ class SharedLearnerActor:
         # Nothing else lives in this process.
         speed_up_process()
         self.name = name
-        self.device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+        gpus = ray.get_runtime_context().get_assigned_resources().get("GPU", 0)
+        self.device = device_of(name, gpus)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="learner")
         self._updates = SlotUpdates()
         wait_ms = (CPU_WAIT_MS if self.device == "cpu" else GPU_WAIT_MS) if max_wait_ms is None else max_wait_ms
         self._scheduler = Scheduler(self._make, wait_ms)
         self._presence = Presence(on_gone=self._free, leave=self._end)
         self._line = Line(self.update)
-        self._memory = Memory(self.device, max_slots, written=self._written)
+        self._memory = Memory(self.device, max_slots, written=self._written, gpus=gpus)
         self._numbers = itertools.count()
         self._slots: dict[int, Slot] = {}
         # A trial's calls come one after the other, but Ray keeps no order among those of an async actor.
@@ -76,6 +77,7 @@ class SharedLearnerActor:
         slot = next(self._numbers)
         self._presence.come(slot, anchor)
         try:
+            line = await self._line.address()
             config = config_there(config, self.device)
             await self._memory.take(slot, await self._do(slot_need, config, module_spec))
             self._turns[slot] = asyncio.Lock()
@@ -94,7 +96,7 @@ class SharedLearnerActor:
             self._memory.give(slot)
             self._presence.go(slot)
             raise
-        return {"slot": slot, "device": self.device, "line": await self._line.address()}
+        return {"slot": slot, "device": self.device, "line": line}
 
     def _end(self) -> None:
         self._line.close()
@@ -179,6 +181,20 @@ class SharedLearnerActor:
 
     async def _do(self, func: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, _raising_errors, func, *args)
+
+
+def device_of(name: str, gpus: float) -> str:
+    """Where a shared learner of this name learns, to which Ray has assigned so many GPUs."""
+    if gpus and not torch.cuda.is_available():
+        logger.warning(
+            "The shared learner %r has num_gpus=%g, but torch sees no CUDA GPU there: it learns on the CPU, and nobody else "
+            "can use that GPU. Install torch with CUDA for this driver (`torch.cuda.is_available()`), or give it none: "
+            "`SharedLearner(%r, num_gpus=0)`.",
+            name,
+            gpus,
+            name,
+        )
+    return "cuda" if gpus and torch.cuda.is_available() else "cpu"
 
 
 def _raising_errors(func: Callable[..., T], *args: Any) -> T:

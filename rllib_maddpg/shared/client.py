@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import ray
@@ -12,6 +13,9 @@ from ray.rllib.utils.annotations import override
 from rllib_maddpg.shared.calls import Draw, Failed, UpdateAnswer, UpdateRequest
 from rllib_maddpg.shared.life import Seat
 from rllib_maddpg.shared.line import line_to
+
+# Seconds after a lost call in which a shared learner is asked whether it is there.
+_LOST_S = 60.0
 
 
 class SharedLearnerDied(RuntimeError):
@@ -52,13 +56,24 @@ class SlotClient:
 
     def _lost(self) -> RuntimeError:
         """What has become of the shared learner, whose line is dead."""
-        try:
-            ray.get(self.actor.status.remote(), timeout=60)
-        except (ActorUnavailableError, GetTimeoutError):
-            pass
-        except RayActorError:
+        if self.has_died():
             return self.died()
         return RuntimeError(f"The line to the shared learner {self.name!r} broke. The trial goes on from its last checkpoint.")
+
+    def has_died(self) -> bool:
+        """Whether it has, after a call that was lost; for a moment Ray may not know."""
+        deadline = time.monotonic() + _LOST_S
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                ray.get(self.actor.status.remote(), timeout=left)
+                return False
+            except ActorUnavailableError:
+                time.sleep(0.5)
+            except RayActorError:
+                return True
+            except GetTimeoutError:
+                pass
+        return False
 
     def call(self, method: str, *args: Any) -> Any:
         """What a method of the actor answers.
@@ -70,9 +85,9 @@ class SlotClient:
         """
         try:
             answer = ray.get(self.begin(method, *args))
-        except ActorUnavailableError:  # no death
-            raise
         except RayActorError as error:
+            if not self.has_died():
+                raise
             raise self.died() from error
         if isinstance(answer, Failed):
             answer.throw()
@@ -140,7 +155,7 @@ class SlotManager(FaultTolerantActorManager):
         for result in results:
             value = result.get()
             if not result.ok:
-                if isinstance(value, RayActorError) and not isinstance(value, ActorUnavailableError):
+                if isinstance(value, RayActorError) and self._client.has_died():
                     raise self._client.died() from value
                 # RLlib takes it out of service for any error of Ray, also for an answer that cannot travel.
                 self.set_actor_state(result.actor_id, healthy=True)

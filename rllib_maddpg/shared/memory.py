@@ -25,6 +25,9 @@ RESERVE = 0.1
 LOOK_S = 5.0
 # Seconds until somebody is told for the first time, and at most between two times, why a trial waits.
 PATIENCE_S, LONGEST_PATIENCE_S = 10.0, 600.0
+# How often a trial's networks count. They lie in a stack of as many slots as the next power of 2 (33 trials have 64); while it
+# grows, there are the old one and the new one; and each has gradients and indices.
+NETWORK_COPIES = 4
 
 
 class Gone(RuntimeError):
@@ -38,7 +41,7 @@ class SlotNeed:
     Attributes:
         capacity: Rows of its ring.
         bytes_per_row: Of its ring.
-        networks: Bytes of parameters, targets and the optimizers' moments.
+        networks: Bytes of parameters, targets and the optimizers' moments, and of what stacks of them take besides.
     """
 
     capacity: int
@@ -64,7 +67,7 @@ def slot_need(config: AlgorithmConfig, module_spec: MultiRLModuleSpec) -> SlotNe
     """
     schema = next(iter(module_spec.rl_module_specs.values())).model_config["schema"]
     capacity = {**DEFAULTS, **config.replay_buffer_config}["capacity"]
-    return SlotNeed(int(capacity), schema.bytes_per_row, network_bytes(_modules(module_spec)))
+    return SlotNeed(int(capacity), schema.bytes_per_row, NETWORK_COPIES * network_bytes(_modules(module_spec)))
 
 
 def _modules(module_spec: MultiRLModuleSpec) -> Any:
@@ -96,6 +99,7 @@ class Memory:
         max_slots: int | None = None,
         budget: int | Callable[[], int] | None = None,
         written: Callable[[int], int] = lambda slot: 0,
+        gpus: float = 1.0,
     ):
         """
         Args:
@@ -105,17 +109,19 @@ class Memory:
                 the CPU what is free whenever somebody comes; each less a reserve.
             written: Of a slot that has memory, how many bytes of it are in use already, and so are not free any more. Rings
                 on the CPU take memory as rows are written.
+            gpus: Its share of the GPU: of a fraction, no more than that part of the GPU's memory is used.
         """
         self.device, self.max_slots = torch.device(device), max_slots
-        self._budget, self._written = self._measured() if budget is None else budget, written
+        self._budget, self._written = self._measured(gpus) if budget is None else budget, written
         self._held: dict[int, SlotNeed] = {}
         self._waiting: dict[int, SlotNeed] = {}  # in their order
         self._changed = asyncio.Event()
 
-    def _measured(self) -> int | Callable[[], int]:
+    def _measured(self, gpus: float) -> int | Callable[[], int]:
         if self.device.type == "cpu":
             return lambda: int((1 - RESERVE) * psutil.virtual_memory().available)
-        return int((1 - RESERVE) * torch.cuda.mem_get_info(self.device)[0])
+        free, has = torch.cuda.mem_get_info(self.device)
+        return int((1 - RESERVE) * min(free, gpus * has))
 
     @property
     def room(self) -> int:

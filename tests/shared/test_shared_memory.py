@@ -10,7 +10,7 @@ from learner_games import spaces_of
 
 from rllib_maddpg.rows.schema import RowSchema
 from rllib_maddpg.shared import memory
-from rllib_maddpg.shared.memory import Gone, Memory, SlotNeed, network_bytes, slot_need
+from rllib_maddpg.shared.memory import NETWORK_COPIES, Gone, Memory, SlotNeed, network_bytes, slot_need
 
 
 def need(num_bytes, networks=0):
@@ -202,6 +202,12 @@ def test_the_machine_is_measured():
     assert Memory().room == pytest.approx((1 - memory.RESERVE) * free, rel=0.2)
 
 
+@pytest.mark.parametrize(("gpus", "room"), [(1.0, 720), (0.9, 720), (0.5, 450), (0.1, 90)])
+def test_a_fraction_of_a_gpu_has_that_fraction_of_its_memory(monkeypatch, gpus, room):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (800, 1000))
+    assert Memory("cuda", gpus=gpus).room == room
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_need_of_a_real_learner(shared):
     config = small_config(shared)
@@ -216,7 +222,8 @@ def test_need_of_a_real_learner(shared):
     for _, optimizer in learner._named_optimizers.items():
         moments += sum(2 * p.numel() * p.element_size() for group in optimizer.param_groups for p in group["params"])
     own = sum(t.numel() * t.element_size() for m in learner.module.values() for t in m.unwrapped().state_dict().values())
-    assert found.networks == network_bytes(learner.module) == own + moments > 1000
+    assert network_bytes(learner.module) == own + moments > 1000
+    assert found.networks == NETWORK_COPIES * (own + moments)
 
 
 def small_config(shared):

@@ -11,6 +11,7 @@ from tiny_shared import found, status, until
 from rllib_maddpg import SharedLearner
 from rllib_maddpg.shared import life
 from rllib_maddpg.shared.learner_group import SharedLearnerGroup
+from rllib_maddpg.shared.memory import NETWORK_COPIES
 from rllib_maddpg.shared.presence import Anchor
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -36,7 +37,7 @@ def test_memory_of_trials_is_counted_given_back_and_refused(build):
         one.train()
         assert len(one.replay_buffer) == 40
         own = shared.status()
-        assert own["held_bytes"] == {0: 60 * bytes_per_row + networks} and own["waiting"] == {}
+        assert own["held_bytes"] == {0: 60 * bytes_per_row + NETWORK_COPIES * networks} and own["waiting"] == {}
         large = twin_config(shared.name).training(replay_buffer_config={"capacity": 10**12})
         with pytest.raises(ValueError, match=r"^`replay_buffer_config\['capacity'\]`=1000000000000 rows of \d+ bytes need"):
             large.build_algo()
