@@ -159,6 +159,10 @@ class GraphedTorchLearner(JointTorchLearner):
         self._tell_device(bad.number)
         raise self.why_not_finite(bad.batch, bad.plan, stage)
 
+    def forget_graphs(self) -> None:
+        """What it has on the device is to move: graphs would go on with the old tensors."""
+        self._graphs, self._graphs_of = None, (None, None)
+
     def was_not_finite(self, batch: JointBatch, plan: UpdatePlan, stage: int) -> None:
         """Raises, or counts a skipped update, where somebody else has found that a stage was not finite; args as below."""
         self._update_metrics.clear()

@@ -137,6 +137,13 @@ class GroupedTorchLearner(TorchLearner):
                     group.network.parameters if group.network.is_stacked else None,
                 )
 
+    def stand_alone(self) -> None:
+        """Lets all that it has on the device lie in tensors of its own, where it has lain beside other Learners."""
+        self._groups = {}
+        self._tie()
+        if isinstance(self._noise, CounterNoise):
+            self._noise.stand_alone()
+
     def _all_groups(self) -> list[NetworkGroup]:
         return [group for groups in self._groups.values() for group in groups]
 

@@ -148,8 +148,8 @@ def of_role(groups: Mapping[str, list[NetworkGroup]], role: str) -> list[Network
 
 def learning_in(groups: Iterable[NetworkGroup], modules: Iterable[str]) -> list[str]:
     """Those of the modules that have networks in one of the groups which learn."""
-    groups = [group for group in groups if group.is_trainable]
-    return [m for m in modules if any(m in group.modules for group in groups)]
+    there = {m for group in groups if group.is_trainable for m in group.modules}
+    return [m for m in modules if m in there]
 
 
 def trained(groups: Iterable[NetworkGroup], modules: Iterable[str]) -> list[NetworkGroup]:

@@ -81,6 +81,11 @@ class JointTorchLearner(GroupedTorchLearner):
         self._rows_trained = 0
         self._td_errors = TDErrors()
 
+    @override(GroupedTorchLearner)
+    def stand_alone(self) -> None:
+        super().stand_alone()
+        self._temperature = self._temperature.clone()
+
     # ------------------------------------------------------------------------------------------ updates
 
     @override(Learner)
@@ -142,7 +147,7 @@ class JointTorchLearner(GroupedTorchLearner):
 
     def has_made_update(self, call: UpdateCall) -> None:
         """Goes on to the next update of a call."""
-        self._rows_trained += len(call.minibatch)
+        self._rows_trained += call.next_rows
         call.made += 1
 
     def end_call(self, call: UpdateCall) -> dict[str, Any]:

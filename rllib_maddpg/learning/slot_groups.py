@@ -74,7 +74,7 @@ class SlotsOptimizer:
         self._steps = torch.zeros(len(parameters), networks, device=device)
         # For each number of the parameters the place of its clock among all clocks.
         places = [torch.arange(networks).repeat_interleave(p[0].numel()) + i * networks for i, p in enumerate(parameters)]
-        self._clock_of = torch.cat(places).to(device)
+        self._clock_of = torch.cat(places).to(device, torch.int32)
         self._own: list[GroupOptimizer | None] = [None] * slots
         self._rates = [0.0] * networks
         self._device_rates = torch.zeros(networks, dtype=torch.float64, device=device)
@@ -96,7 +96,9 @@ class SlotsOptimizer:
             members: Numbers of the networks of each group that learn.
         """
         each = len(self._rates) // len(self._own)
-        rates = [rate for own in self._own for rate in (own.rates() if own else [0.0] * each)]
+        rates = list(self._rates)
+        for slot in slots:
+            rates[slot * each : (slot + 1) * each] = self._own[slot].rates()
         if rates != self._rates:
             self._device_rates.copy_(torch.tensor(rates, dtype=torch.float64))
             self._rates = rates
@@ -122,7 +124,7 @@ class SlotsOptimizer:
         self._steps += now
         # Nobody divides by a clock that has not begun; such a network has no moments.
         sizes, roots = corrected(self._device_rates * now, self._steps.clamp(min=1.0), beta1, beta2)
-        of_each = [x.to(dtype).expand_as(self._steps).flatten()[self._clock_of] for x in (now, sizes, roots)]
+        of_each = [x.to(dtype).expand_as(self._steps).flatten().index_select(0, self._clock_of) for x in (now, sizes, roots)]
         steps, size, root = of_each
         gradient = torch.where(steps > 0.0, torch.cat([g.flatten() for g in gradients]), 0.0)  # 0 times NaN is NaN
         mean.lerp_(gradient, steps * (1 - beta1))

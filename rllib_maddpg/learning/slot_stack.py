@@ -16,6 +16,7 @@ from rllib_maddpg.learning.context import UpdateContext
 from rllib_maddpg.learning.finite_checks import SlotsCheck
 from rllib_maddpg.learning.groups import NetworkGroup, of_role
 from rllib_maddpg.learning.learner import MADDPGTorchLearner
+from rllib_maddpg.learning.metrics import UpdateMetrics
 from rllib_maddpg.learning.slot_groups import SlotsGroup
 from rllib_maddpg.learning.stages import LossStage
 from rllib_maddpg.learning.update_graphs import UpdateGraphs
@@ -27,6 +28,8 @@ from rllib_maddpg.rows.slots import SlotsBatch, SlotsLayout
 # On a CPU a pass computes all slots, and what its layers leave for the backward pass must stay in the cache. Rows of a slot up
 # to which that takes less time than one update after the other (`python -m benchmarks shared`).
 MAX_ROWS_ON_CPU = 256
+# On a GPU a pass over so many slots may take as long as the update of one Learner.
+SLOTS_OF_ONE_ON_GPU = 8
 # Sizes of batches for which there is memory at a time; population based training may try ever new ones.
 MAX_SHAPES = 8
 
@@ -65,11 +68,13 @@ class SlotStack:
 
     def take(self, learner: MADDPGTorchLearner, slot: int) -> None:
         """Lets all that a Learner has on the device lie in a slot."""
+        learner.forget_graphs()
         for groups, own_groups in zip(self._groups.values(), learner._groups.values(), strict=True):
             for group, own in zip(groups, own_groups, strict=True):
                 group.take(own, slot)
         self._noise.take(learner._noise, slot)
         learner._temperature = self._temperature[slot]
+        learner._tie()
         self.learners[slot] = learner
 
     def leave(self, slot: int) -> None:
@@ -79,6 +84,10 @@ class SlotStack:
             if group.optimizer is not None:
                 group.optimizer.leave(slot)
 
+    def close(self) -> None:
+        """Nobody lies here any more: gives graphs and their memory back now, and not when Python collects its garbage."""
+        self._graphs = None
+
     def pays(self, due: int, rows: int) -> bool:
         """Whether a pass takes less time than the updates that are due, one after the other.
 
@@ -86,16 +95,18 @@ class SlotStack:
             due: How many.
             rows: Of each.
         """
-        return self._device.type != "cpu" or (1 < due > len(self.learners) / 2 and rows <= MAX_ROWS_ON_CPU)
+        if self._device.type != "cpu":
+            return SLOTS_OF_ONE_ON_GPU * due >= len(self.learners)
+        return 1 < due > len(self.learners) / 2 and rows <= MAX_ROWS_ON_CPU
 
-    def update(self, due: Mapping[int, tuple[JointBatch, UpdatePlan]]) -> dict[int, UpdateResults | int]:
+    def update(self, due: Mapping[int, tuple[JointBatch, UpdatePlan]]) -> dict[int, UpdateResults]:
         """Makes an update of each of some slots.
 
         Args:
             due: By slot its rows and what the host has decided, where no two differ but in what is reported or kept.
 
         Returns:
-            By slot what its update leaves; or the number of the stage whose numbers were not finite, which has changed nothing.
+            By slot what its update leaves. A `bad_stage` has changed nothing, and neither have the later ones.
         """
         plans = {slot: plan for slot, (_, plan) in due.items()}
         first = next(iter(plans.values()))
@@ -117,18 +128,18 @@ class SlotStack:
         self._prepare_steps(plans, plan)
         results = self._graphs.update(batch, plan, None) if self._graphs else self._make(batch, plan, self._check)
         # Waits for the device, as everybody does who is to get new weights.
-        bad = {slot: int(stage) for slot, stage in enumerate(self._check.bad.tolist()) if stage and slot in plans}
-        metrics = results.metrics.of_slots({slot: plan.reports for slot, plan in plans.items() if slot not in bad})
-        sound = {
+        bad = self._check.bad.tolist()
+        metrics = results.metrics.of_slots({slot: plan.reports for slot, plan in plans.items() if not bad[slot]})
+        return {
             slot: UpdateResults(
-                metrics[slot],
+                metrics.get(slot, UpdateMetrics()),
                 results.td_sums[:, slot] if plan.keeps_td_errors else None,
-                results.moved_targets,
+                results.moved_targets and not bad[slot],
+                bool(bad[slot]),
+                int(bad[slot]) - 1 if bad[slot] else None,
             )
             for slot, plan in plans.items()
-            if slot not in bad
         }
-        return sound | {slot: stage - 1 for slot, stage in bad.items()}
 
     # ------------------------------------------------------------------------------------------ before a pass
 
@@ -181,7 +192,7 @@ class SlotStack:
             self._temperature,
             smooths=self._smooths,
         )
-        # What is due depends on the context only, so whose stages these are does not matter.
+        # Whose stages these are does not matter: they depend on the context only, and Learners with others are of another kind.
         return next(learner for learner in self.learners if learner).run_stages(ctx)
 
     def _all_groups(self) -> list[NetworkGroup]:
@@ -222,18 +233,5 @@ def _kind_of_group(group: NetworkGroup) -> Hashable:
     shapes = tuple((tuple(p.shape), p.dtype, p.requires_grad) for p in network.parameters)
     words = tuple((key, repr(value)) for key, value in group.settings.words.items())
     options = group.optimizer and group.optimizer.options()
-    return (
-        group.name,
-        group.role,
-        group.view,
-        group.about,
-        group.modules,
-        group.target is None,
-        shapes,
-        words,
-        options,
-        (
-            type(network),
-            type(network.activation),
-        ),
-    )
+    declared = group.name, group.role, group.view, group.about, group.modules, group.target is None
+    return *declared, type(network), type(network.activation), shapes, words, options

@@ -49,11 +49,13 @@ class _Place:
     Attributes:
         stack: With whom; None: by itself, since nobody can be like it.
         slot: Its place there.
+        kind: With whom it can lie side by side (`kind_of`).
         tensors: What of the Learner lies there; if it has others by now, it has to be placed again.
     """
 
     stack: SlotStack | None
     slot: int
+    kind: Hashable
     tensors: tuple[Any, Any]
 
     def is_of(self, learner: MADDPGTorchLearner) -> bool:
@@ -83,32 +85,56 @@ class SlotUpdates:
         """Takes in a Learner, after its `build`."""
         learner._tie()
         kind = kind_of(learner)
+        self._places[learner] = _Place(None, 0, kind, _tensors(learner))
         if kind is None:
-            self._places[learner] = _Place(None, 0, _tensors(learner))
             return
         stack = self._stacks.get(kind)
         if stack is None or None not in stack.learners:
-            stack = self._stacks[kind] = self._grown(learner, stack)
-        self._put(learner, stack, stack.learners.index(None))
-
-    def _grown(self, like: Any, stack: SlotStack | None) -> SlotStack:
-        """A stack of twice as many slots, with the same Learners."""
-        new = SlotStack(like, 2 * len(stack.learners) if stack else 1)
-        for slot, learner in enumerate(stack.learners if stack else ()):
-            self._put(learner, new, slot)
-        return new
-
-    def _put(self, learner: Any, stack: SlotStack, slot: int) -> None:
-        stack.take(learner, slot)
-        self._places[learner] = _Place(stack, slot, _tensors(learner))
+            stack = self._resized(learner, kind, stack, 2 * len(stack.learners) if stack else 1)
+        self._put(learner, kind, stack, stack.learners.index(None))
 
     def remove(self, learner: Any) -> None:
-        """Lets a Learner go, which is not used any more: others may take its place."""
-        place = self._places.pop(learner)
-        if place.stack is not None:
-            place.stack.leave(place.slot)
-            if not any(place.stack.learners):
-                self._stacks = {kind: stack for kind, stack in self._stacks.items() if stack is not place.stack}
+        """Lets a Learner go, which keeps what it has learned; others may take its place."""
+        place = self._places.pop(learner, None)
+        stack = place and place.stack
+        if stack is None:
+            return
+        try:
+            learner.stand_alone()
+        finally:
+            stack.leave(place.slot)
+            self._make_smaller(place.kind, stack)
+
+    def look_again(self, learner: Any) -> None:
+        """Puts a Learner of which anything may have been changed to where it belongs now."""
+        learner._tie()
+        place = self._places[learner]
+        if not place.is_of(learner) or place.kind != kind_of(learner):
+            self.remove(learner)
+            self.add(learner)
+
+    def _make_smaller(self, kind: Hashable, stack: SlotStack) -> None:
+        """All slots of a stack are computed: where few are left in it, they move to a smaller one."""
+        left = [learner for learner in stack.learners if learner]
+        if not left:
+            stack.close()
+            self._stacks = {kind: own for kind, own in self._stacks.items() if own is not stack}
+        elif 4 * len(left) <= len(stack.learners):
+            self._resized(left[0], kind, stack, len(stack.learners) // 2)
+
+    def _resized(self, like: Any, kind: Hashable, stack: SlotStack | None, slots: int) -> SlotStack:
+        """A stack of so many slots, with the same Learners."""
+        new = SlotStack(like, slots)
+        for slot, learner in enumerate(filter(None, stack.learners if stack else ())):
+            self._put(learner, kind, new, slot)
+        if stack is not None:
+            stack.close()
+        self._stacks[kind] = new
+        return new
+
+    def _put(self, learner: Any, kind: Hashable, stack: SlotStack, slot: int) -> None:
+        stack.take(learner, slot)
+        self._places[learner] = _Place(stack, slot, kind, _tensors(learner))
 
     def make(self, due: Sequence[SlotCall]) -> None:
         """Makes the next update of each call, at most one of each Learner. An error stays in its call."""
@@ -128,10 +154,10 @@ class SlotUpdates:
     def _begin(self, slot: SlotCall) -> _Begun | None:
         learner = slot.learner
         try:
-            learner._tie()
-            if not self._places[learner].is_of(learner):
-                self.remove(learner)
-                self.add(learner)
+            if not slot.call.made:
+                learner._tie()
+                if not self._places[learner].is_of(learner):
+                    self.look_again(learner)
             rows = learner.next_minibatch(slot.call)
             return _Begun(slot, rows, learner.begin_update(rows))
         except Exception as error:
@@ -148,7 +174,10 @@ class SlotUpdates:
     def _make_alone(self, begun: _Begun) -> None:
         learner = begun.slot.learner
         try:
-            self._end(begun, learner.run_update(begun.rows, begun.plan))
+            learner.end_update(learner.run_update(begun.rows, begun.plan))
+            learner.has_made_update(begun.slot.call)
+            # Its next update may be made with others, who could not know whether this one was sound.
+            learner.finish_updates()
         except Exception as error:
             begun.slot.error = error
         self._count(1)
@@ -156,32 +185,24 @@ class SlotUpdates:
     def _make_as_one(self, stack: SlotStack, together: Sequence[_Begun]) -> None:
         slots = {self._places[begun.slot.learner].slot: begun for begun in together}
         try:
-            found = stack.update({slot: (begun.rows, begun.plan) for slot, begun in slots.items()})
+            results = stack.update({slot: (begun.rows, begun.plan) for slot, begun in slots.items()})
         except Exception as error:
             for begun in together:
                 begun.slot.error = error
             return
         for slot, begun in slots.items():
-            results = found[slot]
-            if isinstance(results, UpdateResults):
-                self._end(begun, results)
-            else:
-                self._end_badly(begun, results)
+            try:
+                self._end(begun, results[slot])
+            except Exception as error:
+                begun.slot.error = error
         self._count(len(together))
 
     def _end(self, begun: _Begun, results: UpdateResults) -> None:
-        begun.slot.learner.end_update(results)
-        begun.slot.learner.has_made_update(begun.slot.call)
-
-    def _end_badly(self, begun: _Begun, stage: int) -> None:
-        """Of an update a stage was not finite."""
         learner = begun.slot.learner
-        try:
-            learner.was_not_finite(begun.rows, begun.plan, stage)
-        except Exception as error:
-            begun.slot.error = error
-        else:
-            learner.has_made_update(begun.slot.call)
+        learner.end_update(results)
+        if results.bad_stage is not None:
+            learner.was_not_finite(begun.rows, begun.plan, results.bad_stage)
+        learner.has_made_update(begun.slot.call)
 
     def _count(self, updates: int) -> None:
         self.passes += 1

@@ -33,6 +33,11 @@ class UpdateCall:
         return math.ceil(len(self.rows) / self.step) - self.made
 
     @property
+    def next_rows(self) -> int:
+        """How many rows the next one has."""
+        return min(self.step, len(self.rows) - self.made * self.step)
+
+    @property
     def minibatch(self) -> JointBatch:
         """The rows of the next one."""
         start = self.made * self.step

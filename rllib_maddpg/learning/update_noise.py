@@ -65,6 +65,10 @@ class CounterNoise:
         self.number = number.copy_(self.number)
         self._keys = {kind: keys[kind].copy_(key) for kind, key in self._keys.items()}
 
+    def stand_alone(self) -> None:
+        """As `move_to`, to new ones."""
+        self.move_to(torch.empty_like(self.number), {kind: torch.empty_like(key) for kind, key in self._keys.items()})
+
     def keys(self) -> dict[str, int]:
         """The keys, by kind."""
         return {kind: int(key) for kind, key in self._keys.items()}

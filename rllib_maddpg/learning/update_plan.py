@@ -37,9 +37,11 @@ class UpdateResults:
         td_sums: Of each row the sum of |TD error| and the number of agents, `[2, B]`; None: nobody wants them.
         moved_targets: Whether targets have moved.
         was_skipped: Whether it was ended for numbers that are not finite.
+        bad_stage: The stage that had them, where several Learners' updates are made as one; None: there was none.
     """
 
     metrics: UpdateMetrics = field(default_factory=UpdateMetrics)
     td_sums: Tensor | None = None
     moved_targets: bool = False
     was_skipped: bool = False
+    bad_stage: int | None = None

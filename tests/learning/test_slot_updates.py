@@ -7,8 +7,10 @@ import pytest
 import torch
 import tree
 from fake_graph import FakeGraph
+from family_learners import family_learner
 from learner_games import env_steps, weights_of
 from on_cuda import NEWEST, config_of_member, difference, game_of, learner_of, ring_of, same
+from reference.family_games import random_family_game
 
 from rllib_maddpg.learning import slot_stack
 from rllib_maddpg.learning.learner import MADDPGTorchLearner
@@ -56,6 +58,16 @@ class Trial:
             self.learner._update(self.learner.next_minibatch(call.call))
             self.learner.has_made_update(call.call)
         self.results = self.learner.end_call(call.call) or self.results
+
+
+class FamilyTrial(Trial):
+    """One of a game that says itself which settings its modules have."""
+
+    def __init__(self, k, game):
+        self.learner, self.double, self.rows = family_learner(game), True, 16
+        self.ring = ring_of(game, self.learner.schema, "cpu")
+        self.ring.stream.key += 17 * k
+        self.results, self.steps = None, 0
 
 
 def together(slots, trials, updates=1, reports=True):
@@ -258,6 +270,7 @@ def test_updates_with_nan_are_skipped_and_counted():
     ours, alone = trials_of(2), trials_of(2)
     for trial in (*ours, *alone):
         trial.learner.config.framework(torch_skip_nan_gradients=True)
+        trial.learner.collects_td_errors = True
     slots = added(ours)
     run_both(ours, alone, slots, lambda call: [0, 1], 3)
     for trials in (ours, alone):
@@ -267,6 +280,8 @@ def test_updates_with_nan_are_skipped_and_counted():
     assert same(weights_of(ours[1].learner), before)
     assert_equal(ours[0], alone[0], 1e-8)
     key = "num_updates_skipped_lifetime"
+    errors = [trial.learner.take_td_errors() for trial in (ours[1], alone[1])]
+    assert len(errors[0]) == 16 and np.array_equal(*errors)
     counts = [[float(own[key].peek()) for m, own in t.results.items() if key in own] for t in (ours[1], alone[1])]
     assert counts[0] == counts[1] and counts[0]
 
@@ -364,3 +379,86 @@ def test_networks_of_other_shapes_are_another_stack():
     slots = added(ours)
     together(slots, ours)
     assert (slots.passes, slots.updates) == (2, 3)
+
+
+def of_an_old_version(state):
+    """The state with the generator from which older versions had their noise."""
+    state = {key: value for key, value in state.items() if key != "noise_keys"}
+    return state | {"gumbel_rng": torch.Generator().manual_seed(3).get_state().numpy()}
+
+
+def test_who_has_to_leave_takes_all_with_it():
+    """A Learner that cannot be with others any more lies by itself, and not where the next one comes."""
+    game = game_of("MADDPG", "discrete")
+    ours, alone = ([Trial(k, game, "MADDPG") for k in range(3)] for _ in range(2))
+    slots = added(ours[:2])
+    run_both(ours, alone, slots, lambda call: [0, 1], 3)
+    for trials in (ours, alone):
+        trials[0].learner.set_state(of_an_old_version(trials[0].learner.get_state()))
+    run_both(ours, alone, slots, lambda call: [0, 1], 3)
+    slots.add(ours[2].learner)
+    run_both(ours, alone, slots, lambda call: [0, 1, 2], 3)
+    for one, other in zip(ours, alone, strict=True):
+        assert_equal(one, other, 1e-8)
+
+
+def test_other_options_of_adam_are_another_stack():
+    ours, alone = trials_of(2), trials_of(2)
+    slots = added(ours)
+    run_both(ours, alone, slots, lambda call: [0, 1], 2)
+    for trials in (ours, alone):
+        for optimizer in trials[1].learner._named_optimizers.values():
+            optimizer.param_groups[0]["eps"] = 1e-2
+    slots.look_again(ours[1].learner)
+    passes = slots.passes
+    run_both(ours, alone, slots, lambda call: [0, 1], 3)
+    assert slots.passes == passes + 6
+    for one, other in zip(ours, alone, strict=True):
+        assert_equal(one, other, 1e-8)
+
+
+def test_stacks_become_smaller_when_most_have_left():
+    game = game_of("MADDPG", "discrete")
+    ours, alone = ([Trial(k, game, "MADDPG") for k in range(5)] for _ in range(2))
+    slots = added(ours)
+    run_both(ours, alone, slots, lambda call: range(5), 2)
+    (stack,) = slots._stacks.values()
+    assert len(stack.learners) == 8
+    for k in (0, 1, 2):
+        slots.remove(ours[k].learner)
+    run_both(ours, alone, slots, lambda call: [3, 4], 3)
+    (stack,) = slots._stacks.values()
+    assert [learner is not None for learner in stack.learners] == [True, True, False, False]
+    for one, other in zip(ours, alone, strict=True):
+        assert_equal(one, other, 1e-8)
+
+
+def test_graphs_of_its_own_are_not_those_of_its_old_place(monkeypatch):
+    """Updates alone between passes, also after the stack has grown."""
+    game = game_of("MADDPG", "discrete")
+    ours = [Trial(k, game, "MADDPG", learner_class=GraphLearner) for k in range(3)]
+    alone = [Trial(k, game, "MADDPG") for k in range(3)]
+    for k in range(3):
+        ours[k].learner.set_state(alone[k].learner.get_state())
+    slots = added(ours[:1])
+    as_one = [False]
+    monkeypatch.setattr(slot_stack.SlotStack, "pays", lambda self, due, rows: as_one[0])
+    for k in range(3):
+        if k:
+            slots.add(ours[k].learner)
+        for as_one[0] in (False, True, False):
+            run_both(ours, alone, slots, lambda call, k=k: range(k + 1), 4)
+    for one, other in zip(ours, alone, strict=True):
+        assert_equal(one, other, 1e-8)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_games(seed):
+    """With shared and frozen modules, the dead, settings by module, own views, delays, approximations."""
+    kinds = ("tanh", "discrete", "multi_discrete") if seed % 2 else ("softmax", "multi_discrete", "discrete")
+    game = random_family_game(300 + seed, kinds=kinds, waiting=False)
+    ours, alone = ([FamilyTrial(k, game) for k in range(3)] for _ in range(2))
+    slots, rng = added(ours), np.random.default_rng(seed)
+    run_both(ours, alone, slots, lambda call: [k for k in range(3) if rng.random() < 0.7], 12)
+    for one, other in zip(ours, alone, strict=True):
+        assert_equal(one, other, 1e-8)
