@@ -66,8 +66,10 @@ def test_members_of_the_family_equal_those_alone(build, config):
 def test_a_step_is_one_call(build):
     algo = build(twin_config())
     algo.train()
-    calls, begin = [], algo.learner_group.client.begin
-    algo.learner_group.client.begin = lambda method, *args, **kwargs: calls.append(method) or begin(method, *args, **kwargs)
+    client, calls = algo.learner_group.client, []
+    begin, ask = client.begin, client._line.ask
+    client.begin = lambda method, *args, **kwargs: calls.append(method) or begin(method, *args, **kwargs)
+    client._line.ask = lambda *args: calls.append("update") or ask(*args)
     before = algo._num_updates
     algo.train()
     assert calls == ["update"] * (algo._num_updates - before) and len(calls) == 4
