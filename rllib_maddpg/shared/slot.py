@@ -81,7 +81,10 @@ class Slot:
     def apply(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """What a function of the Learner returns, or how it failed."""
         try:
-            value = func(self.learner, *args, **kwargs)
+            try:
+                value = func(self.learner, *args, **kwargs)
+            finally:
+                self._updates.look_again(self.learner)
             check_answer_can_travel(func, value)
             return value
         except Exception as error:
