@@ -111,9 +111,7 @@ class SlotStack:
         plans = {slot: plan for slot, (_, plan) in due.items()}
         first = next(iter(plans.values()))
         plan = UpdatePlan(
-            self.layout.of_all_slots(first.trained)
-            if len(first.trained) < len(self.layout.of_one_game.modules)
-            else self.layout.modules,
+            self.layout.of_all_slots(first.trained),
             first.stages,
             first.moves_targets,
             any(plan.reports for plan in plans.values()),
