@@ -26,7 +26,7 @@ from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.slots import SlotsBatch, SlotsLayout
 
 # On a CPU a pass computes all slots, and what its layers leave for the backward pass must stay in the cache. Rows of a slot up
-# to which that takes less time than one update after the other (`python -m benchmarks shared`).
+# to which that takes less time than one update after the other (`python -m benchmarks shared --batch 256`).
 MAX_ROWS_ON_CPU = 256
 # On a GPU a pass over so many slots may take as long as the update of one Learner.
 SLOTS_OF_ONE_ON_GPU = 8
