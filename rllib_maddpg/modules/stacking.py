@@ -188,7 +188,7 @@ class StackedMLP:
         return self.after_first_layer(first, detach).unflatten(1, x.shape[1:3])
 
     def of_all(self, x: Tensor) -> Tensor:
-        """What all networks make of the same `[R, in]`; networks of S games, of what their game has in `[S, R, in]`: `[G, R, out]`.
+        """What all networks make of the same `[R, in]`; those of S games of their part of `[S, R, in]`: `[G, R, out]`.
 
         No gradient goes to x.
         """
