@@ -15,6 +15,7 @@ from ray.rllib.policy.policy import PolicySpec
 from rllib_maddpg.config.checks import check_module_overrides
 from rllib_maddpg.config.model_checks import check_spec_modules, module_classes
 from rllib_maddpg.config.module_ids import check_module_ids
+from rllib_maddpg.config.own_columns import own_columns
 from rllib_maddpg.config.replay_checks import check_replay_memory
 from rllib_maddpg.config.require import same, shown
 from rllib_maddpg.config.space_checks import check_action_mask, check_agents, check_observation_space
@@ -102,7 +103,8 @@ def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
         _check_spec_spaces(config.policies[module], module, agent, env)
     check_module_overrides(config, used)
     widths = [gym.spaces.flatdim(space) for space in env.observation_spaces.values()]
-    check_replay_memory(config, bytes_per_row(sum(widths), sum(codes), len(env.agents), config.extra_columns))
+    beside = [*config.extra_columns, *(column for column in own_columns(config) if column.stored)]
+    check_replay_memory(config, bytes_per_row(sum(widths), sum(codes), len(env.agents), beside))
 
 
 def _check_spec_spaces(spec: PolicySpec | tuple, module: str, agent: Any, env: EnvSpaces) -> None:

@@ -10,6 +10,7 @@ from rllib_maddpg.config.kinds import BOOL, RATE, between, one_of, whole
 from rllib_maddpg.config.setting import Setting
 
 INFERRED_TARGETS = ("probabilities", "greedy")
+ESTIMATORS = ("straight_through", "tags", "gapped_straight_through", "gumbel_rao")
 
 FAMILY: tuple[Setting, ...] = (
     # MATD3.
@@ -76,6 +77,53 @@ FAMILY: tuple[Setting, ...] = (
         "probabilities",
         one_of(*INFERRED_TARGETS),
         'What critics see of discrete approximations in TD targets: their "probabilities" (the paper), or the "greedy" action.',
+        per_module=True,
+        structural=True,
+    ),
+    # Policy ensembles.
+    Setting(
+        "num_sub_policies",
+        1,
+        whole(1, 64).but("1: no ensemble; the paper uses 3."),
+        "Sub-policies of each agent, one of which is drawn for each episode (paper, section 4.3).",
+        per_module=True,
+        structural=True,
+    ),
+    Setting(
+        "share_sub_policy_draw",
+        False,
+        BOOL.but("True: all agents play the sub-policy of one draw; or lists of agents."),
+        "True: all agents draw together, such as those of a team; lists of agents: those of each list do.",
+    ),
+    Setting(
+        "sub_policy",
+        None,
+        whole(0).or_none("None: one is drawn for each episode."),
+        'The sub-policy that acts, for evaluation: `evaluation_config={"sub_policy": 0}`. None: one is drawn for each episode.',
+    ),
+    # Discrete actions.
+    Setting(
+        "discrete_gradient_estimator",
+        "straight_through",
+        one_of(*ESTIMATORS),
+        'How discrete actors learn through their draw: "straight_through" Gumbel-Softmax, "tags", '
+        '"gapped_straight_through" or "gumbel_rao".',
+        per_module=True,
+        structural=True,
+    ),
+    Setting(
+        "straight_through_gap",
+        1.0,
+        between(0, 1e6).but("The authors use 1."),
+        'Gap of "gapped_straight_through".',
+        per_module=True,
+        mutable=True,
+    ),
+    Setting(
+        "gumbel_rao_samples",
+        10,
+        whole(1, 1000).but("Try 10."),
+        'Samples of "gumbel_rao".',
         per_module=True,
         structural=True,
     ),

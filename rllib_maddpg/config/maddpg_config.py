@@ -80,6 +80,7 @@ class MADDPGConfig(ModulesConfig):
         huber_delta: float = NotProvided,
         others_actions: str = NotProvided,
         critic_view: Any = NotProvided,
+        state_key: str | None = NotProvided,
         minibatch_per_module: bool = NotProvided,
         gumbel_softmax_temperature: float = NotProvided,
         twin_q: bool = NotProvided,
@@ -90,8 +91,17 @@ class MADDPGConfig(ModulesConfig):
         inferred_policy_entropy: float = NotProvided,
         inferred_lr: float | list = NotProvided,
         inferred_target: str = NotProvided,
+        num_sub_policies: int = NotProvided,
+        share_sub_policy_draw: bool | list = NotProvided,
+        sub_policy: int | None = NotProvided,
+        discrete_gradient_estimator: str = NotProvided,
+        straight_through_gap: float = NotProvided,
+        gumbel_rao_samples: int = NotProvided,
         actor_head: str = NotProvided,
+        normalize_observations: bool = NotProvided,
+        normalize_rewards: bool = NotProvided,
         replay_buffer_config: dict = NotProvided,
+        n_step: int = NotProvided,
         store_buffer_in_checkpoints: bool = NotProvided,
         extra_columns: list[Column] = NotProvided,
         noise_type: NoiseType = NotProvided,
@@ -120,6 +130,8 @@ class MADDPGConfig(ModulesConfig):
             others_actions: In the actor loss: "replay" (the paper) or "current" (the others' current actors).
             critic_view: What a critic sees: "all" (every agent's observation and action), "own" (its own agent's: independent
                 DDPG), or a `View`.
+            state_key: Key of the global state in the infos of a `MultiAgentEnv`, for critics with the view "state". None: the
+                env's `state()`, as PettingZoo has it.
             minibatch_per_module: True: each module draws rows of its own (as Algorithm 1 is written); False: all learn from the
                 same rows, which costs less.
             gumbel_softmax_temperature: Of the relaxation (straight-through) through which discrete actors learn.
@@ -134,11 +146,24 @@ class MADDPGConfig(ModulesConfig):
             inferred_lr: Adam's rate for approximations, float or schedule. None: `lr`.
             inferred_target: What critics see of discrete approximations in TD targets: their "probabilities" (the paper), or
                 the "greedy" action.
+            num_sub_policies: Sub-policies of each agent, one of which is drawn for each episode (paper, section 4.3).
+            share_sub_policy_draw: True: all agents draw together, such as those of a team; lists of agents: those of each list
+                do.
+            sub_policy: The sub-policy that acts, for evaluation: `evaluation_config={"sub_policy": 0}`. None: one is drawn for
+                each episode.
+            discrete_gradient_estimator: How discrete actors learn through their draw: "straight_through" Gumbel-Softmax,
+                "tags", "gapped_straight_through" or "gumbel_rao".
+            straight_through_gap: Gap of "gapped_straight_through".
+            gumbel_rao_samples: Samples of "gumbel_rao".
             actor_head: "tanh", or "softmax" for boxes from 0 to 1 (as OpenAI's program acts on MPE).
+            normalize_observations: True: networks see observations less their running mean, over their running standard
+                deviation.
+            normalize_rewards: True: critics learn from rewards over their running root mean square.
             replay_buffer_config: Is merged with the present one. `capacity`: env steps; memory is claimed as rows come.
                 `device`: "cuda" keeps the rows beside a Learner on this process's GPU. `num_shards`: actors that share the
                 rows, which then go from runners to Learners past this process; 0: it keeps them itself. `type`: also
                 "ShardedReplayBuffer", or your subclass of `JointReplay` or its path, which gets the other keys as arguments.
+            n_step: Rewards of a TD target before it bootstraps. Rows are drawn with what came after them.
             store_buffer_in_checkpoints: Whether a resumed run goes on with the same replay rows; only the filled part is
                 written.
             extra_columns: Columns of joint rows beside the built-in ones, filled from infos: `Column("context", "env", width=2,

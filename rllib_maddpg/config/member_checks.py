@@ -14,6 +14,7 @@ from rllib_maddpg.config.agent_mapping import module_of_agent
 from rllib_maddpg.config.kinds import RATE
 from rllib_maddpg.config.model_checks import has_own_networks, model_config_of, module_classes, specs_of
 from rllib_maddpg.config.noise_check import check_noise_type
+from rllib_maddpg.config.own_columns import own_columns
 from rllib_maddpg.envs import EnvSpaces
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.learning.stages import Stage, check_stages
@@ -35,7 +36,7 @@ def check_members(config: AlgorithmConfig, env: EnvSpaces) -> None:
         for agent, space in env.observation_spaces.items()
     }
     layout = JointLayout(boxes, env.action_spaces, partial(module_of_agent, config), config.actor_head, env.observation_spaces)
-    schema = RowSchema(layout, config.extra_columns)
+    schema = RowSchema(layout, config.extra_columns, own_columns(config))
     check_noise_type(config, num_envs=config.num_envs_per_env_runner, width=layout.action_dim)
     roles, classes = {}, module_classes(config, config.policies)
     for module_id, spec in specs_of(config, config.policies).items():

@@ -12,6 +12,7 @@ from ray.rllib.utils.annotations import override
 from rllib_maddpg.config.agent_mapping import module_of_agent
 from rllib_maddpg.config.described import DescribedConfig
 from rllib_maddpg.config.model_checks import AddedToModel
+from rllib_maddpg.config.own_columns import own_columns
 from rllib_maddpg.envs import probe_env
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import RowSchema
@@ -31,7 +32,7 @@ class ModulesConfig(DescribedConfig):
         specs, module_of = multi_spec.rl_module_specs, partial(module_of_agent, self)
         obs_spaces = {agent: specs[module_of(agent)].observation_space for agent in action_spaces}
         layout = JointLayout(obs_spaces, action_spaces, module_of, self.actor_head, observed)
-        schema = RowSchema(layout, self.extra_columns)
+        schema = RowSchema(layout, self.extra_columns, own_columns(self))
         for module_id, spec in specs.items():
             # Set here too, because RLlib leaves a user's own specs as they are and would build critics on the runners.
             spec.inference_only = inference_only

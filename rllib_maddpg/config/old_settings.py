@@ -85,7 +85,6 @@ OLD_SETTINGS: dict[str, str] = {
     "actor_hidden_activation": "`.rl_module(model_config={'fcnet_activation': 'relu'})`",
     "critic_hiddens": _NETWORKS,
     "critic_hidden_activation": "`.rl_module(model_config={'critic_fcnet_activation': 'relu'})`",
-    "n_step": "nothing: targets are of one step",
     "adv_policy": "nothing: all agents are MADDPG's",
     "good_policy": "nothing: all agents are MADDPG's",
     "actor_feature_reg": "`actor_output_reg`",

@@ -22,6 +22,7 @@ from rllib_maddpg.config.kinds import (
     RATE,
     SCHEDULE,
     STEPS,
+    TEXT,
     Kind,
     between,
     dict_of_words,
@@ -172,6 +173,13 @@ SETTINGS: tuple[Setting, ...] = (
         structural=True,
     ),
     Setting(
+        "state_key",
+        None,
+        TEXT.or_none("None: that of the env's `state()`."),
+        'Key of the global state in the infos of a `MultiAgentEnv`, for critics with the view "state". None: the env\'s '
+        "`state()`, as PettingZoo has it.",
+    ),
+    Setting(
         "minibatch_per_module",
         False,
         BOOL.but("True: each module draws rows of its own."),
@@ -195,6 +203,18 @@ SETTINGS: tuple[Setting, ...] = (
         '"tanh", or "softmax" for boxes from 0 to 1 (as OpenAI\'s program acts on MPE).',
         main=True,
     ),
+    Setting(
+        "normalize_observations",
+        False,
+        BOOL.but("True: for observations of other sizes than 1."),
+        "True: networks see observations less their running mean, over their running standard deviation.",
+    ),
+    Setting(
+        "normalize_rewards",
+        False,
+        BOOL.but("True: for rewards of other sizes than 1."),
+        "True: critics learn from rewards over their running root mean square.",
+    ),
     # Replay.
     Setting(
         "replay_buffer_config",
@@ -205,6 +225,12 @@ SETTINGS: tuple[Setting, ...] = (
         'Learners past this process; 0: it keeps them itself. `type`: also "ShardedReplayBuffer", or your subclass of '
         "`JointReplay` or its path, which gets the other keys as arguments.",
         main=True,
+    ),
+    Setting(
+        "n_step",
+        1,
+        whole(1, 1000).but("1: one-step targets."),
+        "Rewards of a TD target before it bootstraps. Rows are drawn with what came after them.",
     ),
     Setting(
         "store_buffer_in_checkpoints",

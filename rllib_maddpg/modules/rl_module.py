@@ -125,6 +125,10 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         """The network that chooses actions: the one of the role "actor"."""
         return getattr(self, next(spec.name for spec in self.network_specs if spec.role == ACTOR))
 
+    def head_output(self, obs: Tensor) -> Tensor:
+        """What the actor makes of observations as the env gives them: `[..., obs_dim]` -> `[..., code_dim]`."""
+        return self.acting_network(obs)
+
     @property
     def critic_view(self) -> View:
         """What the critic sees: the setting `critic_view`."""
@@ -171,18 +175,18 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Greedy actions `[B, ...]` in RLlib's episode format (Box in [-1, 1])."""
         with torch.no_grad():
-            return {Columns.ACTIONS: self.codec.decode(self.codec.greedy(self.acting_network(batch[Columns.OBS])))}
+            return {Columns.ACTIONS: self.codec.decode(self.codec.greedy(self.head_output(batch[Columns.OBS])))}
 
     @override(TorchRLModule)
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Head output `[B, dim]`; `MADDPGEnvRunner` adds the noise, which has a state for each env and agent."""
         with torch.no_grad():
-            return {HEAD_OUTPUT: self.acting_network(batch[Columns.OBS])}
+            return {HEAD_OUTPUT: self.head_output(batch[Columns.OBS])}
 
     @override(TorchRLModule)
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Head output `[B, n, dim]`. The Learner calls the networks themselves, since critics need all agents' rows."""
-        return {HEAD_OUTPUT: self.acting_network(batch[Columns.OBS])}
+        return {HEAD_OUTPUT: self.head_output(batch[Columns.OBS])}
 
     @override(InferenceOnlyAPI)
     def get_non_inference_attributes(self) -> list[str]:

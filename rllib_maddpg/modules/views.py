@@ -58,7 +58,7 @@ class View:
         Raises:
             ValueError: Naming view and column.
         """
-        mine = [column.name for column in schema.extra]
+        mine = [column.name for column in (*schema.extra, *schema.own)]
         for name in self.columns:
             if name not in mine:
                 raise ValueError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ class Column:
         source: For users' columns: function of the infos by agent, `{agent: info}`, that `reset` and each `step` give. It
             returns numbers `[width]` (per "env"), `[N, width]` (per "agents", in layout order: by module id, then agent id),
             or those of all agents side by side. The value at x is that of the infos that came with x.
+        stored: Whether replay buffers keep it. Else it is made when rows are drawn, and is no column of sampled rows.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Column:
     finite: bool = True
     at_next: bool = False
     source: Callable[[Mapping[Any, Any]], Any] | None = None
+    stored: bool = True
 
 
 _SINCE_1 = (
@@ -82,11 +85,13 @@ class RowSchema:
     """The columns of a joint row, which is one row of float32 words.
 
     Columns of floats lie in it as they are, in this order: those that must be finite, those that need not. Then come those
-    of int32 and uint8, whose bits are kept in words: such words are copied, but no number is to be made of them.
+    of int32 and uint8, whose bits are kept in words: such words are copied, but no number is to be made of them. What is not
+    stored comes last.
 
     Attributes:
         layout: Order of agents in a row.
         extra: The users' columns, as they gave them.
+        own: Columns that settings ask for.
         columns: By name, in the order of the row; `new_<name>` is a column of its own.
         places: Where each of them lies.
         row_width: Words of a row.
@@ -95,18 +100,26 @@ class RowSchema:
 
     version = VERSION
 
-    def __init__(self, layout: JointLayout, extra: Iterable[Column] = ()):
+    def __init__(self, layout: JointLayout, extra: Iterable[Column] = (), own: Iterable[Column] = ()):
         """
         Args:
             layout: Order of agents in a row.
-            extra: Columns beside the built-in ones.
+            extra: Users' columns beside the built-in ones.
+            own: Those that settings ask for.
         """
-        self.layout, self.extra = layout, tuple(extra)
-        self.columns = {column.name: column for column in sorted(with_next(self.extra), key=_rank)}
+        self.layout, self.extra, self.own = layout, tuple(extra), tuple(own)
+        beside = (*self.extra, *self.own)
+        self.columns = {column.name: column for column in sorted(with_next(beside), key=_rank)}
         self.places = _places(self.columns.values(), _sizes(layout.obs_dim, layout.action_dim, len(layout)))
         self.row_width = sum(place.words for place in self.places)
         self.finite_width = sum(p.words for p, c in zip(self.places, self.columns.values(), strict=True) if not _rank(c))
         self._by_name = {place.name: place for place in self.places}
+
+    @cached_property
+    def stored(self) -> RowSchema:
+        """Of the rows that are sampled and kept: without what is made when they are drawn."""
+        kept = [column for column in self.own if column.stored]
+        return self if len(kept) == len(self.own) else RowSchema(self.layout, self.extra, kept)
 
     def __contains__(self, name: str) -> bool:
         return ALIASES.get(name, name) in self.columns
@@ -197,7 +210,7 @@ def with_next(extra: Iterable[Column] = ()) -> list[Column]:
     for column in extra:
         columns.append(column)
         if column.at_next:
-            columns.append(Column(NEXT + column.name, column.per, column.width, column.dtype, column.fill, column.finite))
+            columns.append(replace(column, name=NEXT + column.name, at_next=False, source=None))
     return columns
 
 
@@ -242,6 +255,8 @@ def _places(columns: Iterable[Column], sizes: Mapping[str, int]) -> tuple[Place,
 
 def _rank(column: Column) -> int:
     """Columns of the same kind lie side by side; 0: those that must be finite."""
+    if not column.stored:
+        return len(DTYPES) + 1
     return DTYPES.index(column.dtype) + (column.dtype != "float32" or not column.finite)
 
 

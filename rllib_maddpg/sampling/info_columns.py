@@ -56,8 +56,8 @@ class InfoColumns:
 
 
 def sourced(schema: RowSchema) -> list[Column]:
-    """The extra columns that are filled from infos."""
-    return [column for column in schema.extra if column.source is not None]
+    """The columns that are filled from infos."""
+    return [column for column in (*schema.extra, *schema.own) if column.source is not None]
 
 
 def read(column: Column, schema: RowSchema, infos: Mapping[Any, Any] | None) -> np.ndarray:

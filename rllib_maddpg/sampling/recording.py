@@ -66,7 +66,7 @@ class Recorder:
         # A runner that was restarted, or another run, must not write over these files.
         unique = uuid.uuid4().hex[:8]
         self._prefix, self._episodes = f"run-{worker_index:06d}-{unique}", f"{worker_index}-{unique}"
-        self._extra = with_next(schema.extra)[len(BUILT_IN) :]
+        self._extra = with_next((*schema.extra, *schema.own))[len(BUILT_IN) :]
         self._folder, self._files = folder, 0
         self._waiting: list[pa.Table] = []
 

@@ -179,17 +179,17 @@ class WithOldNames(MADDPGConfig):
 
     def __init__(self, algo_class=None):
         super().__init__(algo_class)
-        self.n_step = 1
+        self.sample_batch_size = 1
         self.horizon = None
 
 
 def test_subclasses_may_have_settings_with_old_names():
-    config = WithOldNames().environment("simple_adversary").update_from_dict({"n_step": 3, "tau": 0.5})
+    config = WithOldNames().environment("simple_adversary").update_from_dict({"sample_batch_size": 3, "tau": 0.5})
     config.horizon = 7
     config.validate()
-    assert (config.n_step, config.horizon, config.tau) == (3, 7, 0.5)
+    assert (config.sample_batch_size, config.horizon, config.tau) == (3, 7, 0.5)
     again = WithOldNames().update_from_dict(config)
-    assert (again.n_step, again.horizon) == (3, 7)
+    assert (again.sample_batch_size, again.horizon) == (3, 7)
     for key in ("buffer_size", "hiddens"):
         with pytest.raises(ValueError, match=f"`{key}` is a key of an older RLlib"):
             WithOldNames().update_from_dict({key: 3})

@@ -111,10 +111,12 @@ def test_what_modules_can_have():
         "target_policy_noise": 0.0,
         "target_noise_clip": 0.5,
         "inferred_policy_entropy": 1e-3,
+        "straight_through_gap": 1.0,
     }
     assert {type(value) for value in config.module_numbers().values()} == {float}
     words = {"grad_clip_by": "global_norm", "critic_loss": "huber", "critic_view": "all", "others_actions": "replay"}
     words |= {"twin_q": False, "infer_other_policies": False, "inferred_target": "probabilities"}
+    words |= {"num_sub_policies": 1, "discrete_gradient_estimator": "straight_through", "gumbel_rao_samples": 10}
     assert config.module_words() == words
     per_module = {key for key, setting in TABLE.items() if setting.per_module}
     assert per_module == {*config.module_numbers(), *words, "lr", "actor_lr", "critic_lr", "inferred_lr"}

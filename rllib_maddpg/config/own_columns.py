@@ -1,0 +1,16 @@
+"""The columns of joint rows that settings ask for, beside the built-in ones and the users'."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rllib_maddpg.rows.schema import Column
+
+
+def own_columns(config: Any) -> list[Column]:
+    """Of the rows of a config whose `policies` are those of its env.
+
+    Args:
+        config: A `MADDPGConfig`.
+    """
+    return []
