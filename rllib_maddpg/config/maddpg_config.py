@@ -29,6 +29,7 @@ from rllib_maddpg.config.setters import name_settings
 from rllib_maddpg.config.shared_checks import shared_learner_name
 from rllib_maddpg.config.table import SETTINGS
 from rllib_maddpg.envs import probe_env
+from rllib_maddpg.envs.masks import MASKS_KEY
 from rllib_maddpg.modules.views import VIEWS, View
 from rllib_maddpg.ray_compat import warn_if_untested
 from rllib_maddpg.rows.schema import Column
@@ -293,6 +294,8 @@ class MADDPGConfig(ModulesConfig):
             self.train_batch_size_per_learner = self.train_batch_size // (self.num_learners or 1)
         if self.env is not None:
             spaces = probe_env(self.env, self.env_config, self.num_env_runners)
+            if spaces.info_masks:  # as env runners, and whoever restores a checkpoint, shall have the env
+                self.env_config = {**self.env_config, MASKS_KEY: list(spaces.info_masks)}
             resolve_agents(self, spaces)
             check_connectors(self, spaces)
             check_members(self, spaces)

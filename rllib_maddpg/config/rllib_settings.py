@@ -154,8 +154,7 @@ REFUSED: dict[str, str] = {
     "observation_fn": "It is of RLlib's old API stack. Wrap the env, or give an `env_to_module_connector`.",
     "observation_space": _SPACES,
     "action_space": _SPACES,
-    "action_mask_key": "Action masks are not supported yet: take the mask out of the observation, and let the env treat a "
-    "forbidden action as one that does nothing.",
+    "action_mask_key": "Name the mask so in a Dict observation, or in the infos of each agent.",
     "clip_rewards": "Nothing clips rewards: wrap the env (`env_config={'wrappers': [['clip_reward_v0', {}]]}`).",
     "clip_actions": "Actions are scaled from [-1, 1] to the env's bounds, and never leave them.",
     "render_env": "It is of RLlib's old API stack; `rllib-maddpg evaluate --gif` draws episodes.",

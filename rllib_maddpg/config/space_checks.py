@@ -9,13 +9,14 @@ from collections.abc import Hashable, Iterable
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
-from rllib_maddpg.rows.observations import Flattener, part_name
+from rllib_maddpg.rows.observations import MASK, Flattener, part_name
 
 # Names of what says which actions are allowed, in Gymnasium, PettingZoo, RLlib, PyMARL, OpenSpiel and others.
-MASK = re.compile(r"(^|[\W_])act(ion)?s?([\W_].*)?mask|mask(.*[\W_])?act(ion)?s?($|[\W_])")
+MASK_NAME = re.compile(r"(^|[\W_])act(ion)?s?([\W_].*)?mask|mask(.*[\W_])?act(ion)?s?($|[\W_])")
 # The same, if it is as wide as the actions.
-MAYBE_MASK = re.compile("masks?|(avail|available|legal|valid|allowed|feasible|possible)_(acts?|actions?|moves?)")
+MAYBE_MASK_NAME = re.compile("masks?|(avail|available|legal|valid|allowed|feasible|possible)_(acts?|actions?|moves?)")
 
 
 def check_agents(agents: Iterable[Hashable]) -> None:
@@ -49,11 +50,15 @@ def check_observation_space(space: gym.Space, agent: Any) -> None:
 
 
 def check_action_mask(observation_space: gym.Space, action_space: gym.Space, agent: Any) -> None:
-    """An agent that chooses among actions does not observe which of them are allowed.
+    """An agent that observes which of its actions are allowed does so in a way that is understood.
 
     Raises:
-        ValueError: If it does: actors and critics would take the mask for a feature, and choose what it forbids.
+        ValueError: If there is a mask that does not fit the actions, or what looks like one has another name: actors and
+            critics would take it for a feature, and choose what it forbids.
     """
+    masked = isinstance(observation_space, gym.spaces.Dict) and MASK in observation_space.spaces
+    if masked:
+        _check_fits(observation_space.spaces[MASK], action_space, agent)
     if not isinstance(action_space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
         return
     width = gym.spaces.flatdim(action_space)
@@ -63,10 +68,29 @@ def check_action_mask(observation_space: gym.Space, action_space: gym.Space, age
             sizes[part.path[:depth]] += math.prod(part.shape)
     for path, size in sizes.items():
         key = path[-1].lower() if isinstance(path[-1], str) else ""
-        if MASK.search(key) or (MAYBE_MASK.fullmatch(key) and size == width):
+        if path[0] != MASK and (MASK_NAME.search(key) or (MAYBE_MASK.fullmatch(key) and size == width)):
             raise ValueError(
-                f"Agent {agent!r}: {part_name(path)} looks like an action mask, and MADDPG does not support action masks yet: "
-                "it would learn from the mask as from any other number, and choose actions that the mask forbids. Take it out "
-                "of the observation (with a wrapper) and let the env treat a forbidden action as one that does nothing. If it "
-                "is no mask of actions, give it another name."
+                f"Agent {agent!r}: {part_name(path)} looks like an action mask, and is none by its name or its place: it would "
+                f"be learned from as any other number, and what it forbids would be chosen. Let the agent observe a Dict with "
+                f"{MASK!r} beside 'observation', or put the mask into `infos[agent][{MASK!r}]`. If it is no mask of actions, "
+                "give it another name."
             )
+
+
+def _check_fits(mask: gym.Space, action_space: gym.Space, agent: Any) -> None:
+    """A mask has a number for each action."""
+    what = f"Agent {agent!r}: {part_name((MASK,))} is {mask}"
+    if not isinstance(action_space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+        raise ValueError(
+            f"{what}, and its action space {action_space} is not Discrete or MultiDiscrete, which alone can be masked. Take "
+            "the mask out, or give it another name if it is something else."
+        )
+    numbers = [action_space.n] if isinstance(action_space, gym.spaces.Discrete) else np.ravel(action_space.nvec).tolist()
+    parts = list(mask.spaces) if isinstance(mask, gym.spaces.Tuple) else [mask]
+    sizes = [math.prod(part.shape) for part in parts if isinstance(part, gym.spaces.Box | gym.spaces.MultiBinary)]
+    if len(sizes) != len(parts) or sizes not in ([sum(numbers)], numbers):
+        each = "" if len(numbers) == 1 else f", or a Tuple of {len(numbers)} with {numbers}"
+        raise ValueError(
+            f"{what}, which does not fit the action space {action_space}. Give a Box or MultiBinary of {sum(numbers)} numbers, "
+            f"1 for each action that is allowed and 0 for the others{each}."
+        )

@@ -16,7 +16,8 @@ from ray.rllib.utils.spaces.space_utils import unsquash_action
 
 from rllib_maddpg.deploy.maddpg_actors import Actors
 from rllib_maddpg.modules.rl_module import HEAD_OUTPUT, MADDPGTorchRLModule
-from rllib_maddpg.rows.observations import Flattener
+from rllib_maddpg.rows.actions import ActionCodec
+from rllib_maddpg.rows.observations import MASK, Flattener, mask_columns
 
 NUM_OBSERVATIONS = 1000
 TOLERANCE = 1e-5
@@ -80,8 +81,9 @@ def check_actor(
     reference, largest = Reference(module, observation_space), 0.0
     for width in _WIDTHS:
         observations = random_observations(observation_space, NUM_OBSERVATIONS // len(_WIDTHS), width, rng)
+        observations = [with_random_mask(obs, observation_space, reference.codec, rng) for obs in observations]
         expected, output = reference(observations)
-        moved_actions, moved_output = reference([_last_bit(obs, rng) for obs in observations])
+        moved_actions, moved_output = reference([_moved(obs, rng) for obs in observations])
         if reference.codec.categorical:
             rounding = np.abs(moved_output - output).max()
         else:
@@ -115,6 +117,26 @@ def random_observations(space: gym.Space, number: int, width: float | None, rng:
     if width is None:
         return observations
     return [tree.map_structure(lambda x: _normal(x, width, rng), obs) for obs in observations]
+
+
+def with_random_mask(observation: Any, space: gym.Space, codec: ActionCodec, rng: np.random.Generator) -> Any:
+    """An observation with another action mask, if it has one, which allows at least one action of each part."""
+    if mask_columns(space, None) is None:
+        return observation
+    parts = [rng.random(n) < 0.5 for n in codec.nvec]
+    for part in parts:
+        part[rng.integers(len(part))] = True
+    mask, space = np.concatenate(parts), space[MASK]
+    leaves = list(space) if isinstance(space, gym.spaces.Tuple) else [space]
+    ends = np.cumsum([np.prod(leaf.shape, dtype=int) for leaf in leaves])
+    values = [own.reshape(leaf.shape).astype(leaf.dtype) for own, leaf in zip(np.split(mask, ends[:-1]), leaves, strict=True)]
+    return {**observation, MASK: tuple(values) if isinstance(space, gym.spaces.Tuple) else values[0]}
+
+
+def _moved(observation: Any, rng: np.random.Generator) -> Any:
+    """`_last_bit`, but for an action mask."""
+    moved = _last_bit(observation, rng)
+    return {**moved, MASK: observation[MASK]} if isinstance(observation, dict) and MASK in observation else moved
 
 
 def _normal(x: Any, width: float, rng: np.random.Generator) -> Any:

@@ -131,12 +131,14 @@ class Actor:
         self.inputs: list[dict[str, Any]] = entry["observation"]
         self.action: dict[str, Any] = entry["action"]
         self._forward = forward
+        self._has_mask = any(spec.get("mask") for spec in self.inputs)
 
     def __call__(self, observation: Any) -> np.ndarray | np.generic:
         """The action for one observation, as the environment takes it.
 
         Raises:
-            ValueError: If the observation is not what the agent observes; the message says what it is.
+            ValueError: If the observation is not what the agent observes, or its action mask allows nothing; the message says
+                what it is.
         """
         return self._act([part[None] for part in self._parts(observation, ())])[0]
 
@@ -148,6 +150,11 @@ class Actor:
         return self._act(parts)
 
     def _act(self, parts: list[np.ndarray]) -> np.ndarray:
+        if self._has_mask:
+            for number, mask in enumerate(_masks(parts, self.inputs, self.action)):
+                if not mask.any(-1).all():
+                    of = f" for number {number} of its action" if len(self.action["choices"]) > 1 else ""
+                    raise ValueError(f"Agent {self.agent!r}: its action mask allows nothing{of}.")
         return np.asarray(self._forward(parts), self.action["dtype"])
 
     def _parts(self, observation: Any, front: tuple) -> list[np.ndarray]:
@@ -181,6 +188,8 @@ class Actor:
             high = low + np.reshape(spec["choices"], shape)
             if (numbers != np.floor(numbers)).any() or (numbers < low).any() or (numbers >= high).any():
                 raise ValueError(f"{name} must be whole numbers from {low.tolist()} to {(high - 1).tolist()}.")
+        if spec.get("mask") and ((numbers != 0) & (numbers != 1)).any():
+            raise ValueError(f"{name} must be ones and zeros: it says which actions are allowed.")
         with np.errstate(over="ignore"):
             part = array.astype(spec["dtype"])
         if not np.isfinite(part).all():
@@ -230,6 +239,7 @@ _FORMATS: dict[str, Callable[[Path, Mapping[str, Any]], Forward]] = {
 
 # ------------------------------------------------------------------------------------------ the network in NumPy
 
+_MASKED = np.float32(-1e30)  # output for actions that are not allowed
 _erf = np.frompyfunc(math.erf, 1, 1)
 
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -263,12 +273,16 @@ class NumpyNetwork:
             x = x @ weight + bias
             if i + 1 < len(self._layers):
                 x = self._activation(x)
-        return self._choices(x) if "choices" in self._action else self._scaled(x)
+        if "choices" not in self._action:
+            return self._scaled(x)
+        return self._choices(np.split(x, np.cumsum(self._action["choices"])[:-1], -1), parts)
 
-    def _choices(self, output: np.ndarray) -> np.ndarray:
+    def _choices(self, outputs: Sequence[np.ndarray], parts: Sequence[np.ndarray]) -> np.ndarray:
         action = self._action
-        bounds = np.cumsum(action["choices"])[:-1]
-        choices = np.stack([part.argmax(-1) for part in np.split(output, bounds, -1)], -1) + np.asarray(action["start"])
+        if any(spec.get("mask") for spec in self._inputs):
+            masks = _masks(parts, self._inputs, action)
+            outputs = [np.where(mask, output, _MASKED) for output, mask in zip(outputs, masks, strict=True)]
+        choices = np.stack([part.argmax(-1) for part in outputs], -1) + np.asarray(action["start"])
         return choices.reshape(-1, *action["shape"])
 
     def _scaled(self, output: np.ndarray) -> np.ndarray:
@@ -280,6 +294,12 @@ class NumpyNetwork:
             code = 2.0 * exp / exp.sum(-1, keepdims=True) - 1.0
         low, high = (np.asarray(action[bound], action["dtype"]) for bound in ("low", "high"))
         return np.clip(low + (code.reshape(-1, *action["shape"]) + 1.0) * (high - low) / 2.0, low, high)
+
+
+def _masks(parts: Sequence[np.ndarray], inputs: Sequence[Mapping[str, Any]], action: Mapping[str, Any]) -> list[np.ndarray]:
+    """Per number of the actions which of its values are allowed, bool `[B, choices]`."""
+    masks = [part.reshape(len(part), -1) > 0.5 for part, spec in zip(parts, inputs, strict=True) if spec.get("mask")]
+    return np.split(np.concatenate(masks, -1), np.cumsum(action["choices"])[:-1], -1)
 
 
 def _vector(part: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:

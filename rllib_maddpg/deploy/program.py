@@ -38,7 +38,11 @@ class ActorProgram(nn.Module):
 
     def forward(self, *parts: Tensor) -> Tensor:
         """Parts in the order of `inputs`."""
-        output = self.actor(torch.cat([self._vector(i, part) for i, part in enumerate(parts)], -1))
+        vectors = [self._vector(i, part) for i, part in enumerate(parts)]
+        output = self.actor(torch.cat(vectors, -1))
+        masks = [vector for vector, spec in zip(vectors, self.inputs, strict=True) if spec.get("mask")]
+        if masks:
+            output = self.codec.masked(output, self.codec.allowed(torch.cat(masks, -1)))
         action = self._scaled(output) if isinstance(self.codec, BoxCodec) else self._choices(output)
         return action.reshape(-1, *self.codec.space.shape).to(self.dtype)
 

@@ -21,7 +21,7 @@ def describe_observation(space: gym.Space, agent: Any) -> list[dict[str, Any]]:
     Returns:
         Per input `name`, `path` (keys that lead to it in a nested observation), `kind`, `shape` and `dtype`. Discrete ones also
         have `choices` (how many values each of their numbers has), `start`, and `columns`: per number the value that each
-        column of its one-hot stands for.
+        column of its one-hot stands for. Those that say which actions are allowed have `mask`.
 
     Raises:
         ValueError: For a space that cannot be flattened, or whose keys JSON does not have.
@@ -43,6 +43,8 @@ def _describe_part(part: Part, taken: list[str]) -> dict[str, Any]:
     while name in taken:  # keys may have dots in them, or differ in type only
         name, number = f"{part.name}-{number}", number + 1
     spec = {"name": name, "path": list(part.path), "kind": part.kind, "shape": list(part.shape)}
+    if part.is_mask:
+        spec["mask"] = True
     if not part.chooses:
         return {**spec, "dtype": "float32"}
     return {**spec, "dtype": "int64", "choices": list(part.choices), "start": list(part.starts), "columns": part.columns}

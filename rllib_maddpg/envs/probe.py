@@ -1,7 +1,7 @@
 """Reading an environment's agents and spaces before any runner is started."""
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cloudpickle
@@ -12,6 +12,7 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from rllib_maddpg.envs.api import check_reset_result
 from rllib_maddpg.envs.errors import EnvError
+from rllib_maddpg.envs.masks import MASKS_KEY, MasksFromInfos, masks_in_infos
 from rllib_maddpg.envs.resolver import EnvCreator, resolve_env
 
 
@@ -23,11 +24,14 @@ class EnvSpaces:
         agents: All agents that can ever be in the game, sorted by `str`.
         observation_spaces: agent -> space, in that order.
         action_spaces: agent -> space, in that order.
+        info_masks: Agents whose action masks were found in their infos, and stand in their observation spaces here; their env
+            has to be made with `env_config["action_masks"]`.
     """
 
     agents: tuple[Hashable, ...]
     observation_spaces: dict[Hashable, gym.Space]
     action_spaces: dict[Hashable, gym.Space]
+    info_masks: tuple[Hashable, ...] = ()
 
 
 class NotBuiltError(EnvError):
@@ -39,7 +43,8 @@ _cache: dict[tuple, tuple[Any, EnvSpaces]] = {}
 
 
 def probe_env(env: str | type | Callable[..., Any], env_config: dict | None = None, num_env_runners: int = 0) -> EnvSpaces:
-    """Builds the env once, reads its agents and spaces, and closes it.
+    """Builds the env once, reads its agents and spaces, and closes it. One whose agents choose among actions is reset once, to
+    see whether there are action masks in its infos, unless `env_config["action_masks"]` says so.
 
     The env gets an `EnvContext` as on the local env runner. If it cannot be built there and remote runners are to have it, it
     is built in another process, as on the first of them. The result is kept for this process: asking again for the same env
@@ -110,7 +115,9 @@ def _build_and_read(creator: EnvCreator, config: EnvContext) -> EnvSpaces:
             "Fix env_config or the env's constructor."
         ) from error
     try:
-        return _read(env.unwrapped, name)
+        spaces = _read(env.unwrapped, name)
+        masked = () if MASKS_KEY in config else tuple(masks_in_infos(env))
+        return replace(_read(MasksFromInfos(env, masked), name), info_masks=masked) if masked else spaces
     finally:
         env.close()
 

@@ -13,6 +13,7 @@ from ray.rllib.env.wrappers.pettingzoo_env import PettingZooEnv
 
 from rllib_maddpg.envs.errors import EnvError
 from rllib_maddpg.envs.joint_gym import REWARDS_KEY, JointGymGame, agents_in_spaces
+from rllib_maddpg.envs.masks import MASKS_KEY, MasksFromInfos
 from rllib_maddpg.envs.names import find_source
 from rllib_maddpg.envs.parallel import ParallelPettingZoo
 from rllib_maddpg.envs.single_agent import SingleAgentGame
@@ -30,7 +31,7 @@ _NO_TURNS = (
 class EnvCreator:
     """Makes the env: `creator(env_config) -> MultiAgentEnv`. Fit for `ray.tune.register_env`, and for cloudpickle.
 
-    `env_config` is a dict (or RLlib's `EnvContext`), of which each env gets a deep copy of its own. Three keys are taken out of
+    `env_config` is a dict (or RLlib's `EnvContext`), of which each env gets a deep copy of its own. Four keys are taken out of
     it, all others go to the env:
 
     - "wrappers" names SuperSuit wrappers; `apply_wrappers` says how.
@@ -38,10 +39,12 @@ class EnvCreator:
       agents step at once, with the same results in half of the time or less; below wrappers it is always turn by turn. Only
       mpe2 scenarios have this key.
     - "rewards_from" says where the rewards of a Gymnasium env of several agents are; `JointGymGame` has the values.
+    - "action_masks" lists the agents whose action masks are in their infos; `MasksFromInfos` has them observed. Without the
+      key `MADDPGConfig.validate()` finds them out.
 
     Raises:
-        EnvError: On a keyword that the env does not take, wrappers that do not fit, a "direct_stepping" or "rewards_from" that
-            is not allowed or has nothing to say here, or an env that cannot be adapted.
+        EnvError: On a keyword that the env does not take, wrappers that do not fit, a "direct_stepping", "rewards_from" or
+            "action_masks" that is not allowed or has nothing to say here, or an env that cannot be adapted.
     """
 
     source: Source
@@ -55,13 +58,18 @@ class EnvCreator:
             if not isinstance(direct_stepping, bool):
                 raise EnvError(f'env_config["{DIRECT_STEPPING_KEY}"]={direct_stepping!r} is not a bool. Give True or False.')
         rewards_from = config.pop(REWARDS_KEY, None)
+        masked = config.pop(MASKS_KEY, None)
+        if not isinstance(masked, list | tuple | None):
+            raise EnvError(
+                f'env_config["{MASKS_KEY}"]={masked!r} is not a list. Give the agents whose infos have masks, or [].'
+            )
         env = _adapt(self.source(config), self.source.name, [] if wrappers is None else wrappers, direct_stepping, rewards_from)
         if rewards_from is not None and not isinstance(env, JointGymGame):
             raise EnvError(
                 f'env_config["{REWARDS_KEY}"]={rewards_from!r}: env={self.source.name!r} is not a Gymnasium env with one '
                 "entry per agent, so it already reports rewards per agent. Take the key out."
             )
-        return env
+        return MasksFromInfos(env, masked) if masked else env
 
 
 def _deep_copy(env_config: dict) -> dict:

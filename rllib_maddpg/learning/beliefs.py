@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rllib_maddpg.learning.groups import NetworkGroup, of_role
-from rllib_maddpg.learning.joint_actions import JointActions
+from rllib_maddpg.learning.joint_actions import JointActions, masked
 from rllib_maddpg.modules.inferred import inferred_inputs
 from rllib_maddpg.modules.specs import INFERRED
 from rllib_maddpg.rows.joint_batch import JointBatch
@@ -103,7 +103,7 @@ def approximations(groups: Iterable[NetworkGroup]) -> list[NetworkGroup]:
 
 
 def outputs_of(group: NetworkGroup, joint: JointBatch, column: str, target: bool = False) -> Tensor:
-    """Head outputs that approximations give the agents that they are about, `[G, n, B, dim]`.
+    """Head outputs that approximations give the agents that they are about, `[G, n, B, dim]`; `MASKED` as those of actors.
 
     Args:
         group: Of approximations.
@@ -112,4 +112,5 @@ def outputs_of(group: NetworkGroup, joint: JointBatch, column: str, target: bool
         target: Whether to ask their targets.
     """
     network: Any = group.target if target else group.network
-    return network.of_all(inferred_inputs(joint, group.about, column)).unflatten(1, (-1, len(joint)))
+    output = network.of_all(inferred_inputs(joint, group.about, column)).unflatten(1, (-1, len(joint)))
+    return masked(group, output, joint, column)

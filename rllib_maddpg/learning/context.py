@@ -6,6 +6,7 @@ Shapes: B rows; G modules of n agents each.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -58,6 +59,11 @@ class GroupRows:
         # Modules that do not learn may have been left out.
         absent = torch.zeros_like(self["alive"][0])
         return torch.stack([self._added[column].get(m, absent) for m in self.modules])
+
+    @cached_property
+    def allowed(self) -> Tensor | None:
+        """Which actions the agents' observations allow, bool `[G, n, B, code_dim]`; None: all are, always."""
+        return self.joint.allowed(self.modules, "obs")
 
     def count(self, column: str) -> Tensor:
         """Sum of a column of zeros and ones over rows, agents and Learners, at least 1, `[G]`."""

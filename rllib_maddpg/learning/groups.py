@@ -126,10 +126,13 @@ def _key(spec: NetworkSpec, module: Any, settings: ModuleSettings) -> tuple | No
     action, agents = module.codec.key() if spec.view is None else module.codec.dim, module.num_agents
     if spec.about is not None:
         action = agents = None
+    # Actors whose agents have their action masks elsewhere need other columns of the rows.
+    mask = module.layout.slots_of(module.module_id)[0].mask if spec.role == ACTOR else None
+    place = None if mask is None else (mask.start, mask.stop)
     words = tuple((key, repr(value)) for key, value in settings.words.items())
     # What else a spec says must be the same, too; how a network was built and how fast it learns does not matter.
     kind = spec.role, spec.view, spec.about, spec.has_target, spec.lr is None, _is_first(spec, module)
-    return kind, agents, shape_of(network), action, words, settings.apart
+    return kind, agents, shape_of(network), action, place, words, settings.apart
 
 
 def _is_first(spec: NetworkSpec, module: Any) -> bool:

@@ -42,12 +42,15 @@ class JointActions:
         self._rules = rules
 
     def policy(self, group: NetworkGroup, joint: JointBatch) -> tuple[Tensor, Tensor]:
-        """What a group of actors does now: head outputs and action codes `[G, n, B, dim]`, through which gradients go."""
+        """What a group of actors does now: head outputs and action codes `[G, n, B, dim]`, through which gradients go.
+
+        Head outputs of actions that are not allowed are `MASKED`.
+        """
         return self.once(("policy", group, joint), lambda: self._act(group, joint))
 
     @torch.enable_grad()
     def _act(self, group: NetworkGroup, joint: JointBatch) -> tuple[Tensor, Tensor]:
-        output = group.network(joint.stack(group.modules, "obs"))
+        output = masked(group, group.network(joint.stack(group.modules, "obs")), joint, "obs")
         return output, self.sampled(group, output, self.gumbel(group.codec, group.modules, joint))
 
     def gumbel(self, codec: Any, modules: tuple[str, ...], joint: JointBatch) -> Tensor | None:
@@ -117,6 +120,7 @@ class JointActions:
 
     def _next_code(self, group: NetworkGroup, joint: JointBatch) -> Tensor:
         output = (group.target or group.network)(joint.stack(group.modules, "new_obs"))
+        output = masked(group, output, joint, "new_obs")
         noise = self.smoothing(group, group.modules, joint)
         code = group.codec.greedy(output) if noise is None else group.codec.smoothed(output, noise)
         return code * joint.stack(group.modules, "next_acts").unsqueeze(-1)
@@ -135,7 +139,22 @@ class JointActions:
         def act() -> dict[str, Tensor]:
             outputs = {}
             for group in actors_of(self.groups):
-                outputs.update(zip(group.modules, group.network(joint.stack(group.modules, "obs")), strict=True))
+                output = masked(group, group.network(joint.stack(group.modules, "obs")), joint, "obs")
+                outputs.update(zip(group.modules, output, strict=True))
             return {m: output for m, output in outputs.items() if m not in self._rules}
 
         return self.once(("head_outputs", joint), act)
+
+
+def masked(group: NetworkGroup, output: Tensor, joint: JointBatch, column: str) -> Tensor:
+    """Head outputs `[G, n, B, dim]` of a group of actors, `MASKED` where an action is not allowed.
+
+    Args:
+        group: Of actors, or of approximations of those of another module.
+        output: Theirs.
+        joint: The rows.
+        column: "obs" or "new_obs", of which the outputs are.
+    """
+    modules = group.modules if group.about is None else joint.layout.beside(group.modules, group.about)
+    allowed = joint.allowed(modules, column)
+    return output if allowed is None else group.codec.masked(output, allowed)

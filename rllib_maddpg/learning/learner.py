@@ -75,10 +75,10 @@ class MADDPGTorchLearner(GraphedTorchLearner):
 
         Args:
             q: Q(x, a_1 ... mu_i(o_i) ... a_N), `[G, n, B]`.
-            output: Head output of the actors, `[G, n, B, dim]`.
+            output: Head output of the actors, `[G, n, B, dim]`; zeros for actions that are not allowed (`rows.allowed`).
             rows, settings: As in `td_target`.
         """
-        return losses.actor_loss(q, output, rows["acts"], rows.count("acts"), settings.actor_output_reg)
+        return losses.actor_loss(q, output, rows["acts"], rows.count("acts"), settings.actor_output_reg, rows.allowed)
 
     # ------------------------------------------------------------------------------------------ the stages
 
@@ -139,7 +139,8 @@ class MADDPGTorchLearner(GraphedTorchLearner):
             q.update(zip(group.modules, values, strict=True))
         for group in learning:
             rows, values = ctx.rows(group), torch.stack([q[m] for m in group.modules])
-            loss = check_shape(self.actor_loss(values, outputs[group], rows, group.settings), (len(group),), "actor_loss")
+            output = losses.without_masked(outputs[group], rows.allowed)
+            loss = check_shape(self.actor_loss(values, output, rows, group.settings), (len(group),), "actor_loss")
             result.update(zip(group.modules, loss, strict=True))
             self._note_actors(ctx, group, outputs[group])
         return {m: result[m] for m in ctx.trained}

@@ -49,7 +49,9 @@ def masked_mean(value: Tensor, mask: Tensor, count: Tensor) -> Tensor:
     return (value * mask).sum((-2, -1)) / count
 
 
-def actor_loss(q: Tensor, output: Tensor, acts: Tensor, count: Tensor, output_reg: Tensor) -> Tensor:
+def actor_loss(
+    q: Tensor, output: Tensor, acts: Tensor, count: Tensor, output_reg: Tensor, allowed: Tensor | None = None
+) -> Tensor:
     """-Q with the agent's own action from its current actor (equation 5), plus a pull of the head output to zero.
 
     Args:
@@ -58,8 +60,17 @@ def actor_loss(q: Tensor, output: Tensor, acts: Tensor, count: Tensor, output_re
         acts: `[G, n, B]`.
         count: `[G]`.
         output_reg: Weight of mean(output^2), 1e-3 in the paper's released code.
+        allowed: Which actions the agent might have chosen, bool `[G, n, B, dim]`: the mean is over these; None: over all. Head
+            outputs of others are zero (`without_masked`).
     """
-    return masked_mean(output_reg * output.square().mean(-1) - q, acts, count)
+    squares = output.square()
+    size = squares.mean(-1) if allowed is None else squares.sum(-1) / allowed.sum(-1)
+    return masked_mean(output_reg * size - q, acts, count)
+
+
+def without_masked(output: Tensor, allowed: Tensor | None) -> Tensor:
+    """Head outputs `[..., dim]` with zeros for actions that are not allowed; None: all are."""
+    return output if allowed is None else output.masked_fill(~allowed, 0.0)
 
 
 @torch.no_grad()

@@ -126,8 +126,12 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         return getattr(self, next(spec.name for spec in self.network_specs if spec.role == ACTOR))
 
     def head_output(self, obs: Tensor) -> Tensor:
-        """What the actor makes of observations as the env gives them: `[..., obs_dim]` -> `[..., code_dim]`."""
-        return self.acting_network(obs)
+        """What the actor makes of observations as the env gives them: `[..., obs_dim]` -> `[..., code_dim]`.
+
+        It is `MASKED` where an observation says that an action is not allowed.
+        """
+        output, mask = self.acting_network(obs), self.layout.slots_of(self.module_id)[0].mask
+        return output if mask is None else self.codec.masked(output, self.codec.allowed(obs[..., mask]))
 
     @property
     def critic_view(self) -> View:

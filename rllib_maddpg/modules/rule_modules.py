@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
 from rllib_maddpg.rows.actions import ActionCodec, CategoricalCodec
+from rllib_maddpg.rows.layout import AgentSlot
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +132,30 @@ def codes_of(actions: Any, codec: ActionCodec, module_id: str) -> np.ndarray:
             "each observation under the key 'actions'; for boxes between -1 and 1, which RLlib scales to their bounds."
         )
     return codec.encode(actions if isinstance(codec, CategoricalCodec) else np.clip(actions, -1.0, 1.0))
+
+
+def check_allowed(code: np.ndarray, obs: np.ndarray, slot: AgentSlot, step: int) -> None:
+    """A module has chosen what the action mask allows.
+
+    Args:
+        code: Action code, `[dim]`.
+        obs: What the agent has observed, `[obs_dim]`.
+        slot: Of the agent.
+        step: Number of the step in the episode, for the error.
+
+    Raises:
+        RuleError: Naming module, agent and step.
+    """
+    if slot.mask is None:
+        return
+    mask = obs[slot.mask]
+    if (code[~slot.codec.allowed(torch.from_numpy(mask)).numpy()] > 0).any():
+        raise RuleError(
+            f"Module {slot.module!r} has chosen {np.asarray(slot.codec.decode(code[None])[0]).tolist()} for agent "
+            f"{slot.agent!r} in step {step} of the episode, which its action mask {mask.astype(int).tolist()} does not allow. "
+            f"The mask is in what the module observes: columns {slot.mask.start} to {slot.mask.stop - 1} of 'obs'. Choose "
+            "where it is 1."
+        )
 
 
 def rule_codes(module_id: str, module: RLModule, codec: ActionCodec, obs: Tensor, alive: Tensor) -> Tensor:

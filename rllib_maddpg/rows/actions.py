@@ -21,6 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ACTOR_HEADS = ("tanh", "softmax")
+# Head output of actions that are not allowed: finite, so that nothing becomes NaN, and so low that neither noise nor a
+# temperature lifts it to where others are.
+MASKED = -1e30
 
 
 class ActionCodec(ABC):
@@ -51,6 +54,10 @@ class ActionCodec(ABC):
     def to_env(self, code: np.ndarray) -> np.ndarray:
         """Action codes `[T, dim]` -> actions as the environment takes them, `[T, ...]`; RLlib's connectors make the same."""
         return self.decode(code)
+
+    def uniform(self, output: np.ndarray) -> np.ndarray:
+        """Head output `[..., dim]` of an actor that likes all allowed actions alike; which are allowed is that of `output`."""
+        return np.zeros_like(output)
 
     @abstractmethod
     def greedy(self, output: Tensor) -> Tensor:
@@ -200,6 +207,21 @@ class CategoricalCodec(ActionCodec):
             return self.one_hots[0][output.argmax(-1)]
         blocks = zip(self.offsets, self.nvec, self.one_hots, strict=True)
         return np.concatenate([one_hot[output[..., o : o + n].argmax(-1)] for o, n, one_hot in blocks], -1)
+
+    def uniform(self, output: np.ndarray) -> np.ndarray:
+        return np.where(output <= 0.5 * MASKED, output, np.float32(0.0))
+
+    def allowed(self, mask: Tensor) -> Tensor:
+        """Which actions a mask `[..., dim]` of ones and zeros allows, bool.
+
+        Where it allows no action of a part at all, as those of agents that do not act, all of the part are.
+        """
+        parts = self._parts(mask > 0.5)
+        return torch.cat([part | ~part.any(-1, keepdim=True) for part in parts], -1)
+
+    def masked(self, output: Tensor, allowed: Tensor) -> Tensor:
+        """The head output `[..., dim]` with `MASKED` for actions that are not allowed, to which no gradient goes."""
+        return output.masked_fill(~allowed, MASKED)
 
     def probabilities(self, output: Tensor) -> Tensor:
         """Softmax of each part: head output `[..., dim]` -> `[..., dim]`."""

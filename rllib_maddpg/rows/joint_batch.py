@@ -134,6 +134,19 @@ class JointBatch:
                 self._stacked[key] = self.layout.stack(values, modules, kind.per, kind.width)
         return self._stacked[key]
 
+    def allowed(self, modules: Sequence[str], column: str) -> Tensor | None:
+        """Which actions the observations of G modules of n agents each allow: bool `[G, n, B, code_dim]`.
+
+        Args:
+            modules: Whose agents have their masks in the same place.
+            column: "obs" or "new_obs".
+
+        Returns:
+            None: All are, always.
+        """
+        slot = self.layout.slots_of(modules[0])[0]
+        return None if slot.mask is None else slot.codec.allowed(self.stack(modules, column)[..., slot.mask])
+
     def sum_over_agents(self, values: Tensor) -> Tensor:
         """Numbers of the agents of some modules, `[G, n, B]` -> `[B]`."""
         return values.sum((0, 1))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rllib_maddpg.rows.actions import ActionCodec, make_codec
-from rllib_maddpg.rows.observations import Flattener, differs_from_rllib, flatteners, is_flat_box
+from rllib_maddpg.rows.observations import Flattener, differs_from_rllib, flatteners, is_flat_box, mask_columns
 
 # Key of an agent in `JointLayout.description`.
 OBSERVES = "observes"
@@ -29,6 +29,7 @@ class AgentSlot:
         obs: Columns of its observation in the joint observation `[obs_dim]`.
         actions: Columns of its action code in the joint action `[action_dim]`.
         observed: What the env gives it to observe, of which those columns are made; None: not known.
+        mask: Columns within its observation that say which of its actions are allowed; None: all are, always.
     """
 
     agent: str
@@ -37,6 +38,7 @@ class AgentSlot:
     obs: slice
     actions: slice
     observed: gym.Space | None = None
+    mask: slice | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class JointLayout:
                 )
             codec = make_codec(action_spaces[agent], actor_head, agent)
             obs_dim = space.shape[0]
+            seen = (observed or {}).get(agent)
             slots.append(
                 AgentSlot(
                     agent=agent,
@@ -104,7 +107,8 @@ class JointLayout:
                     codec=codec,
                     obs=slice(obs_at, obs_at + obs_dim),
                     actions=slice(action_at, action_at + codec.dim),
-                    observed=(observed or {}).get(agent),
+                    observed=seen,
+                    mask=mask_columns(seen, agent) if codec.categorical else None,
                 )
             )
             obs_at += obs_dim

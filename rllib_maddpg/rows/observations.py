@@ -17,6 +17,8 @@ import gymnasium as gym
 import numpy as np
 
 NAME = "observation"
+# Key under which an agent that observes a Dict finds which of its actions are allowed.
+MASK = "action_mask"
 KINDS = "Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these"
 
 
@@ -68,6 +70,11 @@ class Part:
         return self.kind in ("Discrete", "MultiDiscrete")
 
     @cached_property
+    def is_mask(self) -> bool:
+        """Whether it says which actions are allowed."""
+        return self.path[:1] == (MASK,)
+
+    @cached_property
     def width(self) -> int:
         """Columns of the vector that it takes."""
         return sum(self.choices) if self.chooses else math.prod(self.shape)
@@ -92,7 +99,10 @@ class Part:
         # One number is one number, however it is wrapped.
         if array.shape != self.shape and not array.size == math.prod(self.shape) == 1:
             raise ValueError(f"has shape {array.shape}, not {self.shape}")
-        return self._indices(array.reshape(-1), value) if self.chooses else array.reshape(-1)
+        numbers = array.reshape(-1)
+        if self.is_mask and not ((numbers == 0) | (numbers == 1)).all():
+            raise ValueError(f"is {_short(value)}: a mask of actions has only 1 (allowed) and 0 (not allowed)")
+        return self._indices(numbers, value) if self.chooses else numbers
 
     def _indices(self, array: np.ndarray, value: Any) -> np.ndarray:
         with np.errstate(invalid="ignore"):  # of infinities
@@ -156,6 +166,12 @@ class Flattener:
         ends = np.cumsum([part.width for part in self.parts], dtype=int)
         self._slices = [slice(int(end) - part.width, int(end)) for part, end in zip(self.parts, ends, strict=True)]
 
+    @property
+    def mask(self) -> slice | None:
+        """Columns of the action mask; None: there is none."""
+        columns = [own for part, own in zip(self.parts, self._slices, strict=True) if part.is_mask]
+        return slice(columns[0].start, columns[-1].stop) if columns else None
+
     def __call__(self, observation: Any) -> np.ndarray:
         """Observation -> vector `[width]` float32, that of `gymnasium.spaces.flatten`.
 
@@ -163,7 +179,7 @@ class Flattener:
 
         Raises:
             ObservationError: If a part is missing, has another shape, is not made of numbers, or chooses a value that its space
-                does not have.
+                does not have; or if an action mask has others than 0 and 1.
         """
         vector = np.zeros(self.width, np.float32)
         for part, columns in zip(self.parts, self._slices, strict=True):
@@ -172,6 +188,17 @@ class Flattener:
             except ValueError as error:
                 raise ObservationError.of(self.agent, part, error) from None
         return vector
+
+    def read_mask(self, observation: Any) -> np.ndarray:
+        """The action mask in an observation, `[width of the mask]`; errors as of a call."""
+        numbers = []
+        for part in self.parts:
+            try:
+                if part.is_mask:
+                    numbers.append(part.numbers(self._find(observation, part)))
+            except ValueError as error:
+                raise ObservationError.of(self.agent, part, error) from None
+        return np.concatenate(numbers)
 
     def _find(self, observation: Any, part: Part) -> Any:
         try:
@@ -230,6 +257,11 @@ def differs_from_rllib(space: gym.Space, order_matters: bool = True) -> bool:
 def is_flat_box(space: Any) -> bool:
     """Whether a space's observations are vectors already."""
     return isinstance(space, gym.spaces.Box) and len(space.shape) == 1
+
+
+def mask_columns(space: gym.Space | None, agent: Any) -> slice | None:
+    """Columns of the action mask in the vector of an agent that observes a space; None: there is none."""
+    return Flattener(space, agent).mask if isinstance(space, gym.spaces.Dict) and MASK in space.spaces else None
 
 
 def flatteners(spaces: Mapping[Any, gym.Space]) -> dict[Any, Flattener]:

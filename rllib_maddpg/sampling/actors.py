@@ -12,6 +12,7 @@ from torch import nn
 from rllib_maddpg.modules.networks import MLP
 from rllib_maddpg.modules.stacking import StackedMLP, is_plain_mlp, shape_of
 from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.sampling.masks import JointMasks
 
 # Each may overwrite its argument.
 NUMPY_ACTIVATIONS: dict[type[nn.Module], Callable[[np.ndarray], np.ndarray]] = {
@@ -39,6 +40,7 @@ class JointActors:
         """
         self.action_dim = layout.action_dim
         self._actors = dict(actors)
+        self._masks = JointMasks(layout)
         # Neighbours of one shape become one batched product. Their agents lie side by side in the joint row.
         self._forwards = []
         for key, group in groupby(layout.modules, key=lambda m: self._key(m, len(layout.slots_of(m)))):
@@ -60,7 +62,14 @@ class JointActors:
         return same and all(forward.is_current() for forward, _, _ in self._forwards)
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Joint observations `[E, obs_dim]` float32 -> head outputs `[E, action_dim]` float32."""
+        """Joint observations `[E, obs_dim]` float32 -> head outputs `[E, action_dim]` float32.
+
+        They are `MASKED` where an observation says that an action is not allowed.
+        """
+        outputs = self._outputs(obs)
+        return self._masks.masked(obs, outputs) if self._masks else outputs
+
+    def _outputs(self, obs: np.ndarray) -> np.ndarray:
         if len(self._forwards) == 1:
             return self._forwards[0][0](obs)
         outputs = np.empty((len(obs), self.action_dim), np.float32)

@@ -17,7 +17,8 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.filter import RunningStat
 
 from rllib_maddpg.envs import EnvSpaces
-from rllib_maddpg.ray_compat import FlattenObservations
+from rllib_maddpg.ray_compat import FlattenObservations, keys_to_remove
+from rllib_maddpg.rows.observations import differs_from_rllib, mask_columns
 from rllib_maddpg.sampling.flatten_connector import check_rllibs_flattening
 
 
@@ -106,7 +107,7 @@ def check_connectors(config: AlgorithmConfig, env: EnvSpaces) -> None:
     """The user's connectors fit what is observed, and MADDPG's episodes, which are multi-agent also where there is one agent.
 
     Raises:
-        ValueError: Naming the connector.
+        ValueError: Naming the connector, or an agent with an action mask, which connectors might change.
     """
     make, made = config._env_to_module_connector, None
     # One that wants to see the env itself is made later, on the runners.
@@ -114,6 +115,13 @@ def check_connectors(config: AlgorithmConfig, env: EnvSpaces) -> None:
         if make is not None:
             spaces = gym.spaces.Dict(env.observation_spaces), gym.spaces.Dict(env.action_spaces)
             made = make(None, {INPUT_ENV_SPACES: spaces, INPUT_ENV_SINGLE_SPACES: spaces}, None)
+    masked = [agent for agent, space in env.observation_spaces.items() if mask_columns(space, agent) is not None]
+    if masked and make is not None and not (made and all(flattens_alike(piece, env) for piece in force_list(made))):
+        raise ValueError(
+            f"`env_to_module_connector` is set, and agent {masked[0]!r} has an action mask, which must reach its actor as the "
+            "env gives it. Do the connectors' work in the env (a wrapper), or in the network (`build_actor`); observations "
+            "are made flat without one."
+        )
     for piece in force_list(made):
         if getattr(piece, "_multi_agent", None) is False:
             name = type(piece).__name__
@@ -123,3 +131,10 @@ def check_connectors(config: AlgorithmConfig, env: EnvSpaces) -> None:
             )
         if isinstance(piece, FlattenObservations):
             check_rllibs_flattening(piece, env.observation_spaces)
+
+
+def flattens_alike(piece: ConnectorV2, env: EnvSpaces) -> bool:
+    """Whether a connector is RLlib's that flattens, and makes the vectors that `FlattenAgentObservations` would."""
+    if not isinstance(piece, FlattenObservations) or keys_to_remove(piece) or piece._agent_ids:
+        return False
+    return not any(map(differs_from_rllib, env.observation_spaces.values()))

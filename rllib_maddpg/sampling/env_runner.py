@@ -27,6 +27,7 @@ from rllib_maddpg.sampling.episodes import rollout_from_episodes
 from rllib_maddpg.sampling.exploration import JointExploration, exploration_settings, greedy
 from rllib_maddpg.sampling.fast_path import reason_for_stock_path
 from rllib_maddpg.sampling.joint_sampler import JointSampler
+from rllib_maddpg.sampling.masks import ObservedMasks
 from rllib_maddpg.sampling.metrics import Tally
 from rllib_maddpg.sampling.noise import NoiseError
 from rllib_maddpg.sampling.noise_connector import AddExplorationNoise
@@ -72,6 +73,7 @@ class MADDPGEnvRunner(StockLoop):
             self.schema = next(iter(self.module.values())).unwrapped().model_config["schema"]
             self.layout = self.schema.layout
             self._traces = EpisodeTraces(self.schema)
+            self._masks = ObservedMasks(self.layout)
         # Where there are envs side by side, on one runner or on several; one runner is enough to tell.
         self._seeds_compared = max(self.num_envs, config.num_env_runners) < 2 or (self.worker_index or 0) > 1
         self.sampling_error = ""  # of the last call of `sample`

@@ -52,6 +52,8 @@ class JointExploration:
     - Discrete, MultiDiscrete, Box with softmax head: Gumbel noise on the head output, a draw at `temperature`.
     - In the first `random_steps` env steps of the run: uniform actions of the same kind.
 
+    Actions whose head output is `MASKED` are never chosen.
+
     Attributes:
         env_steps: The clock of the schedules: lifetime env steps of all runners. `act` moves it on; may be set.
         random: True: uniform actions, whatever the schedules say. May be set.
@@ -151,7 +153,7 @@ class JointExploration:
             output = group.part(outputs)
             if group.codec.noise == "gumbel":
                 temperature = 1.0 if random else self._temperature.update(env_steps)
-                output = np.zeros_like(output) if random else output
+                output = group.codec.uniform(output) if random else output
                 code = group.codec.explore(output, group.part(self._gumbel.take(rows, 0)), temperature)
             elif random:
                 code = 2.0 * group.part(self._uniform.take(rows, 0)) - 1.0

@@ -16,6 +16,7 @@ from rllib_maddpg.envs.step_checks import check_known, check_step, fitting, is_s
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.observations import Part
 from rllib_maddpg.rows.rollout import is_finite
+from rllib_maddpg.sampling.masks import JointMasks
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Games:
         self._pick = itemgetter(*layout.agents) if n > 1 else lambda values: (values[layout.agents[0]],)
         self._widths = [slot.obs.stop - slot.obs.start for slot in layout.slots]
         self._all_widths = self._widths * num_envs
+        self._masks = JointMasks(layout)
         self._parts = [Part((), "Box", (width,)) for width in self._widths]
         # Per column the agent that it belongs to.
         self._agent_of_obs = np.repeat(np.arange(n), self._widths)
@@ -106,6 +108,7 @@ class Games:
         self.whole[env] = bool(self.alive[env].all())
         if not is_finite(self.obs[env]):
             self._check_finite(self.obs[env])
+        self._check_masks(env)
 
     def write_plain(self, results: list[list | tuple], columns: dict[str, np.ndarray]) -> bool:
         """Writes a step in which in every env all agents were and stay in the game, as in nearly all.
@@ -116,7 +119,8 @@ class Games:
             columns: The rows of this step, `[E, width]` each; as if all agents were in the game and none ended.
 
         Returns:
-            Whether it was such a step, and all numbers are finite; if not, call `write` for each env.
+            Whether it was such a step, all numbers are finite, and all agents have something to choose; if not, call `write`
+            for each env.
         """
         if not all(self.whole):
             return False
@@ -139,6 +143,8 @@ class Games:
                 np.concatenate(arrays, out=self.obs.reshape(-1))
             columns["rewards"][:] = np.array(numbers, float).reshape(columns["rewards"].shape)
             if not (math.isfinite(sum(numbers)) and is_finite(self.obs)):
+                return False
+            if self._masks and not self._masks.all_can_act(self.obs):
                 return False
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             return False
@@ -189,6 +195,7 @@ class Games:
             row["new_obs"][slot.obs] = fitting(observations[agent], agent, self._parts[i])
         self.whole[env] = bool(self.alive[env].all())
         self.obs[env] = row["new_obs"]
+        self._check_masks(env)
         return bool(all_terminated or all_truncated)
 
     def advance(self, columns: dict[str, np.ndarray], was_plain: bool) -> dict[int, EnvFailure]:
@@ -224,6 +231,10 @@ class Games:
             agent_steps={self._agents[i]: int(self._agent_steps[env, i]) for i in seen},
             seconds=float(self._seconds[env] + time.perf_counter() - self._since[env]),
         )
+
+    def _check_masks(self, env: int) -> None:
+        if self._masks:
+            self._masks.check(self.obs[env], self.alive[env])
 
     def _check_finite(self, obs: np.ndarray, rewards: np.ndarray | None = None) -> None:
         for i, slot in enumerate(self.layout.slots):

@@ -12,8 +12,9 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.utils.annotations import override
 
 from rllib_maddpg.modules.rl_module import HEAD_OUTPUT
-from rllib_maddpg.modules.rule_modules import acts_by_rule, codes_of
-from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.modules.rule_modules import acts_by_rule, check_allowed, codes_of
+from rllib_maddpg.rows.layout import AgentSlot, JointLayout
+from rllib_maddpg.rows.observations import Flattener
 from rllib_maddpg.sampling.exploration import JointExploration, greedy
 
 
@@ -50,12 +51,15 @@ class AddExplorationNoise(ConnectorV2):
     def __call__(
         self, *, rl_module: MultiRLModule, batch: dict[str, Any], episodes: list, explore: bool | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        for (_, _, module_id), items in batch.get(Columns.ACTIONS, {}).items():
+        for (episode_id, agent, module_id), items in batch.get(Columns.ACTIONS, {}).items():
             module = rl_module[module_id].unwrapped()
             if explore or acts_by_rule(module):
-                codec = _layout(rl_module).codec_of(module_id)
+                layout = _layout(rl_module)
+                codec = layout.codec_of(module_id)
+                codes = codes_of([items[0]], codec, module_id)
+                _check_mask(codes[0], episode_id, layout.slots[layout.index(agent)], episodes)
                 # As it reaches the env, so that rows hold what was really played.
-                items[0] = codec.decode(codes_of([items[0]], codec, module_id))[0]
+                items[0] = codec.decode(codes)[0]
         outputs = batch.pop(HEAD_OUTPUT, None)
         if outputs:
             batch.setdefault(Columns.ACTIONS, {}).update(self._explored(outputs, episodes, _layout(rl_module)))
@@ -95,6 +99,16 @@ class AddExplorationNoise(ConnectorV2):
         args, settings = super().get_ctor_args_and_kwargs()
         env_steps = self._env_steps if self.exploration is None else self.exploration.env_steps
         return args, {**settings, "env_steps": env_steps}
+
+
+def _check_mask(code: np.ndarray, episode_id: str, slot: AgentSlot, episodes: list) -> None:
+    """What a module of the user's has chosen is allowed to the agent."""
+    if slot.mask is not None:
+        episode = next(episode for episode in episodes if episode.id_ == episode_id)
+        obs = episode.agent_episodes[slot.agent].get_observations(-1)
+        # A pipeline of the user's own may not have flattened it.
+        obs = obs if isinstance(obs, np.ndarray) else Flattener(slot.observed, slot.agent)(obs)
+        check_allowed(code, obs, slot, episode.env_t + 1)
 
 
 def _layout(rl_module: MultiRLModule) -> JointLayout:

@@ -23,6 +23,7 @@ from rllib_maddpg.modules.rule_modules import RuleError
 from rllib_maddpg.ray_compat import StockEnvRunner, log_value
 from rllib_maddpg.rows.observations import ObservationError, Part
 from rllib_maddpg.sampling.failures import Failures
+from rllib_maddpg.sampling.masks import ObservedMasks
 from rllib_maddpg.sampling.noise import NoiseError
 from rllib_maddpg.sampling.traces import EpisodeTraces
 
@@ -40,7 +41,9 @@ class StockLoop(StockEnvRunner):
     """
 
     _failures: Failures | None = None  # made when it is needed
-    _traces: EpisodeTraces  # of the running episodes; made by the subclass, which knows the columns of a row
+    # Made by the subclass, which knows the columns of a row.
+    _traces: EpisodeTraces  # of the running episodes
+    _masks: ObservedMasks
 
     @override(MultiAgentEnvRunner)
     def _sample(self, **asked: Any) -> list[MultiAgentEpisode]:
@@ -143,6 +146,7 @@ class StockLoop(StockEnvRunner):
     def _checked_reset(self, number: int, observations: Any, infos: Any) -> dict:
         check_reset_result((observations, infos))
         check_known(self._spaces(), observations)
+        self._masks.check(observations, observations)
         self._traces.begin(self._ongoing_episodes[number], episode_number(self.env.envs, number), infos)
         return self._fitted(observations)
 
@@ -160,10 +164,13 @@ class StockLoop(StockEnvRunner):
             {agent: value for agent, value in (part or {}).items() if agent not in ended}
             for part in (observations, rewards, infos)
         )
+        over = terminateds.get("__all__") or truncateds.get("__all__")
+        acting = [a for a in observations if not (over or terminateds.get(a) or truncateds.get(a))]
+        self._masks.check(observations, acting)
         results[0][number] = self._fitted(observations)
         results[1][number] = rewards | {agent: float(rewards[agent]) for agent in actions}
         results[4][number] = infos
-        if terminateds.get("__all__") or truncateds.get("__all__"):
+        if over:
             self._failures.has_finished(number)
         ended.update(agent for agent in actions if terminateds.get(agent) or truncateds.get(agent))
 
