@@ -16,7 +16,7 @@ from rllib_maddpg.rows.observations import MASK, Flattener, part_name
 # Names of what says which actions are allowed, in Gymnasium, PettingZoo, RLlib, PyMARL, OpenSpiel and others.
 MASK_NAME = re.compile(r"(^|[\W_])act(ion)?s?([\W_].*)?mask|mask(.*[\W_])?act(ion)?s?($|[\W_])")
 # The same, if it is as wide as the actions.
-MAYBE_MASK_NAME = re.compile("masks?|(avail|available|legal|valid|allowed|feasible|possible)_(acts?|actions?|moves?)")
+MAYBE_MASK = re.compile("masks?|(avail|available|legal|valid|allowed|feasible|possible)_(acts?|actions?|moves?)")
 
 
 def check_agents(agents: Iterable[Hashable]) -> None:
