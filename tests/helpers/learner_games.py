@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.spaces import flatten_space
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
@@ -91,7 +92,8 @@ def spaces_of(config: MADDPGConfig) -> dict:
     """The spaces that an env runner would report: of the agents, and of the modules."""
     env = config.env(config.env_config)
     agents = env.observation_spaces, env.action_spaces
-    modules = {config.policy_mapping_fn(a, None): (agents[0][a], agents[1][a]) for a in env.possible_agents}
+    vectors = {a: flatten_space(s) if isinstance(s, gym.spaces.Dict) else s for a, s in agents[0].items()}
+    modules = {config.policy_mapping_fn(a, None): (vectors[a], agents[1][a]) for a in env.possible_agents}
     return {INPUT_ENV_SINGLE_SPACES: tuple(map(gym.spaces.Dict, agents)), **modules}
 
 
