@@ -10,6 +10,7 @@ from ledger_env import TIME_LIMIT, LedgerEnv
 from pettingzoo import ParallelEnv
 from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
@@ -18,6 +19,7 @@ from ray.rllib.policy.policy import PolicySpec
 from runners import make_runner
 
 from rllib_maddpg import MADDPG, MADDPGConfig, MADDPGTorchRLModule
+from rllib_maddpg.ray_compat import FlattenObservations
 from rllib_maddpg.rows.actions import make_codec
 
 
@@ -341,15 +343,25 @@ def test_agents_that_differ_in_type_only_are_refused():
 BOX, CHOICE, OTHER = gym.spaces.Box, gym.spaces.Discrete(4), gym.spaces.Box(-1, 1, (2,))
 
 
+def masked_ledger(observed, acts):
+    class Masked(LedgerEnv):
+        def __init__(self, config):
+            super().__init__({"script": TIME_LIMIT})
+            self.observation_spaces = {**self.observation_spaces, "b": gym.spaces.Dict(observed)}
+            self.action_spaces = {**self.action_spaces, "b": acts}
+
+    return Masked
+
+
 @pytest.mark.parametrize(
     ("observed", "acts", "part"),
     [
-        ({"action_mask": BOX(0, 1, (4,)), "obs": OTHER}, CHOICE, "action_mask"),
-        ({"action_mask": BOX(0, 1, (2, 2)), "obs": OTHER}, CHOICE, "action_mask"),
+        ({"obs": gym.spaces.Dict(action_mask=BOX(0, 1, (4,)))}, CHOICE, "obs.action_mask"),
         ({"obs": gym.spaces.Dict(valid_avail_actions_mask=BOX(0, 1, (9,)))}, CHOICE, "obs.valid_avail_actions_mask"),
         ({"avail_actions": gym.spaces.MultiBinary(4), "obs": OTHER}, CHOICE, "avail_actions"),
         ({"legal_moves": gym.spaces.MultiDiscrete([2] * 4), "obs": OTHER}, CHOICE, "legal_moves"),
         ({"mask": gym.spaces.Tuple([BOX(0, 1, (2,)), BOX(0, 1, (3,))])}, gym.spaces.MultiDiscrete([2, 3]), "mask"),
+        ({"action_mask": BOX(0, 1, (4,)), "legal_moves": BOX(0, 1, (4,))}, CHOICE, "legal_moves"),
         *[
             ({name: OTHER}, CHOICE, name)
             for name in (
@@ -365,28 +377,68 @@ BOX, CHOICE, OTHER = gym.spaces.Box, gym.spaces.Discrete(4), gym.spaces.Box(-1, 
             ({name: OTHER}, CHOICE, None)
             for name in ("contact_mask", "factory_mask", "interaction_mask", "active_mask", "mask_contacts", "mask_active")
         ],
-        # A feature of another width, features with such words in their names, and continuous actions, which no mask fits.
+        # A feature of another width, and features with such words in their names.
         ({"mask": BOX(0, 1, (3,)), "obs": OTHER}, CHOICE, None),
         ({"last_valid_action": BOX(0, 1, (4,)), "landmask": BOX(0, 1, (4,))}, CHOICE, None),
-        ({"action_mask": BOX(0, 1, (2,)), "obs": OTHER}, BOX(-1, 1, (2,)), None),
+        # Masks.
+        ({"action_mask": BOX(0, 1, (4,)), "observation": OTHER}, CHOICE, None),
+        ({"action_mask": BOX(0, 1, (2, 2)), "obs": OTHER}, CHOICE, None),
+        ({"action_mask": gym.spaces.MultiBinary(5), "observations": OTHER}, gym.spaces.MultiDiscrete([2, 3]), None),
+        (
+            {"action_mask": gym.spaces.Tuple([BOX(0, 1, (2,)), BOX(0, 1, (3,))]), "observation": OTHER},
+            gym.spaces.MultiDiscrete([2, 3]),
+            None,
+        ),
     ],
 )
-def test_action_masks_are_not_taken_for_features(observed, acts, part):
-    class Masked(LedgerEnv):
-        def __init__(self, config):
-            super().__init__({"script": TIME_LIMIT})
-            self.observation_spaces = {**self.observation_spaces, "b": gym.spaces.Dict(observed)}
-            self.action_spaces = {**self.action_spaces, "b": acts}
-
+def test_action_masks_by_other_names_are_not_taken_for_features(observed, acts, part):
+    config = config_for(masked_ledger(observed, acts))
     if part is None:
-        config_for(Masked).validate()
+        config.validate()
         return
-    with pytest.raises(ValueError, match=rf"Agent 'b': observation\.{re.escape(part)} looks like an action mask.*does nothing"):
-        config_for(Masked).validate()
+    with pytest.raises(
+        ValueError, match=rf"Agent 'b': observation\.{re.escape(part)} looks like an action mask.*'action_mask' beside 'obs"
+    ):
+        config.validate()
+
+
+TWO = gym.spaces.MultiDiscrete([2, 3])
+
+
+@pytest.mark.parametrize(
+    ("mask", "acts", "says"),
+    [
+        (
+            BOX(0, 1, (3,)),
+            CHOICE,
+            r"does not fit the action space Discrete\(4\)\. Give a Box or MultiBinary of 4 numbers, 1 for",
+        ),
+        (BOX(0, 1, (5, 2)), TWO, r"Box or MultiBinary of 5 numbers.*, or a Tuple of 2 with \[2, 3\]"),
+        (gym.spaces.Tuple([BOX(0, 1, (3,)), BOX(0, 1, (2,))]), TWO, r"or a Tuple of 2 with \[2, 3\]"),
+        (gym.spaces.MultiDiscrete([2] * 4), CHOICE, "Box or MultiBinary of 4"),
+        (gym.spaces.Dict(x=BOX(0, 1, (4,))), CHOICE, "Box or MultiBinary of 4"),
+        (BOX(0, 1, (2,)), BOX(-1, 1, (2,)), "is not Discrete or MultiDiscrete, which alone can be masked. Take the mask out"),
+    ],
+)
+def test_action_masks_fit_the_actions(mask, acts, says):
+    with pytest.raises(ValueError, match=rf"Agent 'b': observation\.action_mask is .*{says}"):
+        config_for(masked_ledger({"action_mask": mask, "observation": OTHER}, acts)).validate()
+
+
+def test_connectors_leave_action_masks_as_they_are():
+    def config_with(*pieces):
+        env = masked_ledger({"action_mask": BOX(0, 1, (4,)), "observation": OTHER}, CHOICE)
+        return config_for(env).env_runners(env_to_module_connector=lambda *args: [make() for make in pieces])
+
+    config_with(lambda: FlattenObservations(multi_agent=True)).validate()
+    flatten_and_filter = (lambda: FlattenObservations(multi_agent=True)), (lambda: MeanStdFilter(multi_agent=True))
+    for pieces in (flatten_and_filter, flatten_and_filter[1:]):
+        with pytest.raises(ValueError, match=r"`env_to_module_connector` is set, and agent 'b' has an action mask.*a wrapper"):
+            config_with(*pieces).validate()
 
 
 def test_another_name_for_the_mask_is_refused():
-    with pytest.raises(ValueError, match=r"`action_mask_key`='legal' is not allowed.*masks are not supported yet"):
+    with pytest.raises(ValueError, match=r"`action_mask_key`='legal' is not allowed.*Name the mask so in a Dict"):
         config_for().environment(action_mask_key="legal").validate()
 
 
