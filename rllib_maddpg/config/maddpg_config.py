@@ -64,6 +64,7 @@ class MADDPGConfig(ModulesConfig):
         # Not in the table, which cannot import them.
         self.env_runner_cls = MADDPGEnvRunner
         self.policy_mapping_fn: Callable = AgentMapping()
+        self._global_state_width: int | None = None  # what `validate()` finds
 
     @override(AlgorithmConfig)
     def training(

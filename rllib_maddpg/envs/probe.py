@@ -35,10 +35,24 @@ class NotBuiltError(EnvError):
 
 
 _MAX_CACHED = 64
-_cache: dict[tuple, tuple[Any, EnvSpaces]] = {}
+_cache: dict[tuple, tuple[Any, Any]] = {}
 
 
-def probe_env(env: str | type | Callable[..., Any], env_config: dict | None = None, num_env_runners: int = 0) -> EnvSpaces:
+def read_spaces(env: Any, name: str) -> EnvSpaces:
+    """Agents and spaces of an env, or of a wrapper around one.
+
+    Raises:
+        EnvError: If it names none.
+    """
+    return _read(env.unwrapped, name)
+
+
+def probe_env(
+    env: str | type | Callable[..., Any],
+    env_config: dict | None = None,
+    num_env_runners: int = 0,
+    read: Callable[[Any, str], Any] = read_spaces,
+) -> Any:
     """Builds the env once, reads its agents and spaces, and closes it.
 
     The env gets an `EnvContext` as on the local env runner. If it cannot be built there and remote runners are to have it, it
@@ -49,6 +63,10 @@ def probe_env(env: str | type | Callable[..., Any], env_config: dict | None = No
         env: As `resolve_env` takes it.
         env_config: What the env is made with.
         num_env_runners: Number of remote env runners.
+        read: What reads the env: function of it and its name, which can be pickled. By default its `EnvSpaces`.
+
+    Returns:
+        What `read` does.
 
     Raises:
         EnvError: (a ValueError) whatever `resolve_env` and its creator raise; if the env's constructor fails (its error
@@ -56,24 +74,24 @@ def probe_env(env: str | type | Callable[..., Any], env_config: dict | None = No
     """
     creator = resolve_env(env)
     config = {} if env_config is None else env_config
-    key = _cache_key(env, creator, config)
+    key = _cache_key(env, creator, config, read)
     if key is not None and key in _cache:
         return _cache[key][1]
 
     try:
-        spaces = _build_and_read(creator, EnvContext(config, worker_index=0, num_workers=num_env_runners))
+        found = _build_and_read(creator, EnvContext(config, worker_index=0, num_workers=num_env_runners), read)
     except NotBuiltError as error:
         if not num_env_runners:
             raise
-        spaces = _read_on_a_runner(creator, config, num_env_runners, error)
+        found = _read_on_a_runner(creator, config, num_env_runners, error, read)
     if key is not None:
         if len(_cache) >= _MAX_CACHED:
             _cache.clear()
-        _cache[key] = (env, spaces)
-    return spaces
+        _cache[key] = (env, found)
+    return found
 
 
-def _read_on_a_runner(creator: EnvCreator, config: dict, num_env_runners: int, here: EnvError) -> EnvSpaces:
+def _read_on_a_runner(creator: EnvCreator, config: dict, num_env_runners: int, here: EnvError, read: Callable) -> Any:
     """Builds the env in a Ray task, since an env may refuse to live in the process of the algorithm."""
     if not ray.is_initialized():
         raise EnvError(
@@ -81,7 +99,7 @@ def _read_on_a_runner(creator: EnvCreator, config: dict, num_env_runners: int, h
         ) from here.__cause__
     context = EnvContext(config, worker_index=1, num_workers=num_env_runners)
     try:
-        return ray.get(ray.remote(num_cpus=0, max_retries=0)(_build_and_read).remote(creator, context))
+        return ray.get(ray.remote(num_cpus=0, max_retries=0)(_build_and_read).remote(creator, context, read))
     except Exception as error:
         cause = getattr(error, "cause", error)
         text = str(cause).strip().partition("\n")[0]
@@ -89,16 +107,16 @@ def _read_on_a_runner(creator: EnvCreator, config: dict, num_env_runners: int, h
         raise EnvError(f"{here} In another process, as on env runner 1: {kind}{text}") from here.__cause__
 
 
-def _cache_key(env: Any, creator: EnvCreator, config: dict) -> tuple | None:
+def _cache_key(env: Any, creator: EnvCreator, config: dict, read: Callable) -> tuple | None:
     # Pickles, not reprs: the repr of a large array leaves most of it out. The id tells a class that was defined again
     # from the old one of the same name; the cache holds `env` itself, so that no other object can get its id.
     try:
-        return (None if isinstance(env, str) else id(env), cloudpickle.dumps((creator, dict(config))))
+        return (None if isinstance(env, str) else id(env), cloudpickle.dumps((creator, dict(config), read)))
     except Exception:  # what cannot be pickled is not kept
         return None
 
 
-def _build_and_read(creator: EnvCreator, config: EnvContext) -> EnvSpaces:
+def _build_and_read(creator: EnvCreator, config: EnvContext, read: Callable[[Any, str], Any]) -> Any:
     name = creator.source.name
     try:
         env = creator(config)
@@ -110,7 +128,7 @@ def _build_and_read(creator: EnvCreator, config: EnvContext) -> EnvSpaces:
             "Fix env_config or the env's constructor."
         ) from error
     try:
-        return _read(env.unwrapped, name)
+        return read(env, name)
     finally:
         env.close()
 
