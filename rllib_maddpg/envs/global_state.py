@@ -38,7 +38,7 @@ class StatedInfos(dict):
 
 
 class StatedEnv(gym.Wrapper):
-    """A `MultiAgentEnv`, or a wrapper around one, whose infos are `StatedInfos`: `state()` is asked after each reset and step."""
+    """A `MultiAgentEnv`, or a wrapper around one, whose infos are `StatedInfos`: `state()` is asked after each step."""
 
     def __init__(self, env: Any):
         super().__init__(env)
@@ -191,6 +191,6 @@ class _StateWidth:
 
 
 _FIX = (
-    "Give it one that returns an array of numbers; or put the state into the infos and name its key (`state_key`); or let critics "
-    'see all observations (`critic_view="all"`).'
+    "Give it one that returns an array of numbers; or put the state into the infos and name its key (`state_key`); or let "
+    'critics see all observations (`critic_view="all"`).'
 )

@@ -67,10 +67,8 @@ def test_twenty_updates_are_the_oracles_in_float64(case):
     for k in range(20):
         joint, arguments, now, then = next_state_update(game, learner, 100 * seed + k)
         oracle.now, oracle.then = now, then
-        if "minibatch_per_module" in settings:  # each module has the states of its own rows
-            record = per_module(oracle, arguments, now, then)
-        else:
-            record = oracle.update(**arguments)
+        own = "minibatch_per_module" in settings  # each module has the states of its own rows
+        record = per_module(oracle, arguments, now, then) if own else oracle.update(**arguments)
         learner._updates_to_report = None
         learner._uncompiled_update(joint)
     learner.finish_updates()
