@@ -75,13 +75,21 @@ class DescribedConfig(NamedErrors):
         """Key -> value of the settings of one part of the algorithm, such as "exploration"."""
         return {key: getattr(self, key) for key, setting in self.table().items() if setting.part == name}
 
-    def module_numbers(self) -> dict[str, float]:
+    def module_numbers(self, env_steps: int = 0) -> dict[str, float]:
         """Key -> value of the numbers that a module can have for itself; None, which means no limit, is infinity.
 
-        Rates and other schedules are not here. A module's own values are those of its config (`get_config_for_module`).
+        Rates are not here. A module's own values are those of its config (`get_config_for_module`).
+
+        Args:
+            env_steps: Sampled so far, for numbers that change with them (`module_schedules`).
         """
         values = {key: getattr(self, key) for key, setting in self.table().items() if setting.is_module_number}
+        values |= self.module_schedules(env_steps)
         return {key: math.inf if value is None else float(value) for key, value in values.items()}
+
+    def module_schedules(self, env_steps: int) -> dict[str, float]:
+        """Those of `module_numbers` that change with env steps, as they are after so many. A subclass may have some."""
+        return {}
 
     def module_words(self) -> dict[str, Any]:
         """Key -> value of all else that a module can have for itself: modules that differ in it are not computed as one."""

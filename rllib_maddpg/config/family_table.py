@@ -106,8 +106,8 @@ FAMILY: tuple[Setting, ...] = (
         "discrete_gradient_estimator",
         "straight_through",
         one_of(*ESTIMATORS),
-        'How discrete actors learn through their draw: "straight_through" Gumbel-Softmax, "tags", '
-        '"gapped_straight_through" or "gumbel_rao".',
+        'How a gradient passes through a draw of discrete actors: "straight_through" Gumbel-Softmax; "tags", the same with a '
+        'falling temperature; "gapped_straight_through"; "gumbel_rao". See docs/family.md.',
         per_module=True,
         structural=True,
     ),
@@ -115,7 +115,7 @@ FAMILY: tuple[Setting, ...] = (
         "straight_through_gap",
         1.0,
         between(0, 1e6).but("The authors use 1."),
-        'Gap of "gapped_straight_through".',
+        'By how much the logit of a drawn action is to stand above all others, for "gapped_straight_through".',
         per_module=True,
         mutable=True,
     ),
@@ -123,7 +123,7 @@ FAMILY: tuple[Setting, ...] = (
         "gumbel_rao_samples",
         10,
         whole(1, 1000).but("Try 10."),
-        'Samples of "gumbel_rao".',
+        'Draws over which "gumbel_rao" averages.',
         per_module=True,
         structural=True,
     ),

@@ -144,6 +144,12 @@ SCHEDULE = Kind(
     "Try 0.1 or 1.",
     schedules=True,
 )
+# Not by `schedules`, which is for rates: a temperature is a number of its module, whose value changes.
+TEMPERATURE = Kind(
+    "a number from 1e-6 to 1e6, or a schedule [[0, v], [env_steps, v], ...] of such numbers",
+    lambda x: is_schedule(x, 1e6) and min([x] if is_number(x) else [v for _, v in x]) >= 1e-6,
+    "The default is 1; [[0, 1.0], [500000, 0.3]] falls.",
+)
 CPUS = Kind("a number of CPUs >= 0", lambda x: is_number(x) and x >= 0)
 GPUS = Kind("a number of GPUs: a share below 1, or a whole number >= 0", _is_gpus)
 RESOURCES = Kind("a dict of resources' names and numbers >= 0", _is_resources)

@@ -65,6 +65,7 @@ class MADDPGConfig(ModulesConfig):
         # Not in the table, which cannot import them.
         self.env_runner_cls = MADDPGEnvRunner
         self.policy_mapping_fn: Callable = AgentMapping()
+        self._global_state_width: int | None = None  # what `validate()` finds
 
     @override(AlgorithmConfig)
     def training(
@@ -83,7 +84,7 @@ class MADDPGConfig(ModulesConfig):
         critic_view: Any = NotProvided,
         state_key: str | None = NotProvided,
         minibatch_per_module: bool = NotProvided,
-        gumbel_softmax_temperature: float = NotProvided,
+        gumbel_softmax_temperature: float | list = NotProvided,
         twin_q: bool = NotProvided,
         policy_delay: int = NotProvided,
         target_policy_noise: float = NotProvided,
@@ -130,12 +131,14 @@ class MADDPGConfig(ModulesConfig):
             huber_delta: TD error from which the Huber loss is linear.
             others_actions: In the actor loss: "replay" (the paper) or "current" (the others' current actors).
             critic_view: What a critic sees: "all" (every agent's observation and action), "own" (its own agent's: independent
-                DDPG), or a `View`.
-            state_key: Key of the global state in the infos of a `MultiAgentEnv`, for critics with the view "state". None: the
-                env's `state()`, as PettingZoo has it.
+                DDPG), "state" (the env's global state and all actions), "state+all" (all observations, too), or a `View`.
+            state_key: Key of the global state in the infos, for critics that see it: those of `__common__`, else of any agent.
+                None: the env's method `state()`, as PettingZoo has it.
             minibatch_per_module: True: each module draws rows of its own (as Algorithm 1 is written); False: all learn from the
                 same rows, which costs less.
-            gumbel_softmax_temperature: Of the relaxation (straight-through) through which discrete actors learn.
+            gumbel_softmax_temperature: Of the relaxation through which discrete actors learn, float or schedule over env steps.
+                With the estimator "tags" it falls exponentially between the points of a schedule; a float v is then
+                `[[0, v], [1000000, v / 10]]`.
             twin_q: True: each module has two critics, both of which learn from the smaller of their targets' values.
             policy_delay: Actors and targets learn in every so many updates; critics in all of them.
             target_policy_noise: Standard deviation of the noise on the actions in TD targets: on tanh boxes' codes, which lie
@@ -152,10 +155,12 @@ class MADDPGConfig(ModulesConfig):
                 do.
             sub_policy: The sub-policy that acts, for evaluation: `evaluation_config={"sub_policy": 0}`. None: one is drawn for
                 each episode.
-            discrete_gradient_estimator: How discrete actors learn through their draw: "straight_through" Gumbel-Softmax,
-                "tags", "gapped_straight_through" or "gumbel_rao".
-            straight_through_gap: Gap of "gapped_straight_through".
-            gumbel_rao_samples: Samples of "gumbel_rao".
+            discrete_gradient_estimator: How a gradient passes through a draw of discrete actors: "straight_through"
+                Gumbel-Softmax; "tags", the same with a falling temperature; "gapped_straight_through"; "gumbel_rao". See
+                docs/family.md.
+            straight_through_gap: By how much the logit of a drawn action is to stand above all others, for
+                "gapped_straight_through".
+            gumbel_rao_samples: Draws over which "gumbel_rao" averages.
             actor_head: "tanh", or "softmax" for boxes from 0 to 1 (as OpenAI's program acts on MPE).
             normalize_observations: True: networks see observations less their running mean, over their running standard
                 deviation.

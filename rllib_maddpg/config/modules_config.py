@@ -11,9 +11,12 @@ from ray.rllib.utils.annotations import override
 
 from rllib_maddpg.config.agent_mapping import module_of_agent
 from rllib_maddpg.config.described import DescribedConfig
+from rllib_maddpg.config.kinds import is_number
 from rllib_maddpg.config.model_checks import AddedToModel
 from rllib_maddpg.config.own_columns import own_columns
+from rllib_maddpg.config.state_columns import state_readers
 from rllib_maddpg.envs import probe_env
+from rllib_maddpg.rows.estimators import temperature_at
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import RowSchema
 
@@ -47,6 +50,21 @@ class ModulesConfig(DescribedConfig):
     def of_module(self, module_id: str, key: str) -> Any:
         """A module's own value of a setting, or that of all modules."""
         return self.algorithm_config_overrides_per_module.get(module_id, {}).get(key, getattr(self, key))
+
+    # Numbers of the env's global state, as `validate()` finds them where a critic sees it.
+    _global_state_width: int | None = None
+
+    @property
+    def asks_for_state(self) -> bool:
+        """Whether the env's `state()` is asked after each step."""
+        return bool(state_readers(self)) and self.state_key is None
+
+    @override(DescribedConfig)
+    def module_schedules(self, env_steps: int) -> dict[str, float]:
+        falls, temperature = self.discrete_gradient_estimator == "tags", self.gumbel_softmax_temperature
+        if not falls and is_number(temperature):
+            return {}
+        return {"gumbel_softmax_temperature": temperature_at(temperature, env_steps, falls)}
 
     @property
     def infers(self) -> bool:

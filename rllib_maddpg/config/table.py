@@ -22,6 +22,7 @@ from rllib_maddpg.config.kinds import (
     RATE,
     SCHEDULE,
     STEPS,
+    TEMPERATURE,
     TEXT,
     Kind,
     between,
@@ -168,7 +169,7 @@ SETTINGS: tuple[Setting, ...] = (
         "all",
         Kind(f"one of {list(VIEWS)}, or a View", lambda x: isinstance(x, View) or one_of(*VIEWS).accepts(x), words=(*VIEWS,)),
         'What a critic sees: "all" (every agent\'s observation and action), "own" (its own agent\'s: independent DDPG), '
-        "or a `View`.",
+        '"state" (the env\'s global state and all actions), "state+all" (all observations, too), or a `View`.',
         per_module=True,
         structural=True,
     ),
@@ -176,8 +177,8 @@ SETTINGS: tuple[Setting, ...] = (
         "state_key",
         None,
         TEXT.or_none("None: that of the env's `state()`."),
-        'Key of the global state in the infos of a `MultiAgentEnv`, for critics with the view "state". None: the env\'s '
-        "`state()`, as PettingZoo has it.",
+        "Key of the global state in the infos, for critics that see it: those of `__common__`, else of any agent. None: the "
+        "env's method `state()`, as PettingZoo has it.",
     ),
     Setting(
         "minibatch_per_module",
@@ -189,8 +190,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "gumbel_softmax_temperature",
         1.0,
-        between(1e-6, 1e6).but(_ALL),
-        "Of the relaxation (straight-through) through which discrete actors learn.",
+        TEMPERATURE,
+        "Of the relaxation through which discrete actors learn, float or schedule over env steps. With the estimator "
+        '"tags" it falls exponentially between the points of a schedule; a float v is then `[[0, v], [1000000, v / 10]]`.',
         per_module=True,
         mutable=True,
     ),

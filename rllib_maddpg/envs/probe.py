@@ -1,6 +1,6 @@
 """Reading an environment's agents and spaces before any runner is started."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,12 +39,30 @@ class NotBuiltError(EnvError):
 
 
 _MAX_CACHED = 64
-_cache: dict[tuple, tuple[Any, EnvSpaces]] = {}
+_cache: dict[tuple, tuple[Any, Any]] = {}
 
 
-def probe_env(env: str | type | Callable[..., Any], env_config: dict | None = None, num_env_runners: int = 0) -> EnvSpaces:
-    """Builds the env once, reads its agents and spaces, and closes it. One whose agents choose among actions is reset once, to
-    see whether there are action masks in its infos, unless `env_config["action_masks"]` says so.
+def read_spaces(env: Any, name: str, config: Mapping[str, Any]) -> EnvSpaces:
+    """Agents and spaces of an env, or of a wrapper around one.
+
+    An env whose agents choose among actions is reset once, to see whether there are action masks in its infos, unless
+    `env_config["action_masks"]` says so.
+
+    Raises:
+        EnvError: If it names none.
+    """
+    spaces = _read(env.unwrapped, name)
+    masked = () if MASKS_KEY in config else tuple(masks_in_infos(env))
+    return replace(_read(MasksFromInfos(env, masked), name), info_masks=masked) if masked else spaces
+
+
+def probe_env(
+    env: str | type | Callable[..., Any],
+    env_config: dict | None = None,
+    num_env_runners: int = 0,
+    read: Callable[[Any, str, Mapping[str, Any]], Any] = read_spaces,
+) -> Any:
+    """Builds the env once, reads its agents and spaces, and closes it.
 
     The env gets an `EnvContext` as on the local env runner. If it cannot be built there and remote runners are to have it, it
     is built in another process, as on the first of them. The result is kept for this process: asking again for the same env
@@ -54,6 +72,10 @@ def probe_env(env: str | type | Callable[..., Any], env_config: dict | None = No
         env: As `resolve_env` takes it.
         env_config: What the env is made with.
         num_env_runners: Number of remote env runners.
+        read: What reads the env: function of it, its name and `env_config`, which can be pickled. By default its `EnvSpaces`.
+
+    Returns:
+        What `read` does.
 
     Raises:
         EnvError: (a ValueError) whatever `resolve_env` and its creator raise; if the env's constructor fails (its error
@@ -61,24 +83,24 @@ def probe_env(env: str | type | Callable[..., Any], env_config: dict | None = No
     """
     creator = resolve_env(env)
     config = {} if env_config is None else env_config
-    key = _cache_key(env, creator, config)
+    key = _cache_key(env, creator, config, read)
     if key is not None and key in _cache:
         return _cache[key][1]
 
     try:
-        spaces = _build_and_read(creator, EnvContext(config, worker_index=0, num_workers=num_env_runners))
+        found = _build_and_read(creator, EnvContext(config, worker_index=0, num_workers=num_env_runners), read)
     except NotBuiltError as error:
         if not num_env_runners:
             raise
-        spaces = _read_on_a_runner(creator, config, num_env_runners, error)
+        found = _read_on_a_runner(creator, config, num_env_runners, error, read)
     if key is not None:
         if len(_cache) >= _MAX_CACHED:
             _cache.clear()
-        _cache[key] = (env, spaces)
-    return spaces
+        _cache[key] = (env, found)
+    return found
 
 
-def _read_on_a_runner(creator: EnvCreator, config: dict, num_env_runners: int, here: EnvError) -> EnvSpaces:
+def _read_on_a_runner(creator: EnvCreator, config: dict, num_env_runners: int, here: EnvError, read: Callable) -> Any:
     """Builds the env in a Ray task, since an env may refuse to live in the process of the algorithm."""
     if not ray.is_initialized():
         raise EnvError(
@@ -86,7 +108,7 @@ def _read_on_a_runner(creator: EnvCreator, config: dict, num_env_runners: int, h
         ) from here.__cause__
     context = EnvContext(config, worker_index=1, num_workers=num_env_runners)
     try:
-        return ray.get(ray.remote(num_cpus=0, max_retries=0)(_build_and_read).remote(creator, context))
+        return ray.get(ray.remote(num_cpus=0, max_retries=0)(_build_and_read).remote(creator, context, read))
     except Exception as error:
         cause = getattr(error, "cause", error)
         text = str(cause).strip().partition("\n")[0]
@@ -94,16 +116,16 @@ def _read_on_a_runner(creator: EnvCreator, config: dict, num_env_runners: int, h
         raise EnvError(f"{here} In another process, as on env runner 1: {kind}{text}") from here.__cause__
 
 
-def _cache_key(env: Any, creator: EnvCreator, config: dict) -> tuple | None:
+def _cache_key(env: Any, creator: EnvCreator, config: dict, read: Callable) -> tuple | None:
     # Pickles, not reprs: the repr of a large array leaves most of it out. The id tells a class that was defined again
     # from the old one of the same name; the cache holds `env` itself, so that no other object can get its id.
     try:
-        return (None if isinstance(env, str) else id(env), cloudpickle.dumps((creator, dict(config))))
+        return (None if isinstance(env, str) else id(env), cloudpickle.dumps((creator, dict(config), read)))
     except Exception:  # what cannot be pickled is not kept
         return None
 
 
-def _build_and_read(creator: EnvCreator, config: EnvContext) -> EnvSpaces:
+def _build_and_read(creator: EnvCreator, config: EnvContext, read: Callable[[Any, str, Mapping[str, Any]], Any]) -> Any:
     name = creator.source.name
     try:
         env = creator(config)
@@ -115,9 +137,7 @@ def _build_and_read(creator: EnvCreator, config: EnvContext) -> EnvSpaces:
             "Fix env_config or the env's constructor."
         ) from error
     try:
-        spaces = _read(env.unwrapped, name)
-        masked = () if MASKS_KEY in config else tuple(masks_in_infos(env))
-        return replace(_read(MasksFromInfos(env, masked), name), info_masks=masked) if masked else spaces
+        return read(env, name, config)
     finally:
         env.close()
 

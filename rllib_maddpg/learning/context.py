@@ -255,9 +255,15 @@ class UpdateContext:
 
         It has zeros for agents that do not act there.
         """
-        joint = self._joint(group)
+        joint, view = self._joint(group), group.view
         return self._seen(
-            "next", group, lambda: {"obs": self._next_obs(joint), "actions": self._next_actions(group), "at_next": True}
+            "next",
+            group,
+            lambda: {
+                "obs": self._next_obs(joint) if view.observations else None,
+                "actions": self._next_actions(group),
+                "at_next": True,
+            },
         )
 
     def current_inputs(self, group: NetworkGroup) -> CriticInputs | SeparateInputs | Tensor:

@@ -29,6 +29,11 @@ class GroupSettings:
             for key in numbers[0]
         }
 
+    def write(self, key: str, values: Sequence[float]) -> None:
+        """Gives a number other values, of each module, where it lies: a recorded update sees them, too."""
+        numbers = self._numbers[key]
+        numbers.copy_(torch.tensor(values, dtype=numbers.dtype).view(-1, 1, 1))
+
     @property
     def words(self) -> dict[str, Any]:
         """What is the same for all of them, by key."""

@@ -47,6 +47,7 @@ class GroupedTorchLearner(TorchLearner):
     def build(self) -> None:
         super().build()
         self._configs = {m: self.config.get_config_for_module(m) for m in self.module.keys()}  # noqa: SIM118
+        self._has_schedules = any(config.module_schedules(0) for config in self._configs.values())
         modules = {m: self._networks(m) for m in self._configs}
         model_config = next(iter(modules.values())).model_config
         self.layout: JointLayout = model_config["layout"]
@@ -69,7 +70,9 @@ class GroupedTorchLearner(TorchLearner):
         if distributed:
             self._start_alike(seed)
         # Every Learner draws the same numbers.
-        self._noise: CounterNoise | GeneratorNoise = CounterNoise(CounterNoise.keys_of(int(seed)), self._rank, self._device)
+        self._noise: CounterNoise | GeneratorNoise = CounterNoise(
+            CounterNoise.keys_of(int(seed)), self._rank, self._device, self._world
+        )
 
     def _start_alike(self, seed: Tensor) -> None:
         """Takes seed and initial weights from the first Learner."""
@@ -164,7 +167,16 @@ class GroupedTorchLearner(TorchLearner):
         config = self._configs[module_id]
         # With rows of their own no two modules can be computed as one.
         apart = module_id if self.config.minibatch_per_module else None
-        return ModuleSettings(config.module_numbers(), config.module_words(), apart)
+        return ModuleSettings(config.module_numbers(self._env_steps), config.module_words(), apart)
+
+    def write_schedules(self) -> None:
+        """Tells the device the present values of modules' numbers that change with env steps."""
+        if not self._has_schedules:
+            return
+        now = {m: config.module_numbers(self._env_steps) for m, config in self._configs.items()}
+        for group in self._all_groups():
+            for key in {key for m in group.modules for key in self._configs[m].module_schedules(0)}:
+                group.settings.write(key, [now[m][key] for m in group.modules])
 
     def _why_not_stacked(self) -> str:
         """Why each module must learn by its own parameters; empty: the losses depend on modules by their groups only."""
@@ -239,7 +251,7 @@ class GroupedTorchLearner(TorchLearner):
         self._weights_seq_no = max(before + 1, self._weights_seq_no)
         if "noise_keys" in state:
             if not isinstance(self._noise, CounterNoise):
-                self._noise = CounterNoise(state["noise_keys"], self._rank, self._device)
+                self._noise = CounterNoise(state["noise_keys"], self._rank, self._device, self._world)
             self._noise.set_keys(state["noise_keys"])
         elif "gumbel_rng" in state:  # of a version that drew from a generator
             generator = torch.from_numpy(state["gumbel_rng"].copy())

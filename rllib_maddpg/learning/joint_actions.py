@@ -6,6 +6,7 @@ Shapes: B rows; G modules of n agents each.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from rllib_maddpg.learning.groups import NetworkGroup, actors_of, trained
 from rllib_maddpg.learning.update_noise import UpdateNoise
 from rllib_maddpg.modules.rule_modules import rule_codes
+from rllib_maddpg.rows.estimators import gapped_straight_through, gumbel_rao
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.layout import JointLayout
 
@@ -51,15 +53,27 @@ class JointActions:
     @torch.enable_grad()
     def _act(self, group: NetworkGroup, joint: JointBatch) -> tuple[Tensor, Tensor]:
         output = masked(group, group.network(joint.stack(group.modules, "obs")), joint, "obs")
-        return output, self.sampled(group, output, self.gumbel(group.codec, group.modules, joint))
+        return output, self._differentiable(group, output, joint)
 
     def gumbel(self, codec: Any, modules: tuple[str, ...], joint: JointBatch) -> Tensor | None:
         """Gumbel noise for the actions of some modules, `[G, n, B, dim]`, if they are categorical."""
         return self.noise.of("gumbel", joint, modules) if codec.categorical else None
 
     def sampled(self, group: NetworkGroup, output: Tensor, gumbel: Tensor | None) -> Tensor:
-        """Action codes for which actors are judged, `[G, n, B, dim]`."""
+        """Action codes for which actors are judged, `[G, n, B, dim]`; their value is the same by all estimators."""
         return group.codec.sample(output, gumbel, group.settings.gumbel_softmax_temperature.unsqueeze(-1))
+
+    def _differentiable(self, group: NetworkGroup, output: Tensor, joint: JointBatch) -> Tensor:
+        """`sampled`, with a gradient by the group's `discrete_gradient_estimator`."""
+        settings, modules = group.settings, group.modules
+        gumbel, temperature = self.gumbel(group.codec, modules, joint), settings.gumbel_softmax_temperature.unsqueeze(-1)
+        if settings.discrete_gradient_estimator == "gapped_straight_through":
+            gap = settings.straight_through_gap.unsqueeze(-1)
+            return group.codec.sample(output, gumbel, temperature, partial(_gapped, gap))
+        if settings.discrete_gradient_estimator == "gumbel_rao" and group.codec.categorical:
+            more = self.noise.more_of("gumbel", joint, modules, settings.gumbel_rao_samples)
+            return group.codec.sample(output, gumbel, temperature, gumbel_rao, more)
+        return self.sampled(group, output, gumbel)
 
     def smoothing(self, group: NetworkGroup, modules: tuple[str, ...], joint: JointBatch) -> Tensor | None:
         """Clipped noise on the target actions of some modules, for networks of a group, `[G, n, B, dim]`; None: there is none.
@@ -158,3 +172,7 @@ def masked(group: NetworkGroup, output: Tensor, joint: JointBatch, column: str) 
     modules = group.modules if group.about is None else joint.layout.beside(group.modules, group.about)
     allowed = joint.allowed(modules, column)
     return output if allowed is None else group.codec.masked(output, allowed)
+
+
+def _gapped(gap: Tensor, logits: Tensor, gumbel: Tensor, temperature: Tensor, more: None) -> Tensor:
+    return gapped_straight_through(logits, gumbel, temperature, gap)

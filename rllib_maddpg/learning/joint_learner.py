@@ -209,6 +209,7 @@ class JointTorchLearner(GroupedTorchLearner):
         if isinstance(self._noise, CounterNoise):
             self._noise.number.fill_(number)
         self._temperature.fill_(self.exploration_temperature)
+        self.write_schedules()
 
     @property
     def exploration_temperature(self) -> float:

@@ -155,11 +155,12 @@ class SlotStack:
         return self._rows[key]
 
     def _tell_device(self, slots: Mapping[int, Any]) -> None:
-        """Who is due, and of each the number of its update and the temperature of its env runners."""
+        """Who is due, and of each the number of its update, the temperature of its env runners, and settings that change."""
         numbers = [learner._num_updates if learner else 0 for learner in self.learners]
         self._noise.number.copy_(torch.tensor(numbers))
         for slot in slots:
             self._temperatures[slot] = self.learners[slot].exploration_temperature
+            self.learners[slot].write_schedules()
         self._temperature.copy_(torch.tensor(self._temperatures, dtype=torch.float64))
         self._check.due.copy_(torch.tensor([float(slot in slots) for slot in range(len(self.learners))]))
 

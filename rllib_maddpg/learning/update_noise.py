@@ -23,19 +23,21 @@ KINDS: dict[str, Callable[[Tensor, torch.dtype], Tensor]] = {
 class NoiseSource(Protocol):
     """Where an update has its noise from."""
 
-    def draw(self, kind: str, joints: list[JointBatch]) -> list[Tensor]:
+    def draw(self, kind: str, joints: list[JointBatch], extra: int = 0) -> list[Tensor]:
         """Noise for the action codes of all agents, `[B, A]` for each of several joint rows.
 
         Args:
             kind: "gumbel" or "normal", both standard.
             joints: All rows of this Learner's part of the update, interleaved: row r of the d-th of M is row `r * M + d`.
+            extra: 0, or the number K of other draws beside that one: then `[K * B, A]`, one draw after the other.
         """
 
 
 class CounterNoise:
     """Noise that is a pure function of (seed, number of the update, row, column).
 
-    It is the same on every device, and for any number of Learners.
+    It is the same on every device, and for any number of Learners. The elements of the rows of all Learners come first, then
+    those of a second draw for the same rows, and so on.
 
     Keys and number are on the device, so that a recorded update sees other ones later.
 
@@ -43,14 +45,15 @@ class CounterNoise:
         number: That of the update, int64 `[1]`.
     """
 
-    def __init__(self, keys: dict[str, int], rank: int, device: torch.device):
+    def __init__(self, keys: dict[str, int], rank: int, device: torch.device, world: int = 1):
         """
         Args:
             keys: By kind, as `keys_of` makes them.
             rank: Number of this Learner.
             device: That of the rows.
+            world: Number of Learners.
         """
-        self._rank = rank
+        self._rank, self._world = rank, world
         self.number = torch.zeros(1, dtype=torch.int64, device=device)
         self._keys = {kind: torch.zeros_like(self.number) for kind in KINDS}
         self.set_keys(keys)
@@ -78,15 +81,29 @@ class CounterNoise:
         for kind, key in self._keys.items():
             key.fill_(keys[kind])
 
-    def draw(self, kind: str, joints: list[JointBatch]) -> list[Tensor]:
+    def draw(self, kind: str, joints: list[JointBatch], extra: int = 0) -> list[Tensor]:
         """As in `NoiseSource`."""
         like, width = joints[0].joint_rows, joints[0].layout.action_dim
         rows = sum(map(len, joints))
         first = self._rank * rows * width
         elements = torch.arange(first, first + rows * width, device=like.device)
+        if extra:
+            elements = _further(elements, extra, self._world * rows * width)
         noise = KINDS[kind](counter_random.random_bits(self._keys[kind], self.number, elements), like.dtype)
-        noise = noise.view(rows, width)
-        return [noise[d :: len(joints)] for d in range(len(joints))]
+        noise = noise.view(-1, rows, width)
+        return [noise[:, d :: len(joints)].reshape(-1, width) for d in range(len(joints))]
+
+
+def _further(elements: Tensor, draws: int, each: int) -> Tensor:
+    """Elements of the draws after the first one, side by side: `[draws * elements]`.
+
+    Args:
+        elements: Of the first draw.
+        draws: How many more.
+        each: Elements of a draw, of all Learners together.
+    """
+    starts = each * torch.arange(1, draws + 1, device=elements.device)
+    return (starts.unsqueeze(1) + elements).flatten()
 
 
 class SlotsNoise:
@@ -105,13 +122,15 @@ class SlotsNoise:
         place = slice(slot, slot + 1)
         own.move_to(self.number[place], {kind: key[place] for kind, key in self._keys.items()})
 
-    def draw(self, kind: str, joints: list[JointBatch]) -> list[Tensor]:
+    def draw(self, kind: str, joints: list[JointBatch], extra: int = 0) -> list[Tensor]:
         """As in `NoiseSource`, for the rows `[S, B, A]` of all slots; all modules have the same rows."""
         (joint,) = joints
         like, width = joint.joint_rows, joint.layout.action_dim
         elements = torch.arange(len(joint) * width, device=like.device)
+        if extra:
+            elements = _further(elements, extra, len(joint) * width)
         bits = counter_random.random_bits(self._keys[kind].unsqueeze(1), self.number.unsqueeze(1), elements)
-        return [KINDS[kind](bits, like.dtype).view(-1, len(joint), width)]
+        return [KINDS[kind](bits, like.dtype).view(len(self.number), -1, width)]
 
 
 class GeneratorNoise:
@@ -131,9 +150,9 @@ class GeneratorNoise:
         self.generator = torch.Generator().set_state(state)
         self._rank, self._world = rank, world
 
-    def draw(self, kind: str, joints: list[JointBatch]) -> list[Tensor]:
+    def draw(self, kind: str, joints: list[JointBatch], extra: int = 0) -> list[Tensor]:
         """As in `NoiseSource`."""
-        return [self._draw(kind, joint) for joint in joints]
+        return [torch.cat([self._draw(kind, joint) for _ in range(extra or 1)]) for joint in joints]
 
     def _draw(self, kind: str, joint: JointBatch) -> Tensor:
         layout, rows = joint.layout, len(joint)
@@ -165,7 +184,7 @@ class UpdateNoise:
             joints: All rows that modules learn from, interleaved.
         """
         self._source, self._joints = source, list(dict.fromkeys(joints))
-        self._drawn: dict[str, list[Tensor]] = {}
+        self._drawn: dict[tuple[str, int], list[Tensor]] = {}
 
     def of(self, kind: str, joint: JointBatch, modules: tuple[str, ...]) -> Tensor:
         """Noise for the action codes of G modules of n agents each, `[G, n, B, dim]`.
@@ -175,6 +194,14 @@ class UpdateNoise:
             joint: The rows.
             modules: Ids of the modules.
         """
-        if kind not in self._drawn:
-            self._drawn[kind] = self._source.draw(kind, self._joints)
-        return joint.layout.stack(self._drawn[kind][self._joints.index(joint)], modules, "actions")
+        return self._of(kind, joint, modules, 0)
+
+    def more_of(self, kind: str, joint: JointBatch, modules: tuple[str, ...], draws: int) -> Tensor:
+        """Further draws beside that of `of`, `[K, G, n, B, dim]`."""
+        drawn = self._of(kind, joint, modules, draws)
+        return drawn.unflatten(2, (draws, -1)).movedim(2, 0)
+
+    def _of(self, kind: str, joint: JointBatch, modules: tuple[str, ...], extra: int) -> Tensor:
+        if (kind, extra) not in self._drawn:
+            self._drawn[kind, extra] = self._source.draw(kind, self._joints, extra)
+        return joint.layout.stack(self._drawn[kind, extra][self._joints.index(joint)], modules, "actions")

@@ -1,4 +1,5 @@
-"""What a critic sees of a joint row: the agents' observations and actions, of all of them or of its own one only. No Ray here.
+"""What a critic sees of a joint row: observations and actions, of all agents or of its own one only; the global state. No Ray
+here.
 
 Shapes: B rows; G modules of n agents each.
 """
@@ -16,6 +17,17 @@ from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.schema import NEXT, RowSchema
 
 WHOSE = ("all", "own")
+# Name of the column that holds the env's global state.
+STATE = "state"
+
+
+# By name: whose observations and actions, which columns, and whether observations are seen at all.
+_TAKEN: dict[str, tuple[str, tuple[str, ...], bool]] = {
+    "all": ("all", (), True),
+    "own": ("own", (), True),
+    "state": ("all", (STATE,), False),
+    "state+all": ("all", (STATE,), True),
+}
 
 
 @dataclass(frozen=True)
@@ -26,12 +38,15 @@ class View:
         name: As settings and errors have it.
         agents: "all": observations and actions of all agents, the same for every agent that is judged. "own": those of the
             judged agent only.
-        columns: Names of users' columns that it sees, too: what belongs to the env, and what belongs to these agents.
+        columns: Names of other columns that it sees, too: the env's global state ("state"), and users' columns, of which it
+            sees what belongs to the env and what belongs to these agents.
+        observations: Whether it sees the agents' observations. False: only their actions and the columns.
     """
 
     name: str
     agents: str = "all"
     columns: tuple[str, ...] = ()
+    observations: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -40,12 +55,24 @@ class View:
             raise ValueError(f"View {self.name!r} has agents={self.agents!r}. It must be one of {list(WHOSE)}.")
         if not isinstance(self.columns, (list, tuple)) or not all(isinstance(name, str) for name in self.columns):
             raise ValueError(f"View {self.name!r} has columns={self.columns!r}. Give a tuple of names of columns.")
-        if self.name in WHOSE and (self.agents != self.name or self.columns):
+        if not isinstance(self.observations, bool) or not (self.observations or self.columns):
             raise ValueError(
-                f"View {self.name!r} has agents={self.agents!r} and columns={self.columns!r}, but {self.name!r} is the name of "
-                f"what sees agents={self.name!r} and nothing else. Give yours another name."
+                f"View {self.name!r} has observations={self.observations!r} and columns={self.columns!r}. Give True or False, "
+                "and columns where observations are not seen."
             )
         object.__setattr__(self, "columns", tuple(self.columns))
+        whose = self.agents, self.columns, self.observations
+        if self.name in _TAKEN and whose != _TAKEN[self.name]:
+            raise ValueError(
+                f"View {self.name!r} has agents={self.agents!r}, columns={self.columns!r} and observations="
+                f"{self.observations!r}, but {self.name!r} is the name of the view with {_TAKEN[self.name]} for these. Give "
+                "yours another name."
+            )
+
+    @property
+    def sees_state(self) -> bool:
+        """Whether it sees the env's global state."""
+        return STATE in self.columns
 
     @property
     def is_shared(self) -> bool:
@@ -77,7 +104,7 @@ class View:
 
     def obs_dim(self, schema: RowSchema, module: str) -> int:
         """Width of what it shows beside actions."""
-        names = ("obs", *self.columns)
+        names = ("obs", *self.columns) if self.observations else self.columns
         return sum(schema.width(name) if self.is_shared else schema.width_of_one(name, module) for name in names)
 
     def action_dim(self, schema: RowSchema, module: str) -> int:
@@ -97,10 +124,10 @@ class View:
         Args:
             joint: The rows.
             modules: G modules of n agents each.
-            obs: Other observations than the rows', `[B, obs_dim of all agents]`.
+            obs: Other observations than the rows', `[B, obs_dim of all agents]`; not looked at where they are not seen.
             actions: Other actions than the rows', `[B, code_dim of all agents]`; `[G, B, ...]` where each module has its own
                 idea of them, and the view is shared.
-            at_next: Whether users' columns are those at x'.
+            at_next: Whether the columns are those at x'.
 
         Returns:
             The same for all: `CriticInputs` `[B, dim]` (`SlotInputs` of several games), or but for the actions
@@ -112,13 +139,14 @@ class View:
         actions = joint.columns["actions"] if actions is None else actions
         columns = [NEXT + name if at_next else name for name in self.columns]
         if self.is_shared:
-            seen = [obs, *(joint.columns[name].to(obs.dtype) for name in columns)]
-            if actions.shape[:-1] != obs.shape[:-1]:
+            seen = [obs] if self.observations else []
+            seen += [joint.columns[name].to(actions.dtype) for name in columns]
+            if actions.shape[:-1] != seen[0].shape[:-1]:
                 return SeparateInputs(critic_inputs(torch.cat(seen, -1)), actions)
             return critic_inputs(torch.cat([*seen, actions], -1))
-        own_obs, own_actions = joint.layout.stack(obs, modules, "obs"), joint.layout.stack(actions, modules, "actions")
-        parts = [_with_width(joint.stack(modules, name)).to(obs.dtype) for name in columns]
-        return torch.cat([own_obs, *parts, own_actions], -1)
+        seen = [joint.layout.stack(obs, modules, "obs")] if self.observations else []
+        seen += [_with_width(joint.stack(modules, name)).to(actions.dtype) for name in columns]
+        return torch.cat([*seen, joint.layout.stack(actions, modules, "actions")], -1)
 
 
 def _with_width(column: Tensor) -> Tensor:
@@ -126,6 +154,5 @@ def _with_width(column: Tensor) -> Tensor:
     return column.unsqueeze(-1) if column.dim() == 3 else column
 
 
-ALL = View("all")
-OWN = View("own", agents="own")
-VIEWS = {view.name: view for view in (ALL, OWN)}
+VIEWS = {name: View(name, *given) for name, given in _TAKEN.items()}
+ALL, OWN = VIEWS["all"], VIEWS["own"]

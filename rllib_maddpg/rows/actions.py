@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rllib_maddpg.rows.estimators import Estimate, one_hot_of_largest, straight_through
+
 ACTOR_HEADS = ("tanh", "softmax")
 # Head output of actions that are not allowed: finite, so that nothing becomes NaN, and so low that neither noise nor a
 # temperature lifts it to where others are.
@@ -74,13 +76,23 @@ class ActionCodec(ABC):
         return (self.greedy(output) + noise).clamp(-1.0, 1.0)
 
     @abstractmethod
-    def sample(self, output: Tensor, gumbel: Tensor | None, temperature: float) -> Tensor:
+    def sample(
+        self,
+        output: Tensor,
+        gumbel: Tensor | None,
+        temperature: float | Tensor,
+        estimate: Estimate | None = None,
+        extra: Tensor | None = None,
+    ) -> Tensor:
         """Action code `[..., dim]` through which the actor loss can be differentiated.
 
         Args:
             output: Head output `[..., dim]`.
-            gumbel: Standard Gumbel noise `[..., dim]`; used by categorical spaces only.
-            temperature: Of the Gumbel-Softmax relaxation; used by categorical spaces only.
+            gumbel: Standard Gumbel noise `[..., dim]`; used by categorical spaces only, as all that follows.
+            temperature: Of the relaxation.
+            estimate: Of `rows.estimators`, function of one part's logits, noise, temperature and other noise; None:
+                straight-through.
+            extra: Other noise that the estimate needs, `[K, ..., dim]`.
         """
 
     @abstractmethod
@@ -151,7 +163,14 @@ class BoxCodec(ActionCodec):
         exp = np.exp(output - output.max(-1, keepdims=True))
         return (2.0 * exp / exp.sum(-1, keepdims=True) - 1.0).astype(np.float32)
 
-    def sample(self, output: Tensor, gumbel: Tensor | None, temperature: float) -> Tensor:
+    def sample(
+        self,
+        output: Tensor,
+        gumbel: Tensor | None,
+        temperature: float | Tensor,
+        estimate: Estimate | None = None,
+        extra: Tensor | None = None,
+    ) -> Tensor:
         return self.greedy(output)
 
     def head_metrics(self, output: Tensor) -> dict[str, Tensor]:
@@ -164,8 +183,8 @@ class BoxCodec(ActionCodec):
 class CategoricalCodec(ActionCodec):
     """Discrete and MultiDiscrete actions: one one-hot block for each part.
 
-    The relaxed sample is the straight-through Gumbel-Softmax (Jang et al. 2017): the forward value is a hard one-hot, the
-    gradient is that of the softmax. So the critic sees in the actor loss what it sees in replay: one-hots.
+    The forward value of a sample is a hard one-hot, its gradient that of an estimator, by default straight-through
+    Gumbel-Softmax. So the critic sees in the actor loss what it sees in replay: one-hots.
     """
 
     categorical = True
@@ -200,7 +219,7 @@ class CategoricalCodec(ActionCodec):
         return stack(choices, -1).reshape(len(code), *self.space.shape)
 
     def greedy(self, output: Tensor) -> Tensor:
-        return torch.cat([_one_hot_of_largest(part) for part in self._parts(output)], -1)
+        return torch.cat([one_hot_of_largest(part) for part in self._parts(output)], -1)
 
     def greedy_numpy(self, output: np.ndarray) -> np.ndarray:
         if len(self.nvec) == 1:
@@ -231,13 +250,19 @@ class CategoricalCodec(ActionCodec):
         """Logarithms of `probabilities`."""
         return torch.cat([torch.log_softmax(part, -1) for part in self._parts(output)], -1)
 
-    def sample(self, output: Tensor, gumbel: Tensor | None, temperature: float) -> Tensor:
-        parts = []
-        for logits in self._parts((output + gumbel) / temperature):
-            soft = torch.softmax(logits, -1)
-            hard = _one_hot_of_largest(soft.detach())
-            parts.append(hard + soft - soft.detach())
-        return torch.cat(parts, -1)
+    def sample(
+        self,
+        output: Tensor,
+        gumbel: Tensor | None,
+        temperature: float | Tensor,
+        estimate: Estimate | None = None,
+        extra: Tensor | None = None,
+    ) -> Tensor:
+        if estimate is None:
+            return torch.cat([straight_through(scores) for scores in self._parts((output + gumbel) / temperature)], -1)
+        extras = [None] * len(self.nvec) if extra is None else self._parts(extra)
+        parts = zip(self._parts(output), self._parts(gumbel), extras, strict=True)
+        return torch.cat([estimate(logits, noise, temperature, more) for logits, noise, more in parts], -1)
 
     def head_metrics(self, output: Tensor) -> dict[str, Tensor]:
         entropy = [-(F.softmax(p, -1) * F.log_softmax(p, -1)).sum(-1) for p in self._parts(output)]
@@ -245,11 +270,6 @@ class CategoricalCodec(ActionCodec):
 
     def key(self) -> tuple:
         return "categorical", self.nvec
-
-
-def _one_hot_of_largest(x: Tensor) -> Tensor:
-    # `F.one_hot` looks at the numbers first, for which a GPU would have to be waited for.
-    return torch.zeros_like(x).scatter_(-1, x.argmax(-1, keepdim=True), 1.0)
 
 
 def make_codec(space: gym.Space, head: str = "tanh", agent: str = "") -> ActionCodec:

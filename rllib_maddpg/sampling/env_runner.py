@@ -15,6 +15,7 @@ from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.utils.annotations import override
 
 from rllib_maddpg.envs import ParallelPettingZoo, ReadableEndings, SeededEpisodes, resolve_env
+from rllib_maddpg.envs.global_state import StatedEnv
 from rllib_maddpg.envs.seed_check import are_alike, plays_alike
 from rllib_maddpg.modules.rl_module import actor_state_of
 from rllib_maddpg.replay.choice import replay_class
@@ -156,6 +157,8 @@ class MADDPGEnvRunner(StockLoop):
         envs[number] = self._wrapped(fresh, number, envs[number].next_episode)
 
     def _wrapped(self, env: Any, number: int, first_episode: int) -> SeededEpisodes:
+        if self.config.asks_for_state:
+            env = StatedEnv(env)
         # Our adapter for PettingZoo reports endings in that form already.
         if not isinstance(env.unwrapped, ParallelPettingZoo):
             env = ReadableEndings(env)

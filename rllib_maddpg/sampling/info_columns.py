@@ -71,9 +71,13 @@ def read(column: Column, schema: RowSchema, infos: Mapping[Any, Any] | None) -> 
     Raises:
         EnvFailure: Naming the column and what is wrong with it.
     """
-    what, fix = f"The `source` of column {column.name!r}", "Fix that function or the infos of the env."
+    # Our own sources have a name of their own.
+    what = getattr(column.source, "what", f"The `source` of column {column.name!r}")
+    fix = "Fix that function or the infos of the env."
     try:
         given = np.asarray(column.source({} if infos is None else infos))
+    except EnvFailure:
+        raise
     except Exception as error:
         raise EnvFailure(f"{what} failed ({type(error).__name__}: {error})", fix, can_pass=False) from error
     shape = _shape(column, schema)
