@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rllib_maddpg.config.sub_policy_checks import sub_policy_columns
 from rllib_maddpg.rows.schema import Column
 
 
@@ -13,4 +14,4 @@ def own_columns(config: Any) -> list[Column]:
     Args:
         config: A `MADDPGConfig`.
     """
-    return []
+    return [*sub_policy_columns(config)]
