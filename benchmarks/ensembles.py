@@ -32,8 +32,6 @@ def measure_ensembles(scenario: str, options: Options) -> list[dict[str, Any]]:
             contenders.append(Contender(name, does, lambda algo=algo: trained_per_second(algo, options.seconds)))
         values = measure_in_turn(contenders, options.repeats)
         every = algo.config.num_env_steps_per_update
-    setting = (
-        f"{scenario}, {options.num_envs} envs, an update of {options.batch:,} rows each {every:g} env steps, {options.device}"
-    )
+    setting = f"{scenario}, {options.num_envs} envs, {options.batch:,} rows an update, one each {every:g} env steps"
     claims = [ratio(values, name, ONE, at_least=BAR) for name in (THREE, SHARED)]
     return [Table("ensembles", "Policy ensembles", setting, "env steps/s", contenders, values, claims).to_dict()]
