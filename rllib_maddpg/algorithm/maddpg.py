@@ -233,12 +233,13 @@ class MADDPG(SavedAlgorithm, ReplayAlgorithm, JointAlgorithm, TunableAlgorithm, 
     @override(Algorithm)
     def _evaluate_on_local_env_runner(self, env_runner: Any) -> tuple:
         """Noise-free also where RLlib evaluates on the runner that samples for training, having no other."""
-        explore, clock = env_runner.config.explore, env_runner.num_env_steps_sampled_lifetime
-        env_runner.config.explore = self.evaluation_config.explore
+        config, clock = env_runner.config, env_runner.num_env_steps_sampled_lifetime
+        own = config.explore, config.sub_policy
+        config.explore, config.sub_policy = self.evaluation_config.explore, self.evaluation_config.sub_policy
         try:
             results = super()._evaluate_on_local_env_runner(env_runner)
         finally:
-            env_runner.config.explore, env_runner.num_env_steps_sampled_lifetime = explore, clock
+            (config.explore, config.sub_policy), env_runner.num_env_steps_sampled_lifetime = own, clock
         if env_runner.sampling_error:
             raise ValueError(env_runner.sampling_error)
         return results

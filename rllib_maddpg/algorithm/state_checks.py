@@ -24,6 +24,7 @@ from ray.rllib.utils.checkpoints import Checkpointable, try_import_msgpack
 from ray.tune.result import TRAINING_ITERATION
 
 from rllib_maddpg.algorithm.checkpoint_files import RL_MODULE, CheckpointFiles, damaged, is_in
+from rllib_maddpg.modules.sub_policies import MOST, sub_policy_names
 from rllib_maddpg.ray_compat import metrics_logger
 from rllib_maddpg.replay import JointReplayBuffer
 from rllib_maddpg.replay.choice import takes_state_of
@@ -174,6 +175,13 @@ def _check_algorithm(state: dict[str, Any], config: AlgorithmConfig) -> None:
 
 def _check_learner(state: dict[str, Any], shapes: dict[str, list[tuple]], config: AlgorithmConfig) -> None:
     optimizers = state[COMPONENT_OPTIMIZER]
+    for module in config.policies:
+        there, here = (sum(f"{module}_{name}" in own for name in sub_policy_names(MOST)) for own in (optimizers, shapes))
+        if there != here:
+            raise ValueError(
+                f"module {module!r} has {there} sub-policies there and {here} here. Set `num_sub_policies={there}` for it, as "
+                "the checkpoint was made, or train again"
+            )
     if optimizers.keys() != shapes.keys():
         raise ValueError(f"it has optimizers {sorted(optimizers)}, not {sorted(shapes)}")
     for name, optimizer in optimizers.items():

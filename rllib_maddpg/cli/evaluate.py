@@ -55,6 +55,12 @@ def add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
         help="cross-play: agents whose ids match PATTERN (*, ?, [abc]) are played by another run, such as "
         '"adversary_*=results/other", all others by DIR; may be given several times, each agent with one match at most',
     )
+    add(
+        "--sub-policy",
+        type=int,
+        metavar="K",
+        help="the sub-policy that all agents play, from 0 (default: one is drawn for each episode)",
+    )
     add("--json", action="store_true", help="print JSON only")
     what = command.add_mutually_exclusive_group()
     what.add_argument(
@@ -128,6 +134,7 @@ def _play(args: argparse.Namespace, checkpoint: Path, opponents: Mapping[str, st
         "episodes": args.episodes if args.episodes is not None else GIF_EPISODES if args.render else 100,
         "seed": args.seed,
         "env_config": parse_settings(args.env_config, "--env-config") or None,
+        "sub_policy": args.sub_policy,
     }
     if args.pairings:
         return evaluate_pairings(checkpoint, opponents, **asked)

@@ -20,6 +20,7 @@ from rllib_maddpg.config.replay_checks import check_replay_memory
 from rllib_maddpg.config.require import same, shown
 from rllib_maddpg.config.space_checks import check_action_mask, check_agents, check_observation_space
 from rllib_maddpg.config.state_columns import resolve_state
+from rllib_maddpg.config.sub_policy_checks import check_ensembles
 from rllib_maddpg.envs import EnvSpaces
 from rllib_maddpg.modules.rule_modules import check_not_trained
 from rllib_maddpg.rows.actions import make_codec
@@ -104,6 +105,7 @@ def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
         _check_spec_spaces(config.policies[module], module, agent, env)
     check_module_overrides(config, used)
     resolve_state(config)
+    check_ensembles(config, module_of)
     widths = [gym.spaces.flatdim(space) for space in env.observation_spaces.values()]
     beside = [*config.extra_columns, *(column for column in own_columns(config) if column.stored)]
     check_replay_memory(config, bytes_per_row(sum(widths), sum(codes), len(env.agents), beside))

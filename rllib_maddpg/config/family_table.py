@@ -6,8 +6,9 @@ Sources of defaults: Fujimoto et al. 2018 (TD3) and Ackermann et al. 2019 (MATD3
 
 from __future__ import annotations
 
-from rllib_maddpg.config.kinds import BOOL, RATE, between, one_of, whole
+from rllib_maddpg.config.kinds import BOOL, RATE, TEAMS, between, one_of, whole
 from rllib_maddpg.config.setting import Setting
+from rllib_maddpg.modules.sub_policies import MOST
 
 INFERRED_TARGETS = ("probabilities", "greedy")
 ESTIMATORS = ("straight_through", "tags", "gapped_straight_through", "gumbel_rao")
@@ -84,7 +85,7 @@ FAMILY: tuple[Setting, ...] = (
     Setting(
         "num_sub_policies",
         1,
-        whole(1, 64).but("1: no ensemble; the paper uses 3."),
+        whole(1, MOST).but("1: no ensemble; the paper uses 3."),
         "Sub-policies of each agent, one of which is drawn for each episode (paper, section 4.3).",
         per_module=True,
         structural=True,
@@ -92,14 +93,15 @@ FAMILY: tuple[Setting, ...] = (
     Setting(
         "share_sub_policy_draw",
         False,
-        BOOL.but("True: all agents play the sub-policy of one draw; or lists of agents."),
-        "True: all agents draw together, such as those of a team; lists of agents: those of each list do.",
+        TEAMS.but('For example [["agent_0", "agent_1"]]: these two play the sub-policies of one number.'),
+        "True: all agents play the sub-policies of one number in an episode; lists of agents: those of each list do, such as "
+        "those of a team.",
     ),
     Setting(
         "sub_policy",
         None,
         whole(0).or_none("None: one is drawn for each episode."),
-        'The sub-policy that acts, for evaluation: `evaluation_config={"sub_policy": 0}`. None: one is drawn for each episode.',
+        'The sub-policy that acts in evaluation: `evaluation_config={"sub_policy": 0}`. None: one is drawn for each episode.',
     ),
     # Discrete actions.
     Setting(

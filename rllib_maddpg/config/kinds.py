@@ -121,11 +121,19 @@ def _is_gpus(x: Any) -> bool:
     return is_number(x) and x >= 0 and (x < 1 or x == int(x))
 
 
+def _is_teams(x: Any) -> bool:
+    if isinstance(x, (bool, np.bool_)):
+        return True
+    teams = isinstance(x, (list, tuple)) and all(isinstance(team, (list, tuple)) for team in x)
+    return teams and all(isinstance(agent, (str, int, np.integer)) for team in x for agent in team)
+
+
 def _is_callbacks(x: Any) -> bool:
     return callable(x) or (isinstance(x, (list, tuple)) and all(map(callable, x)))
 
 
 AUTO = Kind("'auto', True or False", lambda x: x == "auto" if isinstance(x, str) else isinstance(x, (bool, np.bool_)))
+TEAMS = Kind("True, False or lists of agents", _is_teams)
 BOOL = Kind("True or False", lambda x: isinstance(x, (bool, np.bool_)))
 NUMBER = Kind("a number >= 0", lambda x: is_number(x) and x >= 0)
 POSITIVE = Kind("a number > 0", lambda x: is_number(x) and x > 0)

@@ -151,9 +151,9 @@ class MADDPGConfig(ModulesConfig):
             inferred_target: What critics see of discrete approximations in TD targets: their "probabilities" (the paper), or
                 the "greedy" action.
             num_sub_policies: Sub-policies of each agent, one of which is drawn for each episode (paper, section 4.3).
-            share_sub_policy_draw: True: all agents draw together, such as those of a team; lists of agents: those of each list
-                do.
-            sub_policy: The sub-policy that acts, for evaluation: `evaluation_config={"sub_policy": 0}`. None: one is drawn for
+            share_sub_policy_draw: True: all agents play the sub-policies of one number in an episode; lists of agents: those of
+                each list do, such as those of a team.
+            sub_policy: The sub-policy that acts in evaluation: `evaluation_config={"sub_policy": 0}`. None: one is drawn for
                 each episode.
             discrete_gradient_estimator: How a gradient passes through a draw of discrete actors: "straight_through"
                 Gumbel-Softmax; "tags", the same with a falling temperature; "gapped_straight_through"; "gumbel_rao". See

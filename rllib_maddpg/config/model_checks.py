@@ -32,6 +32,7 @@ class AddedToModel(NamedTuple):
     critic_view: View | str
     twin_q: bool
     infer_other_policies: bool
+    num_sub_policies: int
 
 
 def check_models(config: AlgorithmConfig) -> None:
@@ -125,7 +126,7 @@ def has_own_networks(cls: type) -> bool:
     """Whether a class makes its networks itself, from whatever `model_config` it wants."""
     from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
 
-    names = ("setup", "networks", "build_actor", "build_critic", "build_inferred", "inferred_networks")
+    names = ("setup", "networks", "build_actor", "build_critic", "build_inferred", "inferred_networks", "actor_networks")
     return any(getattr(cls, name) is not getattr(MADDPGTorchRLModule, name) for name in names)
 
 

@@ -44,7 +44,8 @@ class ModulesConfig(DescribedConfig):
 
     def added_to_model(self, module_id: str, schema: RowSchema) -> dict[str, Any]:
         """What a module's `model_config` gets from this config."""
-        words = {key: self.of_module(module_id, key) for key in ("critic_view", "twin_q", "infer_other_policies")}
+        keys = ("critic_view", "twin_q", "infer_other_policies", "num_sub_policies")
+        words = {key: self.of_module(module_id, key) for key in keys}
         return AddedToModel(schema.layout, schema, module_id, **words)._asdict()
 
     def of_module(self, module_id: str, key: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rllib_maddpg.config.state_columns import state_columns
+from rllib_maddpg.config.sub_policy_checks import sub_policy_columns
 from rllib_maddpg.rows.schema import Column
 
 
@@ -14,4 +15,4 @@ def own_columns(config: Any) -> list[Column]:
     Args:
         config: A `MADDPGConfig`.
     """
-    return [*state_columns(config)]
+    return [*sub_policy_columns(config), *state_columns(config)]

@@ -30,6 +30,7 @@ def add_export(commands: Any, common: argparse.ArgumentParser) -> None:
     # No `choices`: the message of `export_actors` names the nearest.
     add("--format", default="onnx", metavar="FORMAT", help=f"{', '.join(FORMATS)} (default: onnx)")
     add("--out", metavar="DIR", help="folder, new or empty (default: exported_FORMAT in the run folder)")
+    add("--sub-policy", type=int, metavar="K", help="of policy ensembles: the only one that is written (default: all)")
     command.set_defaults(run=run_export)
 
 
@@ -40,16 +41,17 @@ def run_export(args: argparse.Namespace, argv: list[str]) -> int:
         ValueError: As `export_actors`.
     """
     with contextlib.redirect_stdout(sys.stderr):  # whatever torch and the environment say
-        export = export_actors(args.checkpoint, args.format, args.out)
+        export = export_actors(args.checkpoint, args.format, args.out, args.sub_policy)
     manifest = export.manifest
     check = manifest["check"]
-    width = max(len(entry["file"]) for entry in manifest["agents"].values())
+    width = max(map(len, manifest["files"]))
     folder = short_path(export.folder)
     print(f"{manifest['env']['name']}: {len(manifest['agents'])} actors in {folder}")
     for entry in manifest["agents"].values():
         sizes = ", ".join(f"{part['name']} {part['shape']} {part['dtype']}" for part in entry["observation"])
         action = entry["action"]
-        print(f"  {entry['file']:<{width}}  {sizes} -> {action['kind']} {action['shape']} {action['dtype']}")
+        for file in entry.get("sub_policies", {"0": entry["file"]}).values():
+            print(f"  {file:<{width}}  {sizes} -> {action['kind']} {action['shape']} {action['dtype']}")
     largest = max(check["largest_difference"].values())
     print(f"Each was checked against its RLModule on {check['observations']:,} observations: largest difference {largest:.1e}.")
     print(f"Play them with {os.path.join(folder, 'maddpg_actors.py')}; manifest.json says what they take.")

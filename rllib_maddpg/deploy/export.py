@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from rllib_maddpg.envs import resolve_env
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.envs.sources import ModuleSource
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
+from rllib_maddpg.modules.sub_policies import teams_of
 from rllib_maddpg.ray_compat import FlattenObservations, keys_to_remove
 from rllib_maddpg.results.output_paths import check_local
 from rllib_maddpg.results.run_folder import find_checkpoint
@@ -36,6 +37,7 @@ from rllib_maddpg.runs.evaluation import restored_runner
 from rllib_maddpg.sampling.fast_path import DEFAULT_CONNECTORS
 from rllib_maddpg.sampling.flatten_connector import FlattenAgentObservations
 from rllib_maddpg.sampling.noise_connector import AddExplorationNoise
+from rllib_maddpg.sampling.sub_policy_connector import SelectSubPolicies
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +55,12 @@ class Export:
     manifest: dict[str, Any]
 
 
-def export_actors(checkpoint: str | Path, file_format: str = "onnx", out: str | Path | None = None) -> Export:
+def export_actors(
+    checkpoint: str | Path, file_format: str = "onnx", out: str | Path | None = None, sub_policy: int | None = None
+) -> Export:
     """Writes one decentralized actor for each agent and checks each against its RLModule; needs no running Ray.
+
+    Of an agent with several sub-policies there is a file for each, unless one is chosen.
 
     The folder appears when all is written and checked, so a folder that is there is whole. Agents that act by a rule are left
     out, with a warning.
@@ -63,11 +69,12 @@ def export_actors(checkpoint: str | Path, file_format: str = "onnx", out: str | 
         checkpoint: Checkpoint folder, or run folder (its newest checkpoint).
         file_format: One of `FORMATS`.
         out: New or empty folder. None: `exported_<format>` in the run folder, or beside a checkpoint that is in none.
+        sub_policy: The only one that is written; None: all.
 
     Raises:
         ValueError: If the format is unknown or its packages are missing, there is no checkpoint, the folder is not empty or
-            cannot be written, all agents act by rules, or the actors cannot be exported or differ from their RLModules by
-            more than 1e-5.
+            cannot be written, all agents act by rules, there is no such sub-policy, or the actors cannot be exported or differ
+            from their RLModules by more than 1e-5.
     """
     if file_format not in FORMATS:
         raise ValueError(f"--format {file_format!r} must be one of {list(FORMATS)}.{did_you_mean(file_format, FORMATS)}")
@@ -79,10 +86,10 @@ def export_actors(checkpoint: str | Path, file_format: str = "onnx", out: str | 
     folder = Path(out) if out is not None else (run.path if run else path.parent) / f"exported_{file_format}"
     _check_free(folder)
     unfinished = folder.absolute().parent / f".unfinished-{folder.name}-{os.getpid()}"
-    runner = restored_runner(path)
+    runner = restored_runner(path, sub_policy=sub_policy)
     try:
         unfinished.mkdir(parents=True)
-        manifest = _write(unfinished, runner, file_format, fmt, path)
+        manifest = _write(unfinished, runner, file_format, fmt, path, sub_policy)
         if folder.is_dir():
             folder.rmdir()
         unfinished.rename(folder)
@@ -105,28 +112,31 @@ def _check_free(folder: Path) -> None:
         raise ValueError(f"--out {folder} exists and is not an empty folder. Name another one; nothing is overwritten.")
 
 
-def _write(folder: Path, runner: Any, name: str, fmt: Format, checkpoint: Path) -> dict[str, Any]:
+def _write(folder: Path, runner: Any, name: str, fmt: Format, checkpoint: Path, sub_policy: int | None) -> dict[str, Any]:
     """Writes everything into `folder`, checks it, and returns the manifest."""
     _check_connectors(runner)
     env = runner.env.envs[0].unwrapped
     agents: dict[str, dict[str, Any]] = {}
-    contents: dict[str, bytes] = {}  # by module, whose agents share a network
+    contents: dict[tuple[str, int], bytes] = {}  # by module, whose agents share a network, and sub-policy
     slots = _exportable(runner)
-    files = _file_names([str(slot.agent) for slot in slots], fmt.suffix)
-    for slot in slots:
+    parts = {slot: _sub_policies(runner.module[slot.module].unwrapped(), sub_policy) for slot in slots}
+    files = _file_names([_stem(slot, k, own) for slot, own in parts.items() for k in own], fmt.suffix)
+    for slot, own in parts.items():
         space = env.get_observation_space(slot.agent)
-        program = _program(runner, slot, space)
-        if slot.module not in contents:
-            contents[slot.module] = _encode(fmt, program, slot)
-        file = files[str(slot.agent)]
-        (folder / file).write_bytes(contents[slot.module])
+        for k in own:
+            program = _program(runner, slot, space, k)
+            if (slot.module, k) not in contents:
+                contents[slot.module, k] = _encode(fmt, program, slot)
+            (folder / files[_stem(slot, k, own)]).write_bytes(contents[slot.module, k])
         entry = {
             "id": _json_id(slot.agent),
-            "file": file,
+            "file": files[_stem(slot, own[0], own)],
             "module": str(slot.module),
             "observation": program.inputs,
             "action": describe_action(slot.codec),
         }
+        if len(own) > 1 or own[0] > 0:
+            entry["sub_policies"] = {str(k): files[_stem(slot, k, own)] for k in own}
         if name == "safetensors":
             entry["network"] = describe_network(program)
         agents[str(slot.agent)] = entry
@@ -137,16 +147,22 @@ def _write(folder: Path, runner: Any, name: str, fmt: Format, checkpoint: Path) 
         "checkpoint": str(checkpoint),
         "versions": versions(),
         "agents": agents,
-        "files": {entry["file"]: file_hash(folder / entry["file"]) for entry in agents.values()},
+        "files": {file: file_hash(folder / file) for file in files.values()},
     }
+    teams = teams_of({slot.agent: len(own) for slot, own in parts.items()}, _shared_draws(runner, parts))
+    if teams:
+        manifest["draw_together"] = [list(map(str, team)) for team in teams]
     _write_manifest(folder, manifest)
     shutil.copy(maddpg_actors.__file__, folder / "maddpg_actors.py")
     # As whoever uses them will load them, from the files.
     actors = load_actors(folder)
-    largest = {}
-    for slot in slots:
+    largest: dict[str, float] = {}
+    for slot, own in parts.items():
         module, space = runner.module[slot.module].unwrapped(), env.get_observation_space(slot.agent)
-        largest[str(slot.agent)] = check_actor(actors, slot.agent, module, space)
+        for k in own:
+            module.sub_policy = actors[slot.agent].sub_policy = k
+            found = check_actor(actors, slot.agent, module, space)
+            largest[str(slot.agent)] = max(found, largest.get(str(slot.agent), 0.0))
     manifest["check"] = {"observations": NUM_OBSERVATIONS, "tolerance": TOLERANCE, "largest_difference": largest}
     _write_manifest(folder, manifest)
     return manifest
@@ -169,7 +185,8 @@ def _check_connectors(runner: Any) -> None:
         ValueError: Naming the connector that does something else.
     """
     for piece in (*runner._env_to_module.connectors, *runner._module_to_env.connectors):
-        if type(piece) not in (*DEFAULT_CONNECTORS, AddExplorationNoise, FlattenAgentObservations) and not _is_the_same(piece):
+        ours = *DEFAULT_CONNECTORS, AddExplorationNoise, FlattenAgentObservations, SelectSubPolicies
+        if type(piece) not in ours and not _is_the_same(piece):
             raise ValueError(
                 f"Connector {type(piece).__name__} changes what goes into or comes out of the actors, and cannot be exported "
                 "with them. Do its work in the env (a wrapper), or in the network (`build_actor`), and train so."
@@ -214,10 +231,28 @@ def _reason_against(module_id: str, module: RLModule) -> str:
     return ""
 
 
-def _program(runner: Any, slot: AgentSlot, space: Any) -> ActorProgram:
+def _sub_policies(module: MADDPGTorchRLModule, chosen: int | None) -> list[int]:
+    """Numbers of those that are written."""
+    return list(range(module.num_sub_policies)) if chosen is None else [chosen]
+
+
+def _stem(slot: AgentSlot, k: int, own: Collection[int]) -> str:
+    """Name of the file of an agent's k-th sub-policy, before it is made one that file systems take."""
+    return str(slot.agent) if len(own) == 1 else f"{slot.agent}.sub_policy_{k}"
+
+
+def _shared_draws(runner: Any, exported: Collection[AgentSlot]) -> bool | list[list[Hashable]]:
+    """`share_sub_policy_draw` of the agents that are written."""
+    share, agents = runner.config.share_sub_policy_draw, {slot.agent for slot in exported}
+    if isinstance(share, (list, tuple)):
+        return [[agent for agent in team if agent in agents] for team in share]
+    return share
+
+
+def _program(runner: Any, slot: AgentSlot, space: Any, k: int) -> ActorProgram:
     module = runner.module[slot.module].unwrapped()
     module.eval().cpu()  # whatever the network draws in training, it plays without
-    return ActorProgram(module.acting_network, describe_observation(space, slot.agent), slot.codec).eval()
+    return ActorProgram(module.acting_networks[k], describe_observation(space, slot.agent), slot.codec).eval()
 
 
 def _encode(fmt: Format, program: ActorProgram, slot: AgentSlot) -> bytes:
@@ -247,7 +282,7 @@ def _describe_env(config: Any) -> dict[str, Any]:
 
 
 def _file_names(agents: list[str], suffix: str) -> dict[str, str]:
-    """Agent -> file name that every file system takes, and that no two agents share."""
+    """Agent, with its sub-policy if it has several, -> file name that every file system takes, and that no two share."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     for agent in agents:

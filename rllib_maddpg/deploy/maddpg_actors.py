@@ -4,6 +4,9 @@
     actors = load_actors("exported")
     action = actors["agent_0"](observation)
 
+Agents of a policy ensemble play one of their sub-policies in an episode: call `actors.reset()` when an episode begins, which
+draws them, or choose one (`load_actors("exported", sub_policy=0)`).
+
 `rllib-maddpg export` puts this file beside the actors. It needs NumPy and one of onnxruntime, torch and safetensors, whichever
 the format asks for; neither Ray nor Gymnasium nor rllib-maddpg.
 """
@@ -28,12 +31,17 @@ _WITHOUT_HASHES = 1
 Forward = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
-def load_actors(folder: str | Path) -> Actors:
+def load_actors(folder: str | Path, sub_policy: int | None = None, seed: int | None = None) -> Actors:
     """The actors of a folder that `rllib-maddpg export` has written.
 
+    Args:
+        folder: The folder.
+        sub_policy: The one that all agents play; None: one is drawn by each `Actors.reset`, where there are several.
+        seed: Of these draws; None: any.
+
     Raises:
-        ValueError: If it is no such folder, of another version of this file, or if a file has another content than the export
-            has written; before any of them is loaded.
+        ValueError: If it is no such folder, of another version of this file, if a file has another content than the export
+            has written, or an agent has no such sub-policy; before any of them is loaded.
         ImportError: If the package that runs the format is not installed.
     """
     folder = Path(folder)
@@ -52,7 +60,15 @@ def load_actors(folder: str | Path) -> Actors:
         _check_hashes(folder, manifest)
     else:
         raise ValueError(f"{folder / MANIFEST} is not of this version. Use the maddpg_actors.py that lies beside it.")
-    return Actors(folder, manifest)
+    for name, entry in manifest["agents"].items() if sub_policy is not None else ():
+        if str(sub_policy) not in _files_of(entry):
+            raise ValueError(f"sub_policy={sub_policy!r}: agent {name!r} has {sorted(map(int, _files_of(entry)))}.")
+    return Actors(folder, manifest, sub_policy, seed)
+
+
+def _files_of(entry: Mapping[str, Any]) -> dict[str, str]:
+    """File of each sub-policy of an agent, by its number; of most agents there is one, number 0."""
+    return entry.get("sub_policies", {"0": entry["file"]})
 
 
 def manifest_hash(manifest: Mapping[str, Any]) -> str:
@@ -87,14 +103,32 @@ class Actors(Mapping):
         manifest: The content of manifest.json.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]):
+    def __init__(self, folder: Path, manifest: dict[str, Any], sub_policy: int | None = None, seed: int | None = None):
         self.manifest = manifest
+        self._chosen, self._rng = sub_policy, np.random.default_rng(seed)
         load = _FORMATS[manifest["format"]]
         # By text, because no two ids have the same, and neither JSON nor HTTP has every type of id.
         self._actors = {
-            name: Actor(entry.get("id", name), entry, load(folder / entry["file"], entry))
+            name: Actor(
+                entry.get("id", name), entry, {int(k): load(folder / file, entry) for k, file in _files_of(entry).items()}
+            )
             for name, entry in manifest["agents"].items()
         }
+        self.reset()
+
+    def reset(self) -> dict[Hashable, int]:
+        """Begins an episode: draws the sub-policies that agents play in it, unless one is chosen.
+
+        Returns:
+            Agent -> number of its sub-policy.
+        """
+        numbers = {name: self._rng.random() for name in self._actors}
+        for first, *others in self.manifest.get("draw_together", ()):
+            numbers.update(dict.fromkeys(others, numbers[first]))
+        for name, actor in self._actors.items():
+            own = actor.sub_policies
+            actor.sub_policy = own[int(numbers[name] * len(own))] if self._chosen is None else self._chosen
+        return {actor.agent: actor.sub_policy for actor in self._actors.values()}
 
     def __getitem__(self, agent: Hashable) -> Actor:
         return self._actors[str(agent)]
@@ -124,13 +158,17 @@ class Actor:
         agent: Its id, a number if the env's is one, else text.
         inputs: Per part of the observation what it looks like; one part unless the agent observes a Dict or a Tuple.
         action: What its action looks like.
+        sub_policies: Numbers of those that it has; most agents have one, 0.
+        sub_policy: The one that it plays. May be set.
     """
 
-    def __init__(self, agent: int | str, entry: Mapping[str, Any], forward: Forward):
+    def __init__(self, agent: int | str, entry: Mapping[str, Any], forwards: Mapping[int, Forward]):
         self.agent = agent
         self.inputs: list[dict[str, Any]] = entry["observation"]
         self.action: dict[str, Any] = entry["action"]
-        self._forward = forward
+        self._forwards = dict(forwards)
+        self.sub_policies = sorted(self._forwards)
+        self.sub_policy = self.sub_policies[0]
         self._has_mask = any(spec.get("mask") for spec in self.inputs)
 
     def __call__(self, observation: Any) -> np.ndarray | np.generic:
@@ -155,7 +193,7 @@ class Actor:
                 if not mask.any(-1).all():
                     of = f" for number {number} of its action" if len(self.action["choices"]) > 1 else ""
                     raise ValueError(f"Agent {self.agent!r}: its action mask allows nothing{of}.")
-        return np.asarray(self._forward(parts), self.action["dtype"])
+        return np.asarray(self._forwards[self.sub_policy](parts), self.action["dtype"])
 
     def _parts(self, observation: Any, front: tuple) -> list[np.ndarray]:
         return [self._part(observation, spec, front) for spec in self.inputs]

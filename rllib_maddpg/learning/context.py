@@ -287,10 +287,11 @@ class UpdateContext:
     # ------------------------------------------------------------------------------------------ actions
 
     def policy(self, group: NetworkGroup, joint: JointBatch | None = None) -> tuple[Tensor, Tensor]:
-        """What a group of actors does now: head outputs and action codes `[G, n, B, dim]`, through which gradients go.
+        """What the modules of a group of actors do now: head outputs and action codes `[G, n, B, dim]`, with gradients.
 
         Args:
-            group: Of actors.
+            group: Of actors. The first one of some modules (`is_first`) says it of all their sub-policies, in each row of the
+                one that acts there.
             joint: Rows to act in; None: those from which the group learns.
         """
         return self._actions.policy(group, self._joint(group) if joint is None else joint)

@@ -37,7 +37,8 @@ class NetworkGroup:
         settings: Of the modules.
         is_trainable: Whether they have optimizers.
         optimizer: Steps them, once the Learner has made it; None: they are not trained.
-        is_first: Of several critics of a module, whether they are the first that it declares, which judges actors.
+        place: Which of their modules' critics they are, in the order in which these are declared: the first one judges actors.
+            Of actors the number of the sub-policy; the first group stands for all (`JointActions.policy`). 0 in other roles.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class NetworkGroup:
         self.name, self.role, self.view, self.about = spec.name, spec.role, spec.view, spec.about
         self.is_trainable = spec.lr is not None
         self.optimizer: GroupOptimizer | None = None
-        self.is_first = _is_first(spec, next(iter(modules.values())))
+        self.place = _place(spec, next(iter(modules.values())))
         self.modules = tuple(modules)
         self.codec = schema.layout.codec_of(spec.about or self.modules[0])
         self._attributes, self._modules = spec.attributes, list(modules.values())
@@ -64,6 +65,11 @@ class NetworkGroup:
     def __len__(self) -> int:
         """G."""
         return len(self.modules)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether they are the first critics of their modules, or the first sub-policies."""
+        return self.place == 0
 
     def _networks(self) -> list[list]:
         # Each update asks, and torch's own way to a submodule is slow.
@@ -128,20 +134,27 @@ def _key(spec: NetworkSpec, module: Any, settings: ModuleSettings) -> tuple | No
         action = agents = None
     # Actors whose agents have their action masks elsewhere need other columns of the rows.
     mask = module.layout.slots_of(module.module_id)[0].mask if spec.role == ACTOR else None
-    place = None if mask is None else (mask.start, mask.stop)
+    mask_at = None if mask is None else (mask.start, mask.stop)
     words = tuple((key, repr(value)) for key, value in settings.words.items())
     # What else a spec says must be the same, too; how a network was built and how fast it learns does not matter.
-    kind = spec.role, spec.view, spec.about, spec.has_target, spec.lr is None, _is_first(spec, module)
-    return kind, agents, shape_of(network), action, place, words, settings.apart
+    kind = spec.role, spec.view, spec.about, spec.has_target, spec.lr is None, _place(spec, module)
+    return kind, agents, shape_of(network), action, mask_at, words, settings.apart
 
 
-def _is_first(spec: NetworkSpec, module: Any) -> bool:
-    return spec.role == CRITIC and spec.name == next(own.name for own in module.network_specs if own.role == CRITIC)
+def _place(spec: NetworkSpec, module: Any) -> int:
+    if spec.role not in (ACTOR, CRITIC):
+        return 0
+    return [own.name for own in module.network_specs if own.role == spec.role].index(spec.name)
 
 
 def actors_of(groups: Mapping[str, list[NetworkGroup]]) -> list[NetworkGroup]:
-    """The groups of the networks that choose actions."""
+    """The groups of the networks that choose actions, of all sub-policies."""
     return of_role(groups, ACTOR)
+
+
+def first_of(groups: Iterable[NetworkGroup]) -> list[NetworkGroup]:
+    """Those of the first critics, or the first sub-policies, of their modules."""
+    return [group for group in groups if group.is_first]
 
 
 def of_role(groups: Mapping[str, list[NetworkGroup]], role: str) -> list[NetworkGroup]:

@@ -1,5 +1,7 @@
 """What all agents do in the rows of one update: by their actors, their target actors, or a rule of their own. No Ray here.
 
+An agent that has several sub-policies does what the one does that acts in the row's episode, which is known from the row.
+
 Shapes: B rows; G modules of n agents each.
 """
 
@@ -12,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rllib_maddpg.learning.groups import NetworkGroup, actors_of, trained
+from rllib_maddpg.learning.groups import NetworkGroup, actors_of, first_of, trained
 from rllib_maddpg.learning.update_noise import UpdateNoise
 from rllib_maddpg.modules.rule_modules import rule_codes
+from rllib_maddpg.modules.sub_policies import SUB_POLICIES, select
 from rllib_maddpg.rows.estimators import gapped_straight_through, gumbel_rao
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.layout import JointLayout
@@ -42,18 +45,47 @@ class JointActions:
     ):
         self.layout, self.groups, self.noise, self.once, self.smooths = layout, groups, noise, once, smooths
         self._rules = rules
+        actors = actors_of(groups)
+        # The groups that stand for their modules, and the other sub-policies of these.
+        self._first = first_of(actors)
+        self._others = [group for group in actors if not group.is_first]
 
     def policy(self, group: NetworkGroup, joint: JointBatch) -> tuple[Tensor, Tensor]:
-        """What a group of actors does now: head outputs and action codes `[G, n, B, dim]`, through which gradients go.
+        """What the modules of a group of actors do now: head outputs and action codes `[G, n, B, dim]`, with gradients.
 
-        Head outputs of actions that are not allowed are `MASKED`.
+        The first group of some modules says it of all of their sub-policies, in each row of the one that acts there, and
+        another one what its own sub-policy would do in all rows. Head outputs of actions that are not allowed are `MASKED`.
         """
         return self.once(("policy", group, joint), lambda: self._act(group, joint))
 
     @torch.enable_grad()
     def _act(self, group: NetworkGroup, joint: JointBatch) -> tuple[Tensor, Tensor]:
-        output = masked(group, group.network(joint.stack(group.modules, "obs")), joint, "obs")
+        output = self._output(group, joint, "obs")
         return output, self._differentiable(group, output, joint)
+
+    def _output(self, group: NetworkGroup, joint: JointBatch, column: str, target: bool = False) -> Tensor:
+        """Head outputs of the sub-policies that act, `[G, n, B, dim]`, `MASKED` where an action is not allowed.
+
+        Args:
+            group: As in `policy`.
+            joint: The rows.
+            column: "obs" or "new_obs".
+            target: Whether to ask their targets, where they have any.
+        """
+        outputs = [_ask(group, joint, column, target)]
+        number = group.settings.num_sub_policies if group.is_first else 1
+        for place in range(1, number):
+            of_place = trained((own for own in self._others if own.place == place), group.modules)
+            if [own.modules for own in of_place] == [group.modules]:
+                outputs.append(_ask(of_place[0], joint, column, target))
+                continue
+            # Networks of a user's that are alike in one sub-policy, and not in another.
+            each: dict[str, Tensor] = {}
+            for own in of_place:
+                each.update(zip(own.modules, _ask(own, joint, column, target), strict=True))
+            outputs.append(torch.stack([each[m] for m in group.modules]))
+        output = outputs[0] if number == 1 else select(outputs, joint.stack(group.modules, SUB_POLICIES))
+        return masked(group, output, joint, column)
 
     def gumbel(self, codec: Any, modules: tuple[str, ...], joint: JointBatch) -> Tensor | None:
         """Gumbel noise for the actions of some modules, `[G, n, B, dim]`, if they are categorical."""
@@ -128,13 +160,12 @@ class JointActions:
 
     def _codes(self, modules: Collection[str], act: Callable[[NetworkGroup], Tensor]) -> dict[str, Tensor]:
         codes: dict[str, Tensor] = {}
-        for group in trained(actors_of(self.groups), modules):
+        for group in trained(self._first, modules):
             codes.update(zip(group.modules, act(group), strict=True))
         return {m: codes[m] for m in modules if m in codes and m not in self._rules}
 
     def _next_code(self, group: NetworkGroup, joint: JointBatch) -> Tensor:
-        output = (group.target or group.network)(joint.stack(group.modules, "new_obs"))
-        output = masked(group, output, joint, "new_obs")
+        output = self._output(group, joint, "new_obs", target=True)
         noise = self.smoothing(group, group.modules, joint)
         code = group.codec.greedy(output) if noise is None else group.codec.smoothed(output, noise)
         return code * joint.stack(group.modules, "next_acts").unsqueeze(-1)
@@ -152,9 +183,8 @@ class JointActions:
 
         def act() -> dict[str, Tensor]:
             outputs = {}
-            for group in actors_of(self.groups):
-                output = masked(group, group.network(joint.stack(group.modules, "obs")), joint, "obs")
-                outputs.update(zip(group.modules, output, strict=True))
+            for group in self._first:
+                outputs.update(zip(group.modules, self._output(group, joint, "obs"), strict=True))
             return {m: output for m, output in outputs.items() if m not in self._rules}
 
         return self.once(("head_outputs", joint), act)
@@ -176,3 +206,9 @@ def masked(group: NetworkGroup, output: Tensor, joint: JointBatch, column: str) 
 
 def _gapped(gap: Tensor, logits: Tensor, gumbel: Tensor, temperature: Tensor, more: None) -> Tensor:
     return gapped_straight_through(logits, gumbel, temperature, gap)
+
+
+def _ask(group: NetworkGroup, joint: JointBatch, column: str, target: bool) -> Tensor:
+    """Head outputs of a group's own networks, or of their targets, `[G, n, B, dim]`."""
+    network = (group.target or group.network) if target else group.network
+    return network(joint.stack(group.modules, column))

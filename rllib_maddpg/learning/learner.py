@@ -14,7 +14,7 @@ from rllib_maddpg.learning import losses
 from rllib_maddpg.learning.context import GroupRows, UpdateContext
 from rllib_maddpg.learning.graphed_learner import GraphedTorchLearner
 from rllib_maddpg.learning.group_settings import GroupSettings
-from rllib_maddpg.learning.groups import NetworkGroup, trained
+from rllib_maddpg.learning.groups import NetworkGroup, first_of, trained
 from rllib_maddpg.learning.inferred import inferred_losses
 from rllib_maddpg.learning.joint_learner import JointTorchLearner
 from rllib_maddpg.learning.losses import check_shape
@@ -122,18 +122,17 @@ class MADDPGTorchLearner(GraphedTorchLearner):
 
         The others' actions are those of the row (`others_actions="replay"`, the paper) or of their current actors
         ("current"), or of approximations of these; in no case does a gradient reach another agent's actor. Of several critics
-        the first one judges.
+        the first one judges. Of several sub-policies each one learns from the rows of the episodes in which it acts (paper,
+        equation 9, whose 1/K is its share of all rows).
         """
         outputs, mu, q, result = {}, {}, {}, {}
-        for group in ctx.all_groups(ACTOR):
+        for group in first_of(ctx.all_groups(ACTOR)):
             outputs[group], code = ctx.policy(group)
             mu.update(zip(group.modules, code, strict=True))
-        learning = ctx.groups(ACTOR)
+        learning = first_of(ctx.groups(ACTOR))
         # A frozen module may stand beside trained ones in a group of actors, and alone in one of critics.
         judged = {m for group in learning for m in group.modules}
-        for group in trained(ctx.all_groups(CRITIC), judged):
-            if not group.is_first:
-                continue
+        for group in first_of(trained(ctx.all_groups(CRITIC), judged)):
             inputs = ctx.current_inputs(group) if group.settings.others_actions == "current" else ctx.inputs(group)
             values = group.network.q_values_with_own(inputs, torch.stack([mu[m] for m in group.modules]))
             q.update(zip(group.modules, values, strict=True))

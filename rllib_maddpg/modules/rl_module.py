@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rllib_maddpg.modules.inferred import check_inferred, inferred_specs
 from rllib_maddpg.modules.networks import MLP
 from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec, check_network, check_specs
+from rllib_maddpg.modules.sub_policies import SUB_POLICIES, check_sub_policies, select, sub_policy_names
 from rllib_maddpg.modules.views import VIEWS, View
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import RowSchema
@@ -34,11 +35,16 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
 
     `model_config` keys: `fcnet_hiddens`, `fcnet_activation` (actor, and critic unless `critic_fcnet_hiddens`,
     `critic_fcnet_activation` are set). `MADDPGConfig` adds `layout` (`JointLayout`), `schema` (`RowSchema`), `module_id` and
-    the settings that say which networks there are: `critic_view`, `twin_q`, `infer_other_policies`.
+    the settings that say which networks there are: `critic_view`, `twin_q`, `infer_other_policies`, `num_sub_policies`.
 
     To bring other networks, subclass and override `build_actor`, `build_critic` and `build_inferred`; to have more of them,
     `networks`.
+
+    Attributes:
+        sub_policy: Number of the sub-policy that acts where nobody says which one does. May be set.
     """
+
+    sub_policy: int = 0
 
     @override(TorchRLModule)
     def setup(self) -> None:
@@ -58,6 +64,7 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         name = f"Module {self.module_id!r} of class {type(self).__name__}"
         specs = self.networks()
         check_specs(specs, self.schema, dir(self), name)
+        check_sub_policies(specs, self.num_sub_policies, name)
         if self.model_config.get("twin_q", False) and sum(spec.role == CRITIC for spec in specs) < 2:
             raise ValueError(
                 f"{name}: `twin_q` is set, and `networks()` has one network of the role 'critic'. Declare a second one with "
@@ -85,14 +92,19 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
 
     def networks(self) -> list[NetworkSpec]:
         """All networks of this module. Optimizers, targets, checkpoints and metrics follow from it."""
-        actor = partial(self.build_actor, self.layout.obs_dim_of(self.module_id), self.codec.dim)
         critic = partial(self.build_critic, self.input_dim(self.critic_view))
         names = ["critic", "twin_critic"] if self.model_config.get("twin_q", False) else ["critic"]
         return [
-            NetworkSpec("actor", ACTOR, actor, lr="actor_lr", on_runners=True),
+            *self.actor_networks(),
             *(NetworkSpec(name, CRITIC, critic, lr="critic_lr", view=self.critic_view) for name in names),
             *self.inferred_networks(),
         ]
+
+    def actor_networks(self) -> list[NetworkSpec]:
+        """What chooses actions: an actor, or with `num_sub_policies` as many."""
+        build = partial(self.build_actor, self.layout.obs_dim_of(self.module_id), self.codec.dim)
+        names = sub_policy_names(self.num_sub_policies)
+        return [NetworkSpec(name, ACTOR, build, lr="actor_lr", on_runners=True) for name in names]
 
     def inferred_networks(self) -> list[NetworkSpec]:
         """Approximations of the other modules' policies, with `infer_other_policies`."""
@@ -121,16 +133,34 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         return MLP(input_dim, output_dim, hiddens, activation, final_scale=0.1)
 
     @property
-    def acting_network(self) -> nn.Module:
-        """The network that chooses actions: the one of the role "actor"."""
-        return getattr(self, next(spec.name for spec in self.network_specs if spec.role == ACTOR))
+    def num_sub_policies(self) -> int:
+        """K, by the setting of that name; 1: there is no ensemble."""
+        return self.model_config.get("num_sub_policies", 1)
 
-    def head_output(self, obs: Tensor) -> Tensor:
+    @property
+    def acting_networks(self) -> tuple[nn.Module, ...]:
+        """The networks that choose actions, those of the role "actor": one for each sub-policy."""
+        return tuple(getattr(self, spec.name) for spec in self.network_specs if spec.role == ACTOR)
+
+    @property
+    def acting_network(self) -> nn.Module:
+        """The network that chooses actions; of several sub-policies the one that `sub_policy` says."""
+        return self.acting_networks[self.sub_policy]
+
+    def head_output(self, obs: Tensor, sub_policies: Tensor | None = None) -> Tensor:
         """What the actor makes of observations as the env gives them: `[..., obs_dim]` -> `[..., code_dim]`.
 
         It is `MASKED` where an observation says that an action is not allowed.
+
+        Args:
+            obs: The observations.
+            sub_policies: Which sub-policy acts on each of them, `[...]`; None: the one that `sub_policy` says acts on all.
         """
-        output, mask = self.acting_network(obs), self.layout.slots_of(self.module_id)[0].mask
+        if sub_policies is None or self.num_sub_policies == 1:
+            output = self.acting_network(obs)
+        else:
+            output = select([network(obs) for network in self.acting_networks], sub_policies)
+        mask = self.layout.slots_of(self.module_id)[0].mask
         return output if mask is None else self.codec.masked(output, self.codec.allowed(obs[..., mask]))
 
     @property
@@ -179,18 +209,19 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Greedy actions `[B, ...]` in RLlib's episode format (Box in [-1, 1])."""
         with torch.no_grad():
-            return {Columns.ACTIONS: self.codec.decode(self.codec.greedy(self.head_output(batch[Columns.OBS])))}
+            output = self.head_output(batch[Columns.OBS], batch.get(SUB_POLICIES))
+            return {Columns.ACTIONS: self.codec.decode(self.codec.greedy(output))}
 
     @override(TorchRLModule)
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Head output `[B, dim]`; `MADDPGEnvRunner` adds the noise, which has a state for each env and agent."""
         with torch.no_grad():
-            return {HEAD_OUTPUT: self.head_output(batch[Columns.OBS])}
+            return {HEAD_OUTPUT: self.head_output(batch[Columns.OBS], batch.get(SUB_POLICIES))}
 
     @override(TorchRLModule)
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Head output `[B, n, dim]`. The Learner calls the networks themselves, since critics need all agents' rows."""
-        return {HEAD_OUTPUT: self.head_output(batch[Columns.OBS])}
+        return {HEAD_OUTPUT: self.head_output(batch[Columns.OBS], batch.get(SUB_POLICIES))}
 
     @override(InferenceOnlyAPI)
     def get_non_inference_attributes(self) -> list[str]:

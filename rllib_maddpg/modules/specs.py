@@ -23,7 +23,8 @@ class NetworkSpec:
 
     Attributes:
         name: The module's attribute that holds it; also the name of its optimizer and in metrics.
-        role: Which stage of the update trains it: "actor" (every module has one), "critic", or that of a stage of your own.
+        role: Which stage of the update trains it: "actor" (every module has one for each sub-policy), "critic", or that of a
+            stage of your own.
         build: Makes the network.
         lr: Its learning rate: a number or a schedule over env steps, or the setting that has it, such as "critic_lr". None: it
             is not trained.
@@ -55,7 +56,7 @@ class NetworkSpec:
 
 
 def check_specs(specs: Any, schema: RowSchema, taken: Container[str], module: str) -> None:
-    """The networks of a module can live side by side; one of them acts, and critics can be asked.
+    """The networks of a module can live side by side, and critics can be asked.
 
     Args:
         specs: What `networks()` returned.
@@ -92,12 +93,6 @@ def check_specs(specs: Any, schema: RowSchema, taken: Container[str], module: st
                 f"{module}: network {spec.name!r} is a critic and has view={spec.view!r} and has_target={spec.has_target}. "
                 "Give it a view, such as `self.critic_view`, and a target; a network for something else has another role."
             )
-    actors = [spec.name for spec in specs if spec.role == ACTOR]
-    if len(actors) != 1 or not all(spec.on_runners for spec in specs if spec.role == ACTOR):
-        raise ValueError(
-            f"{module}: `networks()` has {len(actors)} networks of the role 'actor' ({actors}). Give exactly one, with "
-            "`on_runners=True`: it chooses the actions."
-        )
 
 
 def _check_kinds(spec: NetworkSpec, layout: JointLayout, module: str) -> None:

@@ -14,10 +14,13 @@ from ray.rllib.policy.policy import PolicySpec
 from rllib_maddpg.algorithm.checkpoint_files import ACTING
 from rllib_maddpg.config.agent_mapping import AgentMapping
 from rllib_maddpg.envs.errors import did_you_mean
+from rllib_maddpg.modules.sub_policies import teams_of
 from rllib_maddpg.results.run_folder import find_checkpoint
 from rllib_maddpg.runs.cross_checks import PlayingRun, check_fits, check_same_env
-from rllib_maddpg.runs.evaluation import Evaluation, evaluation_runner, played, restored_runner
+from rllib_maddpg.runs.evaluation import Evaluation, check_sub_policy, evaluation_runner, played, restored_runner
 from rllib_maddpg.sampling.connectors import AgentMeanStdFilter
+from rllib_maddpg.sampling.sub_policies import sub_policy_counts
+from rllib_maddpg.sampling.sub_policy_connector import SelectSubPolicies
 
 # Agent -> the run that plays it.
 Seats = dict[Hashable, PlayingRun]
@@ -49,6 +52,7 @@ def evaluate_cross_play(
     num_envs: int = 16,
     env_config: dict | None = None,
     render: bool = False,
+    sub_policy: int | None = None,
 ) -> CrossPlay:
     """Plays greedy episodes with agents of several runs; needs no running Ray.
 
@@ -64,14 +68,16 @@ def evaluate_cross_play(
         num_envs: Environments that run side by side.
         env_config: Overrides of the env's settings, for all of the runs.
         render: Shows the games in a window, as in `evaluate_checkpoint`.
+        sub_policy: The one that all agents of all runs play; None: one is drawn for each episode, where there are several.
+            Agents of different runs never draw together.
 
     Raises:
         ValueError: As `evaluate_checkpoint`; if a pattern matches no agent, two match the same one, or no agent is left to
             `checkpoint`; or if a run was trained in another game, with other spaces or `actor_head` of its agents, another
             `env_config`, or connectors that cannot be combined.
     """
-    own, seats = _seated(checkpoint, opponents, env_config)
-    return _play_seated(own, seats, episodes, seed, record_frames, num_envs, render)
+    own, seats = _seated(checkpoint, opponents, env_config, sub_policy)
+    return _play_seated(own, seats, episodes, seed, record_frames, num_envs, render, sub_policy)
 
 
 def evaluate_pairings(
@@ -81,6 +87,7 @@ def evaluate_pairings(
     seed: int = 0,
     num_envs: int = 16,
     env_config: dict | None = None,
+    sub_policy: int | None = None,
 ) -> list[CrossPlay]:
     """Plays all four pairings of two runs, with the same starts of episodes: the paper's comparison of algorithms.
 
@@ -90,7 +97,7 @@ def evaluate_pairings(
         The games in which the agents that match and all others are played by: `checkpoint` both; the opponent and `checkpoint`;
         `checkpoint` and the opponent; the opponent both. Subtract their evaluations with `Evaluation.minus`.
     """
-    own, seats = _seated(checkpoint, opponents, env_config)
+    own, seats = _seated(checkpoint, opponents, env_config, sub_policy)
     others = set(seats.values()) - {own}
     if len(others) > 1:
         paths = sorted(str(run.path) for run in others)
@@ -99,10 +106,12 @@ def evaluate_pairings(
     check_fits(own, other, own.layout.agents)
     swapped = {agent: own if run is other else other for agent, run in seats.items()}
     tables = (dict.fromkeys(seats, own), seats, swapped, dict.fromkeys(seats, other))
-    return [_play_seated(own, table, episodes, seed, num_envs=num_envs) for table in tables]
+    return [_play_seated(own, table, episodes, seed, num_envs=num_envs, sub_policy=sub_policy) for table in tables]
 
 
-def _seated(checkpoint: str | Path, opponents: Mapping[str, str | Path], env_config: dict | None) -> tuple[PlayingRun, Seats]:
+def _seated(
+    checkpoint: str | Path, opponents: Mapping[str, str | Path], env_config: dict | None, sub_policy: int | None
+) -> tuple[PlayingRun, Seats]:
     """Loads and checks the runs: that of `checkpoint`, and who plays which agent."""
     path, _ = find_checkpoint(checkpoint, ACTING)
     paths = {}
@@ -111,24 +120,33 @@ def _seated(checkpoint: str | Path, opponents: Mapping[str, str | Path], env_con
             paths[pattern], _ = find_checkpoint(folder, ACTING)
         except ValueError as error:
             raise ValueError(f"Opponent '{pattern}={folder}': {error}") from error
-    own = _load(path, env_config)
+    own = _load(path, env_config, sub_policy)
     pattern_of = _matched(own, paths)
     seats: Seats = dict.fromkeys(own.layout.agents, own)
     for other_path in dict.fromkeys(paths.values()):
         check_same_env(own, other_path)
-        other = _load(other_path, env_config)
+        other = _load(other_path, env_config, sub_policy)
         agents = [agent for agent, pattern in pattern_of.items() if paths[pattern] == other_path]
         check_fits(own, other, agents)
         seats.update(dict.fromkeys(agents, other))
     return own, seats
 
 
-def _load(path: Path, env_config: dict | None) -> PlayingRun:
+def _load(path: Path, env_config: dict | None, sub_policy: int | None) -> PlayingRun:
     runner = restored_runner(path, env_config=env_config)
     runner.stop()  # only its actors and connectors are needed; some envs cannot be there twice
-    return PlayingRun(
-        path, runner.config, runner.layout, runner.module, (runner._env_to_module.connectors, runner._module_to_env.connectors)
-    )
+    try:
+        check_sub_policy(runner, sub_policy)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return PlayingRun(path, runner.config, runner.layout, runner.module, _pipelines(runner))
+
+
+def _pipelines(runner: Any) -> tuple[list[Any], list[Any]]:
+    """Connectors from env to module, and from module to env, without that which says who plays which sub-policy: it is there
+    where somebody in the game has several."""
+    pieces = [piece for piece in runner._env_to_module.connectors if not isinstance(piece, SelectSubPolicies)]
+    return pieces, runner._module_to_env.connectors
 
 
 def _matched(own: PlayingRun, paths: Mapping[str, Path]) -> dict[Hashable, str]:
@@ -167,9 +185,10 @@ def _play_seated(
     record_frames: int = 0,
     num_envs: int = 16,
     render: bool = False,
+    sub_policy: int | None = None,
 ) -> CrossPlay:
     def make(envs: int, render_mode: str | None) -> Any:
-        return _runner(own, seats, episodes, seed, record_frames, envs, render_mode)
+        return _runner(own, seats, episodes, seed, record_frames, envs, render_mode, sub_policy)
 
     evaluation = played(make, episodes, record_frames, num_envs, render)
     return CrossPlay({str(agent): seats[agent].path for agent in sorted(seats, key=str)}, evaluation)
@@ -188,19 +207,33 @@ def _runner(own: PlayingRun, seats: Seats, *playing: Any) -> Any:
     config.policies = {module_id: PolicySpec() for module_id in sorted(sources)}
     config.policy_mapping_fn = AgentMapping(module_of)
     config._rl_module_spec = None  # it names the modules of one run
-    episodes, seed, record_frames, envs, render_mode = playing
-    runner = evaluation_runner(config, episodes, seed, record_frames, envs, None, render_mode)
+    config.share_sub_policy_draw = False  # each run has its own agents draw as they did
+    episodes, seed, record_frames, envs, render_mode, sub_policy = playing
+    runner = evaluation_runner(config, episodes, seed, record_frames, envs, None, render_mode, sub_policy)
     for module_id, (run, source) in sources.items():
         # Whole modules take the places of the fresh ones, so that each has the class, the networks and the settings that it was
         # trained with; copies, because one with a state of its own shall begin each evaluation alike.
         module = copy.deepcopy(run.module[source])
         module.model_config = {**module.model_config, "layout": runner.layout, "schema": runner.schema}
         runner.module.add_module(module_id, module, override=True)
-    pipelines = runner._env_to_module.connectors, runner._module_to_env.connectors
-    for pieces, saved in zip(pipelines, zip(*(run.pipelines for run in numbers), strict=True), strict=True):
+    runner.draw_sub_policies(_teams(runner, seats))
+    for pieces, saved in zip(_pipelines(runner), zip(*(run.pipelines for run in numbers), strict=True), strict=True):
         for place, piece in enumerate(pieces):
             _restore(piece, {run: run_pieces[place] for run, run_pieces in zip(numbers, saved, strict=True)}, own, seats)
     return runner
+
+
+def _teams(runner: Any, seats: Seats) -> list[tuple[Hashable, ...]]:
+    """Agents that draw their sub-policies together: as in their own run, those of it that play."""
+    counts = sub_policy_counts(runner.layout, runner.module)
+    teams = []
+    for run in dict.fromkeys(seats.values()):
+        playing = {agent: counts[agent] for agent, own in seats.items() if own is run}
+        share = run.config.share_sub_policy_draw
+        if isinstance(share, (list, tuple)):
+            share = [[agent for agent in team if agent in playing] for team in share]
+        teams += teams_of(playing, share)
+    return teams
 
 
 def _restore(piece: Any, saved: Mapping[PlayingRun, Any], own: PlayingRun, seats: Seats) -> None:

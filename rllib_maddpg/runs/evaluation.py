@@ -20,7 +20,9 @@ from rllib_maddpg.algorithm.checkpoint_files import ACTING, RL_MODULE, Checkpoin
 from rllib_maddpg.algorithm.checkpoints import check_layout, read_config
 from rllib_maddpg.algorithm.state_checks import CONNECTORS, check_connector
 from rllib_maddpg.config.maddpg_config import MADDPGConfig
+from rllib_maddpg.config.sub_policy_checks import check_exists
 from rllib_maddpg.envs import EpisodeRecord, RecordedEpisodes
+from rllib_maddpg.modules.rule_modules import has_networks
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +130,7 @@ def evaluate_checkpoint(
     num_envs: int = 16,
     env_config: dict | None = None,
     render: bool = False,
+    sub_policy: int | None = None,
 ) -> Evaluation:
     """Plays greedy episodes with the actors of a checkpoint; needs no running Ray.
 
@@ -139,14 +142,16 @@ def evaluate_checkpoint(
         num_envs: Environments that run side by side.
         env_config: Overrides of the env's settings.
         render: Shows the games in a window (the env must render "human"), one after the other at the env's own speed.
+        sub_policy: The one that all agents play; None: one is drawn for each episode, where there are several.
 
     Raises:
         ValueError: If the checkpoint is missing or damaged, if it does not fit the env as `env_config` makes it, if
-            frames or a window are asked for that the env cannot render, if there is no display, or if `episodes` is below 1.
+            frames or a window are asked for that the env cannot render, if there is no display, if there is no such
+            sub-policy, or if `episodes` is below 1.
     """
 
     def make(envs: int, render_mode: str | None) -> Any:
-        return restored_runner(Path(checkpoint), episodes, seed, record_frames, envs, env_config, render_mode)
+        return restored_runner(Path(checkpoint), episodes, seed, record_frames, envs, env_config, render_mode, sub_policy)
 
     return played(make, episodes, record_frames, num_envs, render)
 
@@ -172,14 +177,16 @@ def restored_runner(
     num_envs: int = 1,
     env_config: dict | None = None,
     render_mode: str | None = None,
+    sub_policy: int | None = None,
 ) -> Any:
     """An env runner with the actors and connectors of a checkpoint; arguments and errors as in `evaluate_checkpoint`."""
     files = CheckpointFiles(path)
     files.check(ACTING)
-    runner = evaluation_runner(read_config(files), episodes, seed, record_frames, num_envs, env_config, render_mode)
+    runner = evaluation_runner(read_config(files), episodes, seed, record_frames, num_envs, env_config, render_mode, sub_policy)
     try:
         # With other settings the env may have more agents or fewer than that of the training.
         check_layout(files.read_metadata(), runner.layout, f"{path} (env_config={env_config})", same_agents=not env_config)
+        check_sub_policy(runner, sub_policy)
         _restore(runner, files)
     except ValueError:
         runner.stop()
@@ -221,6 +228,17 @@ def evaluate_algorithm(
     if algo.env_runner is not None:
         runner._env_to_module.set_state(algo.env_runner._env_to_module.get_state())
     return _play(runner, episodes, lambda: time.monotonic() < deadline and not stopped())
+
+
+def check_sub_policy(runner: Any, sub_policy: int | None) -> None:
+    """All modules of a runner that have networks have the sub-policy that is to act.
+
+    Raises:
+        ValueError: Naming the first module that has not.
+    """
+    if sub_policy is not None:
+        networks = {m: module.unwrapped() for m, module in runner.module.items()}
+        check_exists(sub_policy, {m: own.num_sub_policies for m, own in networks.items() if has_networks(own)})
 
 
 def _restore(runner: Any, files: CheckpointFiles) -> None:
@@ -279,6 +297,7 @@ def evaluation_runner(
     num_envs: int,
     env_config: dict | None,
     render_mode: str | None,
+    sub_policy: int | None = None,
 ) -> Any:
     """An env runner for noise-free episodes, with fresh actors; arguments and errors as in `evaluate_checkpoint`."""
     if episodes < 1:
@@ -296,7 +315,7 @@ def evaluation_runner(
     # A rebuilt env would have no record of its episodes.
     config.fault_tolerance(restart_failed_sub_environments=False)
     config.debugging(seed=seed)
-    config.in_evaluation = True
+    config.in_evaluation, config.sub_policy = True, sub_policy
     runner = config.env_runner_cls(config=config, worker_index=0, num_workers=0)
     has = runner.env.envs[0].render_mode
     if render_mode and has != render_mode:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -32,11 +32,11 @@ class JointActors:
     they are written into the networks and these stay what they are (`is_current`).
     """
 
-    def __init__(self, layout: JointLayout, actors: Mapping[str, nn.Module]):
+    def __init__(self, layout: JointLayout, actors: Mapping[str, Sequence[nn.Module]]):
         """
         Args:
             layout: Order of agents.
-            actors: Per module id its network, `[..., obs_dim]` -> `[..., head output]`.
+            actors: Per module id the networks of its sub-policies, mostly one, `[..., obs_dim]` -> `[..., head output]`.
         """
         self.action_dim = layout.action_dim
         self._actors = dict(actors)
@@ -44,37 +44,74 @@ class JointActors:
         # Neighbours of one shape become one batched product. Their agents lie side by side in the joint row.
         self._forwards = []
         for key, group in groupby(layout.modules, key=lambda m: self._key(m, len(layout.slots_of(m)))):
-            networks = {m: actors[m] for m in group}
-            slots = [slot for m in networks for slot in layout.slots_of(m)]
-            agents = len(slots) // len(networks)
+            modules = list(group)
+            slots = [slot for m in modules for slot in layout.slots_of(m)]
+            agents = len(slots) // len(modules)
             numpy_can = not isinstance(key, str)
-            forward = StackedMLPs(list(networks.values()), agents) if numpy_can else TorchActor(actors[key], agents)
+            # The networks of all modules of each sub-policy.
+            ensembles = zip(*(actors[m] for m in modules), strict=True)
+            of_each = [StackedMLPs(list(own), agents) if numpy_can else TorchActor(*own, agents) for own in ensembles]
+            places = slice(layout.index(slots[0].agent), layout.index(slots[-1].agent) + 1)
+            forward = of_each[0] if len(of_each) == 1 else SelectedActors(of_each, places)
             obs = slice(slots[0].obs.start, slots[-1].obs.stop)
             self._forwards.append((forward, obs, slice(slots[0].actions.start, slots[-1].actions.stop)))
 
     def _key(self, module: str, agents: int) -> tuple | str:
-        actor = self._actors[module]
-        return (agents, *shape_of(actor)) if numpy_can_compute(actor) else module
+        actors = self._actors[module]
+        return (agents, *map(shape_of, actors)) if all(map(numpy_can_compute, actors)) else module
 
-    def is_current(self, actors: Mapping[str, nn.Module]) -> bool:
+    def is_current(self, actors: Mapping[str, Sequence[nn.Module]]) -> bool:
         """Whether these still are the actors, and nobody has given them new storage."""
-        same = all(actors[m] is actor for m, actor in self._actors.items())
+        same = all(a is b for m, own in self._actors.items() for a, b in zip(actors[m], own, strict=True))
         return same and all(forward.is_current() for forward, _, _ in self._forwards)
 
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
+    def __call__(self, obs: np.ndarray, sub_policies: np.ndarray | None = None) -> np.ndarray:
         """Joint observations `[E, obs_dim]` float32 -> head outputs `[E, action_dim]` float32.
 
         They are `MASKED` where an observation says that an action is not allowed.
+
+        Args:
+            obs: The observations.
+            sub_policies: Of each agent the one that acts, `[E, N]`; may be None where no module has several.
         """
-        outputs = self._outputs(obs)
+        outputs = self._outputs(obs, sub_policies)
         return self._masks.masked(obs, outputs) if self._masks else outputs
 
-    def _outputs(self, obs: np.ndarray) -> np.ndarray:
+    def _outputs(self, obs: np.ndarray, sub_policies: np.ndarray | None) -> np.ndarray:
         if len(self._forwards) == 1:
-            return self._forwards[0][0](obs)
+            return self._forwards[0][0](obs, sub_policies)
         outputs = np.empty((len(obs), self.action_dim), np.float32)
         for forward, columns, actions in self._forwards:
-            outputs[:, actions] = forward(obs[:, columns])
+            outputs[:, actions] = forward(obs[:, columns], sub_policies)
+        return outputs
+
+
+class SelectedActors:
+    """K sub-policies of some modules, of which each agent plays one."""
+
+    def __init__(self, of_each: Sequence[StackedMLPs | TorchActor], agents: slice):
+        """
+        Args:
+            of_each: What computes the k-th sub-policies of all of these agents.
+            agents: Where they stand among all.
+        """
+        self._of_each, self._agents = list(of_each), agents
+
+    def is_current(self) -> bool:
+        """As in `JointActors`."""
+        return all(forward.is_current() for forward in self._of_each)
+
+    def __call__(self, obs: np.ndarray, sub_policies: np.ndarray) -> np.ndarray:
+        """`[E, n * obs_dim]` of n agents, and which sub-policies all N agents play, `[E, N]` -> `[E, n * output_dim]`."""
+        which = sub_policies[:, self._agents]
+        played = np.flatnonzero(np.bincount(which.ravel(), minlength=len(self._of_each)))  # the others need no computing
+        outputs = self._of_each[played[0]](obs)
+        if len(played) > 1:
+            outputs = outputs.reshape(*which.shape, -1)
+            for k in played[1:]:
+                own = which == k
+                outputs[own] = self._of_each[k](obs).reshape(outputs.shape)[own]
+            outputs = outputs.reshape(len(obs), -1)
         return outputs
 
 
@@ -97,8 +134,8 @@ class StackedMLPs:
         """Whether the networks' parameters still are views of these arrays."""
         return self._stack.is_tied()
 
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """`[E, M * n * obs_dim]` -> `[E, M * n * output_dim]`."""
+    def __call__(self, obs: np.ndarray, sub_policies: np.ndarray | None = None) -> np.ndarray:
+        """`[E, M * n * obs_dim]` -> `[E, M * n * output_dim]`; there is one policy of each."""
         envs, m, n = len(obs), self._size, self._agents
         x = obs.reshape(envs, m, n, -1).swapaxes(0, 1).reshape(m, envs * n, -1)
         for weights, biases in self._layers[:-1]:
@@ -121,8 +158,8 @@ class TorchActor:
         """True: it calls the network itself."""
         return True
 
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """`[E, n * obs_dim]` -> `[E, n * output_dim]`."""
+    def __call__(self, obs: np.ndarray, sub_policies: np.ndarray | None = None) -> np.ndarray:
+        """`[E, n * obs_dim]` -> `[E, n * output_dim]`; there is one policy."""
         with torch.no_grad():
             batch = torch.from_numpy(np.ascontiguousarray(obs)).reshape(len(obs) * self._agents, -1)
             return self._actor(batch.to(self._device)).cpu().numpy().reshape(len(obs), -1)

@@ -18,6 +18,7 @@ from rllib_maddpg.envs import ParallelPettingZoo, ReadableEndings, SeededEpisode
 from rllib_maddpg.envs.global_state import StatedEnv
 from rllib_maddpg.envs.seed_check import are_alike, plays_alike
 from rllib_maddpg.modules.rl_module import actor_state_of
+from rllib_maddpg.modules.sub_policies import teams_of
 from rllib_maddpg.replay.choice import replay_class
 from rllib_maddpg.replay.remote import RemoteRollout
 from rllib_maddpg.rows.layout import JointLayout
@@ -35,6 +36,8 @@ from rllib_maddpg.sampling.noise_connector import AddExplorationNoise
 from rllib_maddpg.sampling.recording import Recorder
 from rllib_maddpg.sampling.seeds import EpisodeSeeds
 from rllib_maddpg.sampling.stock_loop import SamplingError, StockLoop
+from rllib_maddpg.sampling.sub_policies import SubPolicyDraws, sub_policy_counts
+from rllib_maddpg.sampling.sub_policy_connector import add_selection
 from rllib_maddpg.sampling.traces import EpisodeTraces
 
 logger = logging.getLogger(__name__)
@@ -96,6 +99,7 @@ class MADDPGEnvRunner(StockLoop):
             noise = AddExplorationNoise(settings=settings)
             noise.exploration = self.exploration
             self._module_to_env.insert_after(RemoveSingleTsTimeRankFromBatch, noise)
+            self.draw_sub_policies()
         self._recorder: Recorder | None = None
         if config.output and self.env is not None and self.layout is not None:
             self._recorder = Recorder(self.schema, self.config, self.worker_index or 0)
@@ -162,11 +166,26 @@ class MADDPGEnvRunner(StockLoop):
         # Our adapter for PettingZoo reports endings in that form already.
         if not isinstance(env.unwrapped, ParallelPettingZoo):
             env = ReadableEndings(env)
-        return SeededEpisodes(env, partial(self._seeds.of_env, number), first_episode, partial(self._begin_noise, number))
+        return SeededEpisodes(env, partial(self._seeds.of_env, number), first_episode, partial(self._begin_episode, number))
 
-    def _begin_noise(self, env: int, episode: int) -> None:
+    def _begin_episode(self, env: int, episode: int) -> None:
         if self.exploration is not None:
             self.exploration.begin_episode(env, episode)
+        if self._sub_policies is not None:
+            self._sub_policies.begin_episode(env, episode, self.config.sub_policy)
+
+    def draw_sub_policies(self, teams: Collection[Collection[Any]] | None = None) -> None:
+        """Has the sub-policies of the present modules drawn, where some have several. Call it before any env is reset.
+
+        Args:
+            teams: Agents that draw together; None: those of `share_sub_policy_draw`.
+        """
+        counts = sub_policy_counts(self.layout, self.module)
+        teams = teams_of(counts, self.config.share_sub_policy_draw) if teams is None else teams
+        self._sub_policies = None
+        if max(counts.values()) > 1:
+            self._sub_policies = SubPolicyDraws(self.layout, counts, teams, self._seeds.of_sub_policies, max(1, self.num_envs))
+            add_selection(self._env_to_module, self._traces.sub_policies_of)
 
     @override(MultiAgentEnvRunner)
     def _sample(
@@ -300,15 +319,17 @@ class MADDPGEnvRunner(StockLoop):
                 self._rebuild_sub_env,
                 self.failures_allowed(),
                 self.worker_index or 0,
+                self._played,
             )
-        networks = {m: module.unwrapped().acting_network for m, module in self.module.items()}
+        networks = {m: module.unwrapped().acting_networks for m, module in self.module.items()}
         if self._actors is None or not self._actors.is_current(networks):
             self._actors = JointActors(self.layout, networks)
         actors, exploration = self._actors, self.exploration
-        everyone = list(range(self.num_envs))
+        everyone, played = list(range(self.num_envs)), self._played
 
         def act(obs: np.ndarray) -> np.ndarray:
-            return exploration.act(everyone, actors(obs)) if explore else greedy(self.layout, actors(obs))
+            outputs = actors(obs, played)
+            return exploration.act(everyone, outputs) if explore else greedy(self.layout, outputs)
 
         try:
             sample = self._sampler.sample(act, force_reset=force_reset or self._needs_initial_reset, **asked)

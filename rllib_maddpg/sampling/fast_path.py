@@ -16,6 +16,7 @@ from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
 from rllib_maddpg.sampling.flatten_connector import FlattenAgentObservations
 from rllib_maddpg.sampling.noise_connector import AddExplorationNoise
 from rllib_maddpg.sampling.stock_loop import StockLoop
+from rllib_maddpg.sampling.sub_policy_connector import SelectSubPolicies
 
 # What the columnar loop does itself, in RLlib's order.
 DEFAULT_CONNECTORS = (
@@ -87,6 +88,7 @@ def _connectors(runner: StockLoop) -> Iterator[str]:
     """Connectors beside RLlib's default ones, and default ones that are missing or have been moved."""
     types = [type(piece) for piece in (*runner._env_to_module.connectors, *runner._module_to_env.connectors)]
     types.remove(AddExplorationNoise)
+    types = [cls for cls in types if cls is not SelectSubPolicies]  # the columnar loop selects, too
     if types and types[0] is FlattenAgentObservations:  # before all others it sees what the env gave, as the columnar loop does
         del types[0]
     for cls in types:

@@ -17,6 +17,7 @@ from gymnasium.wrappers import OrderEnforcing
 from rllib_maddpg.envs import ParallelPettingZoo
 from rllib_maddpg.envs.seeding import episode_number
 from rllib_maddpg.envs.step_checks import failure_of
+from rllib_maddpg.modules.sub_policies import SUB_POLICIES
 from rllib_maddpg.rows.blocks import RowBlocks
 from rllib_maddpg.rows.observations import ObservationError
 from rllib_maddpg.rows.rollout import JointRollout, is_finite
@@ -67,6 +68,7 @@ class JointSampler:
         remake_env: Callable[[int], None],
         max_failures: int = 0,
         worker_index: int = 0,
+        sub_policies: np.ndarray | None = None,
     ):
         """
         Args:
@@ -75,6 +77,8 @@ class JointSampler:
             remake_env: Puts a new env into this list; called with the number of one that failed.
             max_failures: As `allowed` of `Failures`. A call without any failure ends the row.
             worker_index: Number of the env runner, for messages.
+            sub_policies: Which sub-policies all agents play in the running episodes, `[E, N]`, where there are ensembles;
+                somebody writes into it whenever an env is reset.
         """
         layout = schema.layout
         self.schema, self.layout, self.envs = schema, layout, envs
@@ -84,6 +88,7 @@ class JointSampler:
         self._flatteners = layout.flatteners()
         self._games = Games(layout, len(envs))
         self._infos = InfoColumns(schema, len(envs))
+        self._sub_policies = sub_policies if SUB_POLICIES in schema else None
         # Per env what steps it, and which env that is below plain wrappers.
         self._steps: list[Callable[[Sequence], list | tuple]] = []
         self._stepped: list[Any] = []
@@ -162,6 +167,8 @@ class JointSampler:
         columns = {name: block[:, t] for name, block in blocks.columns.items()}
         columns["obs"][:], columns["actions"][:] = games.obs, codes
         columns["episodes"][:], columns["t"][:] = games.numbers, games.lengths
+        if self._sub_policies is not None:
+            columns[SUB_POLICIES][:] = self._sub_policies
         self._infos.write(columns)
         actions = self._env_actions(codes)
         results, over, failed = [], [], {}

@@ -27,6 +27,11 @@ class EpisodeSeeds:
         # The first child of the episode's own seed.
         return np.random.default_rng(self.sequence(env, episode, 0))
 
+    def of_sub_policies(self, env: int, episode: int, agents: int) -> np.ndarray:
+        """Numbers in [0, 1), one for each agent, by which it is drawn who plays which sub-policy in that episode, `[N]`."""
+        # The second child, so that noise is the same with ensembles and without them.
+        return np.random.default_rng(self.sequence(env, episode, 1)).random(agents)
+
     def sequence(self, env: int, episode: int, *child: int) -> np.random.SeedSequence:
         """NumPy's sequence, whose words are put together here in a third of the time."""
         return np.random.SeedSequence(np.array([*self._words, env, episode, *child], np.uint32))

@@ -7,6 +7,7 @@ import traceback
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from ray.rllib.connectors.module_to_env import GetActions, UnBatchToIndividualItems
 from ray.rllib.env.env_runner import ENV_STEP_FAILURE, NUM_ENV_STEP_FAILURES_LIFETIME
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
@@ -25,6 +26,7 @@ from rllib_maddpg.rows.observations import ObservationError, Part
 from rllib_maddpg.sampling.failures import Failures
 from rllib_maddpg.sampling.masks import ObservedMasks
 from rllib_maddpg.sampling.noise import NoiseError
+from rllib_maddpg.sampling.sub_policies import SubPolicyDraws
 from rllib_maddpg.sampling.traces import EpisodeTraces
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,12 @@ class StockLoop(StockEnvRunner):
     # Made by the subclass, which knows the columns of a row.
     _traces: EpisodeTraces  # of the running episodes
     _masks: ObservedMasks
+    _sub_policies: SubPolicyDraws | None = None  # where there are ensembles
+
+    @property
+    def _played(self) -> np.ndarray | None:
+        """Which sub-policies all agents play in the running episodes, `[E, N]`; None: there are no ensembles."""
+        return None if self._sub_policies is None else self._sub_policies.now
 
     @override(MultiAgentEnvRunner)
     def _sample(self, **asked: Any) -> list[MultiAgentEpisode]:
@@ -147,7 +155,8 @@ class StockLoop(StockEnvRunner):
         check_reset_result((observations, infos))
         check_known(self._spaces(), observations)
         self._masks.check(observations, observations)
-        self._traces.begin(self._ongoing_episodes[number], episode_number(self.env.envs, number), infos)
+        played = None if self._played is None else self._played[number].copy()
+        self._traces.begin(self._ongoing_episodes[number], episode_number(self.env.envs, number), infos, played)
         return self._fitted(observations)
 
     def _check_step(self, number: int, actions: dict, results: tuple) -> None:

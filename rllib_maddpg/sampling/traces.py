@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 
+from rllib_maddpg.modules.sub_policies import SUB_POLICIES
 from rllib_maddpg.rows.schema import NEXT, RowSchema
 from rllib_maddpg.sampling.info_columns import read, sourced
 
 
 @dataclass
 class _Trace:
-    """An episode's number, and per column with a source its values at each step since the chunk began."""
+    """An episode's number, who plays which sub-policy, and per column with a source its values since the chunk began."""
 
     number: int
+    sub_policies: np.ndarray | None
     values: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
 
@@ -36,13 +38,25 @@ class EpisodeTraces:
         """All episodes are given up."""
         self._of.clear()
 
-    def begin(self, episode: MultiAgentEpisode, number: int, infos: Mapping[Any, Any] | None) -> None:
+    def begin(
+        self,
+        episode: MultiAgentEpisode,
+        number: int,
+        infos: Mapping[Any, Any] | None,
+        sub_policies: np.ndarray | None = None,
+    ) -> None:
         """Takes what the env's `reset` gave.
+
+        Args:
+            episode: The episode that begins.
+            number: Its number.
+            infos: By agent.
+            sub_policies: That the agents play in it, `[N]`; None: there are no ensembles.
 
         Raises:
             EnvFailure: Naming the column that cannot be filled of it.
         """
-        self._of[episode.id_] = _Trace(number, {column.name: [] for column in self._columns})
+        self._of[episode.id_] = _Trace(number, sub_policies, {column.name: [] for column in self._columns})
         self.step(episode, infos)
 
     def step(self, episode: MultiAgentEpisode, infos: Mapping[Any, Any] | None) -> None:
@@ -50,10 +64,16 @@ class EpisodeTraces:
         for column in self._columns:
             self._of[episode.id_].values[column.name].append(read(column, self._schema, infos))
 
+    def sub_policies_of(self, episode_id: str) -> dict[Any, int]:
+        """What the agents of a running episode play."""
+        return dict(zip(self._schema.layout.agents, map(int, self._of[episode_id].sub_policies), strict=True))
+
     def fill(self, columns: Mapping[str, np.ndarray], episode: MultiAgentEpisode) -> None:
         """Writes what is known of an episode, or of a chunk of it, into the columns `[T, width]` of its T rows."""
         trace = self._of[episode.id_]
         columns["episodes"][:] = trace.number
+        if SUB_POLICIES in columns:
+            columns[SUB_POLICIES][:] = trace.sub_policies
         for column in self._columns:
             values = np.stack(trace.values[column.name])
             columns[column.name][:] = values[:-1]

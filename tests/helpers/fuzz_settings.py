@@ -92,6 +92,8 @@ _SENSIBLE = {
     "sample_timeout_s": [None, 60],
     "evaluation_auto_duration_max_env_steps_per_sample": [100, 500],
     "extra_columns": [(), []],
+    "share_sub_policy_draw": [False, True, [], [["a", "b"]], [("a",), ("b",)]],
+    "sub_policy": [None, 0],
     "cuda_graph": ["auto", False],  # True needs a GPU
     "process_wide_speedups": [False],  # would change the tests' process
     "torch_compile_learner": [False],  # takes seconds

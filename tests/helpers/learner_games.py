@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -14,7 +15,7 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
-from reference.maddpg import AgentRows, Batch, Box, Discrete, Game, Kind, Layers, Noise, flat
+from reference.maddpg import Batch, Box, Discrete, Game, Kind, Layers, Noise, flat
 from torch import Tensor
 
 from rllib_maddpg import MADDPGConfig
@@ -29,6 +30,7 @@ COLUMNS = {
     "terminateds": "terminated",
     "alive": "alive",
     "next_alive": "next_acting",
+    "sub_policies": "sub_policy",  # of games with ensembles
 }
 
 
@@ -145,10 +147,12 @@ def weights_of(learner: MADDPGTorchLearner) -> dict[tuple[str, str], Tensor]:
 
 def columns_of(game: Game, batch: Batch) -> dict[str, dict[str, Tensor]]:
     """The rows as the Learner gets them: per module `[B, n, dim]` or `[B, n]`, float64."""
+    known = vars(next(iter(batch.values())))
     return {
         m: {
             column: torch.stack([getattr(batch[a], name) for a in game.agents if game.module_of[a] == m], 1)
             for column, name in COLUMNS.items()
+            if name in known
         }
         for m in game.modules
     }
@@ -167,11 +171,12 @@ def multi_agent_batch(game: Game, batch: Batch) -> MultiAgentBatch:
 def interleaved(batches: list[Batch]) -> Batch:
     """One batch in which row `r * M + d` is row r of the d-th of M batches."""
     return {
-        agent: AgentRows(
+        agent: replace(
+            batches[0][agent],
             **{
                 name: torch.stack([getattr(batch[agent], name) for batch in batches], 1).flatten(0, 1)
                 for name in vars(batches[0][agent])
-            }
+            },
         )
         for agent in batches[0]
     }

@@ -16,6 +16,7 @@ import torch
 from fake_graph import FakeGraph
 from family_learners import family_config, joint_batch
 from learner_games import env_steps, spaces_of, weights_of
+from reference.ensembles import random_ensemble_game
 from reference.family_games import FamilyGame, random_family_game
 from reference.maddpg import Box, Discrete
 from torch import Tensor
@@ -48,6 +49,7 @@ MEMBERS: dict[str, tuple[type[MADDPGConfig], dict[str, object]]] = {
     "MATD3": (MATD3Config, {"twin_q": True, "policy_delay": 2, "target_policy_noise": 0.2}),
     "IDDPG": (IDDPGConfig, {"critic_view": "own"}),
     "InferredMADDPG": (InferredMADDPGConfig, {"infer_other_policies": True}),
+    "ensembles": (MADDPGConfig, {"num_sub_policies": 3}),
 }
 KINDS = {"discrete": [Discrete(3)], "continuous": [Box(2)]}
 
@@ -80,7 +82,10 @@ def game_of(member: str, kind: str, **given: Any) -> FamilyGame:
     """Three agents, which may die, with a module each, whose networks are computed together."""
     hyper = {**PLAIN, **MEMBERS[member][1], **given.pop("hyper", {})}
     shape = {"n_agents": 3, "shared": False, "frozen": False, "dead": True, "obs_dim": 4, "hidden": [16, 16]} | given
-    return random_family_game(1, kinds=KINDS[kind], waiting=False, activation="relu", per_module={}, hyper=hyper, **shape)
+    make = random_ensemble_game if "num_sub_policies" in hyper else random_family_game
+    numbers = {"numbers": (hyper["num_sub_policies"],)} if "num_sub_policies" in hyper else {}
+    given = {"kinds": KINDS[kind], "waiting": False, "activation": "relu", "per_module": {}, "hyper": hyper}
+    return make(1, **given, **shape, **numbers)
 
 
 def config_of_member(member: str, game: FamilyGame, **settings: Any) -> MADDPGConfig:

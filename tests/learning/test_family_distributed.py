@@ -7,6 +7,7 @@ import learner_games
 import numpy as np
 import pytest
 import ray
+import reference.ensembles
 import reference.family
 import reference.family_games
 import reference.inferred_policies
@@ -17,16 +18,17 @@ from learner_games import build_group, env_steps, load_weights, on_each, start_n
 from ray import cloudpickle
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
-from reference.family_games import random_family_game
+from reference.ensembles import random_ensemble_game
 from reference.maddpg import Box, Discrete
 
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.schema import RowSchema
 
 UPDATES, ROWS, NEWEST = 12, 24, 20
-# A module that two agents share, and three more of both kinds; agents die.
-GAME = random_family_game(
+# A module that two agents share, and three more of both kinds; agents die, and have several sub-policies.
+GAME = random_ensemble_game(
     12,
+    numbers=(2,),
     n_agents=4,
     kinds=[Discrete(3), Box(2)],
     shared=True,
@@ -52,6 +54,7 @@ TRAVELLERS = (
     learner_games,
     family_learners,
     reference.maddpg,
+    reference.ensembles,
     reference.family,
     reference.family_games,
     reference.inferred_policies,

@@ -17,7 +17,7 @@ from rllib_maddpg.learning.learner import MADDPGTorchLearner
 from rllib_maddpg.learning.slot_updates import SlotCall, SlotUpdates
 from rllib_maddpg.rows.joint_batch import JointBatch
 
-MEMBERS = ("MADDPG", "MATD3", "IDDPG", "InferredMADDPG")
+MEMBERS = ("MADDPG", "MATD3", "IDDPG", "InferredMADDPG", "ensembles")
 KINDS = ("discrete", "continuous")
 # What trials of one stack may differ in.
 OWN = (
@@ -122,6 +122,7 @@ CASES = [
     (3, "InferredMADDPG", "discrete"),
     (3, "InferredMADDPG", "continuous"),
     (8, "MADDPG", "continuous"),
+    (3, "ensembles", "discrete"),
 ]
 
 

@@ -129,7 +129,7 @@ class ReferenceFamily(ReferenceMADDPG):
             for j in self.agents_of(other):
                 rows, kind = newest[j], self.kinds[j]
                 out, rho = self.inferred_head(module, j, rows, self.weights[module])
-                true_out = self.head_output(j, rows.obs)
+                true_out = self.true_output(j, rows)
                 count = max(1.0, float(rows.acting.sum()))
                 mean = {
                     "log_likelihood": log_likelihood(kind, out, rho, rows.action, hyper),
@@ -142,6 +142,10 @@ class ReferenceFamily(ReferenceMADDPG):
                     mean["kl"] = divergence(kind, out, true_out, hyper)
                 reports |= {f"inferred_{j}_{name}": float((rows.acting * v).sum() / count) for name, v in mean.items()}
         return reports
+
+    def true_output(self, agent: str, rows: AgentRows) -> Tensor:
+        """Head output of the agent's own actor."""
+        return self.head_output(agent, rows.obs)
 
     def known_output(self, agent: str, obs: Tensor, to: str) -> Tensor:
         if self.module_of[agent] in self.inferred_modules(self.module_of[to]):
@@ -205,6 +209,13 @@ class ReferenceFamily(ReferenceMADDPG):
             total = total + own / max(1.0, count)
         return total
 
+    def actors(self, module: str) -> list[str]:
+        return ["actor"]
+
+    def actors_loss(self, module: str, batch: Batch, noise: Noise, nets: Mapping[str, Layers]) -> Tensor:
+        """The loss of the module's actors ``nets``."""
+        return self.actor_loss(module, batch, noise, nets["actor"])
+
     # Update.
 
     def update(
@@ -247,8 +258,8 @@ class ReferenceFamily(ReferenceMADDPG):
 
         # Actors, by the first critic, and targets.
         if self.updates % self.policy_delay == 0:
-            nets = {m: ["actor"] for m in self.trained}
-            self.learn(record, "actor", nets, lambda m, own: self.actor_loss(m, batches[m], noise[m], own["actor"]))
+            nets = {m: self.actors(m) for m in self.trained}
+            self.learn(record, "actor", nets, lambda m, own: self.actors_loss(m, batches[m], noise[m], own))
             self.move_targets()
         record.weights = copy.deepcopy(self.weights)
         return record

@@ -118,12 +118,13 @@ class Hyper:
     inferred_lr: float | None = None
     inferred_target: str = "probabilities"  # or "greedy"
     exploration_temperature: float = 1.0
+    num_sub_policies: int = 1  # more than one in ensembles.py only
 
     def lr(self, net: str) -> float:
         """Adam's rate for a net: that of actors, of approximations, or else of critics."""
         if net.startswith("inferred"):
             return self.inferred_lr
-        return self.actor_lr if net == "actor" else self.critic_lr
+        return self.actor_lr if net.startswith("actor") else self.critic_lr
 
 
 @dataclass
