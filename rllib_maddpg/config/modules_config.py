@@ -42,7 +42,8 @@ class ModulesConfig(DescribedConfig):
     def added_to_model(self, module_id: str, schema: RowSchema) -> dict[str, Any]:
         """What a module's `model_config` gets from this config."""
         words = {key: self.of_module(module_id, key) for key in ("critic_view", "twin_q", "infer_other_policies")}
-        return AddedToModel(schema.layout, schema, module_id, **words)._asdict()
+        normalized = {key: getattr(self, key) for key in ("normalize_observations", "normalize_rewards")}
+        return AddedToModel(schema.layout, schema, module_id, **words, **normalized)._asdict()
 
     def of_module(self, module_id: str, key: str) -> Any:
         """A module's own value of a setting, or that of all modules."""

@@ -217,7 +217,8 @@ def _reason_against(module_id: str, module: RLModule) -> str:
 def _program(runner: Any, slot: AgentSlot, space: Any) -> ActorProgram:
     module = runner.module[slot.module].unwrapped()
     module.eval().cpu()  # whatever the network draws in training, it plays without
-    return ActorProgram(module.acting_network, describe_observation(space, slot.agent), slot.codec).eval()
+    inputs = describe_observation(space, slot.agent)
+    return ActorProgram(module.acting_network, inputs, slot.codec, module.obs_filter).eval()
 
 
 def _encode(fmt: Format, program: ActorProgram, slot: AgentSlot) -> bytes:

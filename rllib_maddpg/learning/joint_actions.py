@@ -47,7 +47,7 @@ class JointActions:
 
     @torch.enable_grad()
     def _act(self, group: NetworkGroup, joint: JointBatch) -> tuple[Tensor, Tensor]:
-        output = group.network(joint.stack(group.modules, "obs"))
+        output = group.network(joint.for_actors.stack(group.modules, "obs"))
         return output, self.sampled(group, output, self.gumbel(group.codec, group.modules, joint))
 
     def gumbel(self, codec: Any, modules: tuple[str, ...], joint: JointBatch) -> Tensor | None:
@@ -116,7 +116,7 @@ class JointActions:
         return {m: codes[m] for m in modules if m in codes and m not in self._rules}
 
     def _next_code(self, group: NetworkGroup, joint: JointBatch) -> Tensor:
-        output = (group.target or group.network)(joint.stack(group.modules, "new_obs"))
+        output = (group.target or group.network)(joint.for_actors.stack(group.modules, "new_obs"))
         noise = self.smoothing(group, group.modules, joint)
         code = group.codec.greedy(output) if noise is None else group.codec.smoothed(output, noise)
         return code * joint.stack(group.modules, "next_acts").unsqueeze(-1)
@@ -124,7 +124,7 @@ class JointActions:
     def _rule_codes(self, joint: JointBatch, obs: str, acts: str) -> dict[str, Tensor]:
         """Codes of the modules that act by a rule; networks they have do not say it."""
         return {
-            m: rule_codes(m, module, self.layout.codec_of(m), joint.modules[m][obs], joint.modules[m][acts])
+            m: rule_codes(m, module, self.layout.codec_of(m), joint.raw.modules[m][obs], joint.modules[m][acts])
             for m, module in self._rules.items()
         }
 
@@ -135,7 +135,8 @@ class JointActions:
         def act() -> dict[str, Tensor]:
             outputs = {}
             for group in actors_of(self.groups):
-                outputs.update(zip(group.modules, group.network(joint.stack(group.modules, "obs")), strict=True))
+                seen = joint.for_actors.stack(group.modules, "obs")
+                outputs.update(zip(group.modules, group.network(seen), strict=True))
             return {m: output for m, output in outputs.items() if m not in self._rules}
 
         return self.once(("head_outputs", joint), act)

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from rllib_maddpg.modules.networks import MLP
+from rllib_maddpg.modules.normalizing import ObservationFilter
 from rllib_maddpg.modules.stacking import StackedMLP, is_plain_mlp, shape_of
 from rllib_maddpg.rows.layout import JointLayout
+from rllib_maddpg.sampling.observation_filter import JointFilter
 
 # Each may overwrite its argument.
 NUMPY_ACTIVATIONS: dict[type[nn.Module], Callable[[np.ndarray], np.ndarray]] = {
@@ -24,6 +26,10 @@ NUMPY_ACTIVATIONS: dict[type[nn.Module], Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+# torch's default.
+LAYER_NORM_EPS = 1e-5
+
+
 class JointActors:
     """Head outputs of all agents from their joint observation.
 
@@ -31,13 +37,20 @@ class JointActors:
     they are written into the networks and these stay what they are (`is_current`).
     """
 
-    def __init__(self, layout: JointLayout, actors: Mapping[str, nn.Module]):
+    def __init__(
+        self,
+        layout: JointLayout,
+        actors: Mapping[str, nn.Module],
+        filters: Mapping[str, ObservationFilter] | None = None,
+    ):
         """
         Args:
             layout: Order of agents.
             actors: Per module id its network, `[..., obs_dim]` -> `[..., head output]`.
+            filters: Per module id what normalizes observations; None: they are taken as they are.
         """
         self.action_dim = layout.action_dim
+        self._filter = JointFilter(layout, filters) if filters else None
         self._actors = dict(actors)
         # Neighbours of one shape become one batched product. Their agents lie side by side in the joint row.
         self._forwards = []
@@ -54,13 +67,16 @@ class JointActors:
         actor = self._actors[module]
         return (agents, *shape_of(actor)) if numpy_can_compute(actor) else module
 
-    def is_current(self, actors: Mapping[str, nn.Module]) -> bool:
-        """Whether these still are the actors, and nobody has given them new storage."""
+    def is_current(self, actors: Mapping[str, nn.Module], filters: Mapping[str, ObservationFilter] | None = None) -> bool:
+        """Whether these still are the actors and filters, and nobody has given them new storage."""
         same = all(actors[m] is actor for m, actor in self._actors.items())
+        same &= self._filter is None or self._filter.is_current(filters)
         return same and all(forward.is_current() for forward, _, _ in self._forwards)
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Joint observations `[E, obs_dim]` float32 -> head outputs `[E, action_dim]` float32."""
+        if self._filter is not None:
+            obs = self._filter(obs)
         if len(self._forwards) == 1:
             return self._forwards[0][0](obs)
         outputs = np.empty((len(obs), self.action_dim), np.float32)
@@ -82,7 +98,10 @@ class StackedMLPs:
         self._stack = StackedMLP(mlps)
         self._activation = NUMPY_ACTIVATIONS[type(mlps[0].activation)]
         arrays = [p.detach().numpy() for p in self._stack.parameters]
-        self._layers = [(w.swapaxes(1, 2), b[:, None]) for w, b in zip(arrays[::2], arrays[1::2], strict=True)]
+        step = 4 if mlps[0].norms else 2
+        self._layers = [(w.swapaxes(1, 2), b[:, None]) for w, b in zip(arrays[::step], arrays[1::step], strict=True)]
+        norms = zip(arrays[2::4], arrays[3::4], strict=True) if step == 4 else ()
+        self._norms = [(gain[:, None], shift[:, None]) for gain, shift in norms] or [None] * (len(self._layers) - 1)
 
     def is_current(self) -> bool:
         """Whether the networks' parameters still are views of these arrays."""
@@ -92,13 +111,22 @@ class StackedMLPs:
         """`[E, M * n * obs_dim]` -> `[E, M * n * output_dim]`."""
         envs, m, n = len(obs), self._size, self._agents
         x = obs.reshape(envs, m, n, -1).swapaxes(0, 1).reshape(m, envs * n, -1)
-        for weights, biases in self._layers[:-1]:
+        for (weights, biases), norm in zip(self._layers[:-1], self._norms, strict=True):
             x = np.matmul(x, weights)
             x += biases
-            x = self._activation(x)
+            x = self._activation(x if norm is None else layer_norm(x, *norm))
         weights, biases = self._layers[-1]
         x = np.matmul(x, weights) + biases
         return x.reshape(m, envs, n, -1).swapaxes(0, 1).reshape(envs, -1)
+
+
+def layer_norm(x: np.ndarray, gain: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """torch's `LayerNorm` of the last axis; overwrites x."""
+    x -= x.mean(-1, keepdims=True)
+    x /= np.sqrt(np.square(x).mean(-1, keepdims=True) + np.float32(LAYER_NORM_EPS))
+    x *= gain
+    x += shift
+    return x
 
 
 class TorchActor:
