@@ -24,6 +24,7 @@ from ray.rllib.utils.checkpoints import Checkpointable, try_import_msgpack
 from ray.tune.result import TRAINING_ITERATION
 
 from rllib_maddpg.algorithm.checkpoint_files import RL_MODULE, CheckpointFiles, damaged, is_in
+from rllib_maddpg.modules.normalizing import STATE_OF, check_same_normalization
 from rllib_maddpg.modules.sub_policies import MOST, sub_policy_names
 from rllib_maddpg.ray_compat import metrics_logger
 from rllib_maddpg.replay import JointReplayBuffer
@@ -86,6 +87,7 @@ def check_weights(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
     Raises:
         ValueError: Naming the first weights that differ.
     """
+    check_same_normalization(state, mine, tuple(STATE_OF), "its weights")
     for name in sorted(state.keys() | mine.keys()):
         here, there = (np.shape(w[name]) if name in w else None for w in (mine, state))
         if here != there:

@@ -20,7 +20,14 @@ from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.schema import RowSchema
 
 # What the networks are made from; the rest of RLlib's model keys would be passed over.
-MODEL_KEYS = ("fcnet_hiddens", "fcnet_activation", "critic_fcnet_hiddens", "critic_fcnet_activation")
+MODEL_KEYS = (
+    "fcnet_hiddens",
+    "fcnet_activation",
+    "use_layer_norm",
+    "critic_fcnet_hiddens",
+    "critic_fcnet_activation",
+    "critic_use_layer_norm",
+)
 
 
 class AddedToModel(NamedTuple):
@@ -33,6 +40,8 @@ class AddedToModel(NamedTuple):
     twin_q: bool
     infer_other_policies: bool
     num_sub_policies: int
+    normalize_observations: bool
+    normalize_rewards: bool
 
 
 def check_models(config: AlgorithmConfig) -> None:
@@ -180,3 +189,8 @@ def _check_model_config(config: AlgorithmConfig, model: Mapping[str, Any], own_n
         ok = isinstance(hiddens, (list, tuple)) and all(is_whole(n, 1) for n in hiddens)
         ok |= hiddens is None and bool(prefix)
         require(config, f"model_config['{key}']", ok, "a list of layer widths", "For example [64, 64].", hiddens)
+        key = f"{prefix}use_layer_norm"
+        value = model.get(key, None if prefix else False)
+        ok = isinstance(value, bool) or (value is None and bool(prefix))
+        fix = "None: as the actor." if prefix else "True: layer norm behind each hidden layer."
+        require(config, f"model_config['{key}']", ok, "True or False", fix, value)

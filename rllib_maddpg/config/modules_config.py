@@ -46,7 +46,8 @@ class ModulesConfig(DescribedConfig):
         """What a module's `model_config` gets from this config."""
         keys = ("critic_view", "twin_q", "infer_other_policies", "num_sub_policies")
         words = {key: self.of_module(module_id, key) for key in keys}
-        return AddedToModel(schema.layout, schema, module_id, **words)._asdict()
+        normalized = {key: getattr(self, key) for key in ("normalize_observations", "normalize_rewards")}
+        return AddedToModel(schema.layout, schema, module_id, **words, **normalized)._asdict()
 
     def of_module(self, module_id: str, key: str) -> Any:
         """A module's own value of a setting, or that of all modules."""

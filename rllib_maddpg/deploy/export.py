@@ -252,7 +252,8 @@ def _shared_draws(runner: Any, exported: Collection[AgentSlot]) -> bool | list[l
 def _program(runner: Any, slot: AgentSlot, space: Any, k: int) -> ActorProgram:
     module = runner.module[slot.module].unwrapped()
     module.eval().cpu()  # whatever the network draws in training, it plays without
-    return ActorProgram(module.acting_networks[k], describe_observation(space, slot.agent), slot.codec).eval()
+    inputs = describe_observation(space, slot.agent)
+    return ActorProgram(module.acting_networks[k], inputs, slot.codec, module.obs_filter).eval()
 
 
 def _encode(fmt: Format, program: ActorProgram, slot: AgentSlot) -> bytes:

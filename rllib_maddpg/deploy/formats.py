@@ -15,6 +15,7 @@ import torch
 
 from rllib_maddpg.deploy.program import ActorProgram
 from rllib_maddpg.modules.networks import ACTIVATIONS
+from rllib_maddpg.modules.normalizing import LIMIT
 from rllib_maddpg.modules.stacking import is_plain_mlp
 
 # Of the observations that a program is traced with; not 1, which torch would take for a constant.
@@ -85,8 +86,12 @@ def to_safetensors(program: ActorProgram) -> bytes:
     from safetensors.torch import save
 
     describe_network(program)
-    layers = enumerate(program.actor.linears)
-    weights = {f"{i}.{name}": p.detach().contiguous() for i, layer in layers for name, p in layer.named_parameters()}
+    weights: dict[str, torch.Tensor] = {}
+    for prefix, layers in {"": program.actor.linears, "norm_": program.actor.norms}.items():
+        for i, layer in enumerate(layers):
+            weights.update({f"{i}.{prefix}{name}": p.detach().contiguous() for name, p in layer.named_parameters()})
+    if program.obs_filter is not None:
+        weights.update(program.obs_filter.named_buffers(prefix="obs"))
     return save(weights, metadata={"format": "pt"})
 
 
@@ -104,7 +109,12 @@ def describe_network(program: ActorProgram) -> dict[str, Any]:
             "it computes. Use --format onnx or --format torchscript, which trace it."
         )
     widths = [actor.linears[0].in_features, *(layer.out_features for layer in actor.linears)]
-    return {"activation": _NAMES[type(actor.activation)], "widths": widths}
+    network = {"activation": _NAMES[type(actor.activation)], "widths": widths}
+    if actor.norms:
+        network["layer_norm"] = actor.norms[0].eps
+    if program.obs_filter is not None:
+        network["obs_limit"] = LIMIT
+    return network
 
 
 @contextlib.contextmanager

@@ -297,23 +297,35 @@ class NumpyNetwork:
     def __init__(self, weights: Mapping[str, np.ndarray], entry: Mapping[str, Any]):
         """
         Args:
-            weights: "0.weight" `[out, in]`, "0.bias" `[out]`, "1.weight" and so on, float32.
+            weights: "0.weight" `[out, in]`, "0.bias" `[out]`, "1.weight" and so on, float32. Layer norm has "0.norm_weight" and
+                "0.norm_bias" `[out]`, too; normalization of observations "obs.mean" and "obs.scale" `[in]`.
             entry: The agent's part of the manifest.
         """
-        self._layers = [(weights[f"{i}.weight"].T, weights[f"{i}.bias"]) for i in range(len(weights) // 2)]
-        self._activation = ACTIVATIONS[entry["network"]["activation"]]
+        network = entry["network"]
+        layers = range(len(network["widths"]) - 1)
+        self._layers = [(weights[f"{i}.weight"].T, weights[f"{i}.bias"]) for i in layers]
+        self._norms = [(weights[f"{i}.norm_weight"], weights[f"{i}.norm_bias"]) for i in layers[:-1] if "layer_norm" in network]
+        self._filter = (weights["obs.mean"], weights["obs.scale"]) if "obs_limit" in network else None
+        self._activation, self._network = ACTIVATIONS[network["activation"]], network
         self._inputs, self._action = entry["observation"], entry["action"]
 
     def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Parts `[B, ...]` -> actions `[B, ...]`."""
         x = np.concatenate([_vector(part, spec) for part, spec in zip(parts, self._inputs, strict=True)], -1)
+        if self._filter is not None:
+            mean, scale = self._filter
+            x = np.clip((x - mean) * scale, -self._network["obs_limit"], self._network["obs_limit"])
         for i, (weight, bias) in enumerate(self._layers):
             x = x @ weight + bias
             if i + 1 < len(self._layers):
-                x = self._activation(x)
+                x = self._activation(self._normalized(x, *self._norms[i]) if self._norms else x)
         if "choices" not in self._action:
             return self._scaled(x)
         return self._choices(np.split(x, np.cumsum(self._action["choices"])[:-1], -1), parts)
+
+    def _normalized(self, x: np.ndarray, gain: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        x = x - x.mean(-1, keepdims=True)
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(self._network["layer_norm"])) * gain + shift
 
     def _choices(self, outputs: Sequence[np.ndarray], parts: Sequence[np.ndarray]) -> np.ndarray:
         action = self._action

@@ -18,15 +18,22 @@ class ActorProgram(nn.Module):
     No step depends on the size of the batch, which a trace would hold on to.
     """
 
-    def __init__(self, actor: nn.Module, inputs: Sequence[dict[str, Any]], codec: ActionCodec):
+    def __init__(
+        self,
+        actor: nn.Module,
+        inputs: Sequence[dict[str, Any]],
+        codec: ActionCodec,
+        obs_filter: nn.Module | None = None,
+    ):
         """
         Args:
             actor: `[B, obs_dim]` -> head output `[B, dim]`.
             inputs: `describe_observation` of what the agent observes.
             codec: Of the agent's action space.
+            obs_filter: What normalizes observations `[B, obs_dim]` for the actor, if anything does.
         """
         super().__init__()
-        self.actor, self.inputs, self.codec = actor, list(inputs), codec
+        self.actor, self.inputs, self.codec, self.obs_filter = actor, list(inputs), codec, obs_filter
         self.dtype = getattr(torch, np.dtype(codec.space.dtype).name)
         if isinstance(codec, BoxCodec):
             low, high = torch.from_numpy(codec.space.low), torch.from_numpy(codec.space.high)
@@ -39,7 +46,8 @@ class ActorProgram(nn.Module):
     def forward(self, *parts: Tensor) -> Tensor:
         """Parts in the order of `inputs`."""
         vectors = [self._vector(i, part) for i, part in enumerate(parts)]
-        output = self.actor(torch.cat(vectors, -1))
+        obs = torch.cat(vectors, -1)
+        output = self.actor(obs if self.obs_filter is None else self.obs_filter(obs))
         masks = [vector for vector, spec in zip(vectors, self.inputs, strict=True) if spec.get("mask")]
         if masks:
             output = self.codec.masked(output, self.codec.allowed(torch.cat(masks, -1)))

@@ -17,6 +17,7 @@ from rllib_maddpg.learning.beliefs import Beliefs
 from rllib_maddpg.learning.finite_checks import FiniteCheck
 from rllib_maddpg.learning.groups import NetworkGroup, actors_of, of_role, trained
 from rllib_maddpg.learning.joint_actions import JointActions
+from rllib_maddpg.learning.normalizer import NewMoments
 from rllib_maddpg.learning.update_noise import UpdateNoise
 from rllib_maddpg.learning.update_plan import UpdatePlan, UpdateResults
 from rllib_maddpg.modules.critic_inputs import CriticInputs, SeparateInputs
@@ -106,6 +107,7 @@ class UpdateContext:
         stage: Number of the stage that runs.
         stepped: Roles of the networks that have learned in it so far.
         reports: Whether anybody will see metrics of the stage that runs.
+        moments: What the rows make of the moments by which they are normalized; None: they are not.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class UpdateContext:
         temperature: Tensor,
         distributed: bool = False,
         smooths: bool = False,
+        moments: NewMoments | None = None,
     ):
         """
         Args:
@@ -133,9 +136,10 @@ class UpdateContext:
             temperature: As in the attributes.
             distributed: Whether there are other Learners.
             smooths: Whether some module has `target_policy_noise`.
+            moments: As in the attributes.
         """
         self.batch, self.plan, self.check, self.temperature = batch, plan, check, temperature
-        self.results = UpdateResults()
+        self.results, self.moments = UpdateResults(), moments
         self.stage = 0
         # Rows that stand for themselves where nobody has brought any newer ones.
         self.newest = batch if batch.newest is None else batch.newest

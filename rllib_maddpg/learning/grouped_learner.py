@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rllib_maddpg.learning.group_optimizer import GroupOptimizer
 from rllib_maddpg.learning.groups import ModuleSettings, NetworkGroup, group_networks
+from rllib_maddpg.learning.normalizer import Normalizer
 from rllib_maddpg.learning.process_speedups import speed_up_process
 from rllib_maddpg.learning.update_noise import CounterNoise, GeneratorNoise
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule, actor_state_of
@@ -57,6 +58,7 @@ class GroupedTorchLearner(TorchLearner):
         self._learnable = [m for m in self.layout.modules if has_networks(modules[m])]
         self._rules = {m: modules[m] for m in self.layout.modules if acts_by_rule(modules[m])}
         self._groups: dict[str, list[NetworkGroup]] = {}
+        self._normalizer: Normalizer | None = None
         self._env_steps = 0
         self._num_updates = 0
         self._last_target_update = 0  # env steps
@@ -123,7 +125,7 @@ class GroupedTorchLearner(TorchLearner):
 
     def _tie(self) -> None:
         """Makes the groups, or rebuilds them where somebody has changed a module's networks."""
-        if self._groups and all(group.is_tied() for group in self._all_groups()):
+        if self._groups and all(tied.is_tied() for tied in (*self._all_groups(), *filter(None, [self._normalizer]))):
             return
         networks = {m: self._networks(m) for m in self._learnable}
         alone = self._why_not_stacked()
@@ -132,6 +134,7 @@ class GroupedTorchLearner(TorchLearner):
         self._groups = group_networks(self.schema, networks, {m: self._module_settings(m) for m in networks}, not alone)
         for module_id, module in networks.items():
             self._check_optimizers(module_id, module)
+        self._make_normalizer(networks)
         for group in self._all_groups():
             if group.is_trainable:
                 group.optimizer = GroupOptimizer(
@@ -139,6 +142,13 @@ class GroupedTorchLearner(TorchLearner):
                     [list(getattr(self._networks(m), group.name).parameters()) for m in group.modules],
                     group.network.parameters if group.network.is_stacked else None,
                 )
+
+    def _make_normalizer(self, networks: dict[str, MADDPGTorchRLModule]) -> None:
+        observations, rewards = self.config.normalize_observations, self.config.normalize_rewards
+        if observations or rewards:
+            like = self._all_groups()[0].network.parameters[0]
+            distributed, old = self._world > 1, self._normalizer
+            self._normalizer = Normalizer(self.layout, networks, observations, rewards, like, distributed, old)
 
     def stand_alone(self) -> None:
         """Lets all that it has on the device lie in tensors of its own, where it has lain beside other Learners."""
@@ -230,6 +240,8 @@ class GroupedTorchLearner(TorchLearner):
         state["env_steps"] = self._env_steps
         state["num_updates"] = self._num_updates
         state["last_target_update"] = self._last_target_update
+        if self._normalizer is not None and (left_out := self._normalizer.left_out()):
+            state["moments"] = left_out
         return state
 
     @override(Learner)
@@ -259,6 +271,10 @@ class GroupedTorchLearner(TorchLearner):
         self._env_steps = state.get("env_steps", self._env_steps)
         self._num_updates = state.get("num_updates", self._num_updates)
         self._last_target_update = state.get("last_target_update", self._last_target_update)
+        if "moments" in state:  # of modules that have no place for them
+            self._tie()
+            if self._normalizer is not None:
+                self._normalizer.set_left_out(state["moments"])
         if COMPONENT_OPTIMIZER in state:
             self._set_learning_rates()
 

@@ -173,7 +173,7 @@ class JointActions:
     def _rule_codes(self, joint: JointBatch, obs: str, acts: str) -> dict[str, Tensor]:
         """Codes of the modules that act by a rule; networks they have do not say it."""
         return {
-            m: rule_codes(m, module, self.layout.codec_of(m), joint.modules[m][obs], joint.modules[m][acts])
+            m: rule_codes(m, module, self.layout.codec_of(m), joint.raw.modules[m][obs], joint.modules[m][acts])
             for m, module in self._rules.items()
         }
 
@@ -211,4 +211,4 @@ def _gapped(gap: Tensor, logits: Tensor, gumbel: Tensor, temperature: Tensor, mo
 def _ask(group: NetworkGroup, joint: JointBatch, column: str, target: bool) -> Tensor:
     """Head outputs of a group's own networks, or of their targets, `[G, n, B, dim]`."""
     network = (group.target or group.network) if target else group.network
-    return network(joint.stack(group.modules, column))
+    return network(joint.for_actors.stack(group.modules, column))

@@ -246,11 +246,16 @@ class JointTorchLearner(GroupedTorchLearner):
             if stage.run(self, ctx) is False:
                 break
         else:
+            if ctx.moments is not None:
+                ctx.moments.keep(check.skip)
             self._note_total_losses(ctx)
         check.end()
         return ctx.results
 
     def _context(self, batch: JointBatch, plan: UpdatePlan, check: FiniteCheck) -> UpdateContext:
+        moments = None
+        if self._normalizer is not None:
+            batch, moments = self._normalizer.normalized(batch, plan.trained)
         rows_of = self._minibatches(batch)
         return UpdateContext(
             batch,
@@ -263,6 +268,7 @@ class JointTorchLearner(GroupedTorchLearner):
             self._temperature,
             distributed=self._world > 1,
             smooths=any(config.target_policy_noise for config in self._configs.values()),
+            moments=moments,
         )
 
     def _minibatches(self, batch: JointBatch) -> dict[str, JointBatch]:

@@ -57,6 +57,7 @@ class SlotStack:
         self._groups = {name: [SlotsGroup(own, self.layout) for own in groups] for name, groups in like._groups.items()}
         self._noise = SlotsNoise(slots, self._device)
         self._smooths = smooths(like)
+        self._normalizer = like._normalizer and like._normalizer.repeated(slots)
         self._temperatures = [1.0] * slots
         self._temperature = torch.ones(slots, dtype=torch.float64, device=self._device)
         self._check = SlotsCheck(slots, self._device)
@@ -74,6 +75,8 @@ class SlotStack:
                 group.take(own, slot)
         self._noise.take(learner._noise, slot)
         learner._temperature = self._temperature[slot]
+        if self._normalizer is not None:
+            self._normalizer.take(learner._normalizer, slot)
         learner._tie()
         self.learners[slot] = learner
 
@@ -180,6 +183,9 @@ class SlotStack:
         return SlotsBatch(self._schema, rows, self.layout)
 
     def _make(self, batch: SlotsBatch, plan: UpdatePlan, check: SlotsCheck) -> UpdateResults:
+        moments = None
+        if self._normalizer is not None:
+            batch, moments = self._normalizer.normalized(batch, {module.module for module in plan.trained})
         ctx = UpdateContext(
             batch,
             dict.fromkeys(self.layout.modules, batch),
@@ -190,6 +196,7 @@ class SlotStack:
             UpdateNoise(self._noise, [batch]),
             self._temperature,
             smooths=self._smooths,
+            moments=moments,
         )
         # Whose stages these are does not matter: they depend on the context only, and Learners with others are of another kind.
         return next(learner for learner in self.learners if learner).run_stages(ctx)
@@ -219,12 +226,18 @@ def kind_of(learner: MADDPGTorchLearner) -> Hashable | None:
         str(learner._device),
         smooths(learner),
         graphs,
+        normalizes(learner),
     )
 
 
 def smooths(learner: MADDPGTorchLearner) -> bool:
     """Whether some module has noise on target actions."""
     return any(config.target_policy_noise for config in learner._configs.values())
+
+
+def normalizes(learner: MADDPGTorchLearner) -> tuple[bool, bool]:
+    """Whether observations are normalized, and whether rewards are."""
+    return learner.config.normalize_observations, learner.config.normalize_rewards
 
 
 def _kind_of_group(group: NetworkGroup) -> Hashable:

@@ -24,6 +24,8 @@ class MLP(nn.Module):
 
     Weights start from torch's default `nn.Linear` initialization; the last layer is scaled by `final_scale`, which keeps
     a fresh tanh actor away from its saturated ends (Lillicrap et al. 2016, section 7, take small final layers for that reason).
+
+    With `layer_norm` each hidden layer's numbers are normalized before the activation (Ba et al. 2016, arXiv 1607.06450).
     """
 
     def __init__(
@@ -33,12 +35,14 @@ class MLP(nn.Module):
         hiddens: Sequence[int] = (64, 64),
         activation: str = "relu",
         final_scale: float = 1.0,
+        layer_norm: bool = False,
     ):
         super().__init__()
         self.activation = ACTIVATIONS[activation]()
         layers: list[nn.Module] = []
         for width in hiddens:
-            layers += [nn.Linear(in_dim, width), self.activation]
+            norms = [nn.LayerNorm(width)] if layer_norm else []
+            layers += [nn.Linear(in_dim, width), *norms, self.activation]
             in_dim = width
         final = nn.Linear(in_dim, out_dim)
         if final_scale != 1.0:
@@ -48,8 +52,13 @@ class MLP(nn.Module):
 
     @property
     def linears(self) -> list[nn.Linear]:
-        """The layers with weights, in order."""
-        return list(self.layers[::2])
+        """The linear layers, in order."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+
+    @property
+    def norms(self) -> list[nn.LayerNorm]:
+        """The normalizations behind all linear layers but the last; none without `layer_norm`."""
+        return [layer for layer in self.layers if isinstance(layer, nn.LayerNorm)]
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in_dim]` -> `[..., out_dim]`."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
@@ -17,6 +18,15 @@ from torch import Tensor, nn
 
 from rllib_maddpg.modules.inferred import check_inferred, inferred_specs
 from rllib_maddpg.modules.networks import MLP
+from rllib_maddpg.modules.normalizing import (
+    FILTER,
+    MOMENTS,
+    OBSERVATIONS,
+    REWARDS,
+    Moments,
+    ObservationFilter,
+    check_same_normalization,
+)
 from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec, check_network, check_specs
 from rllib_maddpg.modules.sub_policies import SUB_POLICIES, check_sub_policies, select, sub_policy_names
 from rllib_maddpg.modules.views import VIEWS, View
@@ -33,9 +43,10 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     The critic of a shared module (n > 1) also gets a one-hot of the agent that it judges, because agents with one actor
     may still have different rewards. On env runners only the actor exists.
 
-    `model_config` keys: `fcnet_hiddens`, `fcnet_activation` (actor, and critic unless `critic_fcnet_hiddens`,
-    `critic_fcnet_activation` are set). `MADDPGConfig` adds `layout` (`JointLayout`), `schema` (`RowSchema`), `module_id` and
-    the settings that say which networks there are: `critic_view`, `twin_q`, `infer_other_policies`, `num_sub_policies`.
+    `model_config` keys: `fcnet_hiddens`, `fcnet_activation`, `use_layer_norm` (actor, and critic unless `critic_fcnet_hiddens`,
+    `critic_fcnet_activation`, `critic_use_layer_norm` are set). `MADDPGConfig` adds `layout` (`JointLayout`), `schema`
+    (`RowSchema`), `module_id` and the settings that say which networks there are, and what they see: `critic_view`, `twin_q`,
+    `infer_other_policies`, `num_sub_policies`, `normalize_observations`, `normalize_rewards`.
 
     To bring other networks, subclass and override `build_actor`, `build_critic` and `build_inferred`; to have more of them,
     `networks`.
@@ -61,6 +72,11 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         self.codec = self.layout.codec_of(self.module_id)
         self.num_agents = len(self.layout.slots_of(self.module_id))
         self._actor_state: list[Tensor] | None = None
+        observations, rewards = (self.model_config.get(key, False) for key in (OBSERVATIONS, REWARDS))
+        if observations:
+            setattr(self, FILTER, ObservationFilter(self.layout.obs_dim_of(self.module_id)))
+        if (observations or rewards) and not self.inference_only:
+            setattr(self, MOMENTS, Moments(self.layout.obs_dim_of(self.module_id), observations, rewards))
         name = f"Module {self.module_id!r} of class {type(self).__name__}"
         specs = self.networks()
         check_specs(specs, self.schema, dir(self), name)
@@ -118,19 +134,24 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     def build_actor(self, obs_dim: int, output_dim: int) -> nn.Module:
         """Network `[..., obs_dim]` -> head output `[..., output_dim]` (logits, or values before tanh or softmax)."""
         hiddens, activation = self.model_config["fcnet_hiddens"], self.model_config["fcnet_activation"]
-        return MLP(obs_dim, output_dim, hiddens, activation, final_scale=0.1)
+        return MLP(obs_dim, output_dim, hiddens, activation, final_scale=0.1, layer_norm=self._has_layer_norm)
 
     def build_critic(self, input_dim: int) -> nn.Module:
         """Network `[..., input_dim]` -> `[..., 1]`."""
         hiddens = self.model_config.get("critic_fcnet_hiddens") or self.model_config["fcnet_hiddens"]
         activation = self.model_config.get("critic_fcnet_activation") or self.model_config["fcnet_activation"]
-        return MLP(input_dim, 1, hiddens, activation)
+        layer_norm = self.model_config.get("critic_use_layer_norm")
+        return MLP(input_dim, 1, hiddens, activation, layer_norm=self._has_layer_norm if layer_norm is None else layer_norm)
 
     def build_inferred(self, input_dim: int, output_dim: int) -> nn.Module:
         """Approximation of another module's actor: `[..., input_dim]`, its agent's observation, and behind it a one-hot of the
         agent if the module serves several, -> head output `[..., output_dim]`."""
         hiddens, activation = self.model_config["fcnet_hiddens"], self.model_config["fcnet_activation"]
-        return MLP(input_dim, output_dim, hiddens, activation, final_scale=0.1)
+        return MLP(input_dim, output_dim, hiddens, activation, final_scale=0.1, layer_norm=self._has_layer_norm)
+
+    @property
+    def _has_layer_norm(self) -> bool:
+        return self.model_config.get("use_layer_norm", False)
 
     @property
     def num_sub_policies(self) -> int:
@@ -147,6 +168,16 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         """The network that chooses actions; of several sub-policies the one that `sub_policy` says."""
         return self.acting_networks[self.sub_policy]
 
+    @property
+    def obs_filter(self) -> ObservationFilter | None:
+        """What normalizes observations for the actor; None without `normalize_observations`."""
+        return self._modules.get(FILTER)
+
+    @property
+    def moments(self) -> Moments | None:
+        """What the Learner has counted of observations and rewards; None on env runners, and without normalization."""
+        return self._modules.get(MOMENTS)
+
     def head_output(self, obs: Tensor, sub_policies: Tensor | None = None) -> Tensor:
         """What the actor makes of observations as the env gives them: `[..., obs_dim]` -> `[..., code_dim]`.
 
@@ -156,10 +187,11 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
             obs: The observations.
             sub_policies: Which sub-policy acts on each of them, `[...]`; None: the one that `sub_policy` says acts on all.
         """
+        seen = obs if self.obs_filter is None else self.obs_filter(obs)
         if sub_policies is None or self.num_sub_policies == 1:
-            output = self.acting_network(obs)
+            output = self.acting_network(seen)
         else:
-            output = select([network(obs) for network in self.acting_networks], sub_policies)
+            output = select([network(seen) for network in self.acting_networks], sub_policies)
         mask = self.layout.slots_of(self.module_id)[0].mask
         return output if mask is None else self.codec.masked(output, self.codec.allowed(obs[..., mask]))
 
@@ -200,10 +232,13 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     def actor_state(self) -> list[Tensor]:
         """All parameters and buffers that an env runner's copy of this module has; in the same order here and there."""
         if self._actor_state is None:
-            hidden = () if self.inference_only else self.get_non_inference_attributes()
+            hidden = [FILTER, *(() if self.inference_only else self.get_non_inference_attributes())]
             state = self.state_dict(keep_vars=True)
             self._actor_state = [t for name, t in state.items() if name.split(".")[0] not in hidden]
-        return self._actor_state
+        if self.obs_filter is None:
+            return self._actor_state
+        # `.double()` and its like give a module other buffers, but the same parameters.
+        return [*self._actor_state, *self.obs_filter.buffers()]
 
     @override(TorchRLModule)
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -225,7 +260,35 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
 
     @override(InferenceOnlyAPI)
     def get_non_inference_attributes(self) -> list[str]:
-        return [n for spec in self.network_specs for n in spec.attributes if not (spec.on_runners and n == spec.name)]
+        hidden = [n for spec in self.network_specs for n in spec.attributes if not (spec.on_runners and n == spec.name)]
+        return hidden if self.moments is None else [*hidden, MOMENTS]
+
+    @override(TorchRLModule)
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        state = super().get_state(*args, **kwargs)
+        for name, value in self._moments_state().items():
+            if name in state:  # in float32
+                state[name] = value.detach().cpu().numpy().copy()
+        return state
+
+    @override(TorchRLModule)
+    def set_state(self, state: dict[str, Any]) -> None:
+        """RLlib's.
+
+        Raises:
+            ValueError: If the state has learned with normalization and this module does without, or the reverse.
+        """
+        settings = (OBSERVATIONS,) if self.inference_only else (OBSERVATIONS, REWARDS)
+        check_same_normalization(state, self.state_dict(), settings if state else (), f"The weights for {self.module_id!r}")
+        super().set_state(state)
+        with torch.no_grad():
+            for name, value in self._moments_state().items():
+                if name in state:
+                    value.copy_(torch.as_tensor(np.array(state[name])))
+
+    def _moments_state(self) -> dict[str, Tensor]:
+        """What RLlib would make float32 of, by its name in a state."""
+        return {} if self.moments is None else dict(self.moments.named_buffers(prefix=MOMENTS))
 
 
 def actor_state_of(modules: Mapping[str, RLModule], layout: JointLayout) -> list[Tensor]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rllib_maddpg.modules.networks import MLP
 
@@ -138,7 +139,8 @@ class StackedMLP:
     `load_state_dict(assign=True)`) is noticed by `is_tied`.
 
     Attributes:
-        parameters: W_1 `[G, out, in]`, b_1 `[G, out]`, W_2 ... as leaf tensors, to be differentiated by.
+        parameters: W_1 `[G, out, in]`, b_1 `[G, out]`, W_2 ... as leaf tensors, to be differentiated by. With layer norm its
+            gains and shifts, `[G, out]` each, come behind those of the layer that they normalize.
         is_stacked: True: `parameters` have a first dimension G.
     """
 
@@ -147,7 +149,8 @@ class StackedMLP:
     def __init__(self, mlps: Sequence[MLP]):
         self.activation = mlps[0].activation
         # Where each parameter stands, which is quicker to ask than the networks.
-        self._places = [(linear._parameters, name) for mlp in mlps for linear in mlp.linears for name in ("weight", "bias")]
+        self._places = [(layer._parameters, name) for mlp in mlps for layer in layers_of(mlp) for name in ("weight", "bias")]
+        self._has_norms = bool(mlps[0].norms)
         self.parameters: list[Tensor] = []
         for own in zip(*(mlp.parameters() for mlp in mlps), strict=True):
             stacked = torch.stack([p.detach() for p in own])
@@ -207,10 +210,21 @@ class StackedMLP:
             `[G, R, out]`.
         """
         later = [p.detach() for p in self.parameters[2:]] if detach else self.parameters[2:]
+        if self._has_norms:
+            return self._normalized_layers(x, later)
         if isinstance(self.activation, nn.ReLU) and later:
             return _ReLULayers.apply(x, *later) if torch.is_grad_enabled() else _relu_layers(x, later)[0]
         for weight, bias in zip(later[::2], later[1::2], strict=True):
             x = self.activation(x)
+            x = stacked_linear(x.reshape(len(weight), -1, x.shape[-1]), weight, bias)
+        return x
+
+    def _normalized_layers(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """norm, activation, linear, norm ... of G networks: all layers after the first."""
+        for gain, shift, weight, bias in zip(*(parameters[k::4] for k in range(4)), strict=True):
+            beside = len(gain), *[1] * (x.dim() - 2), -1
+            plain = functional.layer_norm(x, x.shape[-1:])
+            x = self.activation(torch.addcmul(shift.view(beside), plain, gain.view(beside)))
             x = stacked_linear(x.reshape(len(weight), -1, x.shape[-1]), weight, bias)
         return x
 
@@ -243,13 +257,24 @@ def is_plain_mlp(network: nn.Module) -> bool:
     if type(network) is not MLP:
         return False
     layers = list(network.layers)
-    linears, activations = layers[::2], layers[1::2]
-    plain = all(type(layer) is nn.Linear and not hasattr(layer, "parametrizations") for layer in linears)
-    plain &= len(layers) % 2 == 1 and all(layer is network.activation for layer in activations)
+    step = 3 if network.norms else 2
+    linears, norms, activations = layers[::step], layers[1::3] if step == 3 else [], layers[step - 1 :: step]
+    plain = all(type(layer) is nn.Linear for layer in linears) and all(map(_is_plain_norm, norms))
+    plain &= not any(hasattr(layer, "parametrizations") for layer in layers)
+    plain &= len(layers) % step == 1 and all(layer is network.activation for layer in activations)
     return plain and not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def _is_plain_norm(layer: nn.Module) -> bool:
+    return type(layer) is nn.LayerNorm and layer.bias is not None and layer.eps == nn.LayerNorm(1).eps
+
+
+def layers_of(network: MLP) -> list[nn.Module]:
+    """The layers with parameters, in order."""
+    return [layer for layer in network.layers if isinstance(layer, (nn.Linear, nn.LayerNorm))]
 
 
 def shape_of(network: MLP) -> tuple:
     """What MLPs must share to be stacked."""
-    tensors = [(tuple(p.shape), p.dtype, p.requires_grad) for linear in network.linears for p in (linear.weight, linear.bias)]
+    tensors = [(tuple(p.shape), p.dtype, p.requires_grad) for layer in layers_of(network) for p in (layer.weight, layer.bias)]
     return (type(network.activation), *tensors)

@@ -38,12 +38,16 @@ class JointBatch:
         joint_rows: All columns side by side in the order of the schema, `[B, row_width]`: one tensor to draw, to send and to
             move to a device.
         newest: The newest rows, where an update needs them beside these.
+        raw: The same rows as they were drawn; these themselves, if nobody has normalized them.
+        for_actors: The same rows as actors see them; these themselves, unless some actor keeps other means than all others.
     """
 
     def __init__(self, schema: RowSchema | None, joint_rows: Tensor):
         self.schema = schema
         self.joint_rows = joint_rows
         self.newest: JointBatch | None = None
+        self._raw: JointBatch | None = None
+        self._for_actors: JointBatch | None = None
         self._stacked: dict[tuple, Tensor] = {}
 
     @classmethod
@@ -75,6 +79,25 @@ class JointBatch:
         """x and a side by side, as they lie in the row: `[B, obs_dim + code_dim of all agents]`."""
         return self.joint_rows[:, : self.layout.obs_dim + self.layout.action_dim]
 
+    @property
+    def raw(self) -> JointBatch:
+        """The rows as they were drawn."""
+        # Not `self` in an attribute: such circles wait for Python to collect its garbage.
+        return self if self._raw is None else self._raw
+
+    @raw.setter
+    def raw(self, batch: JointBatch) -> None:
+        self._raw = batch
+
+    @property
+    def for_actors(self) -> JointBatch:
+        """The rows as actors see them."""
+        return self if self._for_actors is None else self._for_actors
+
+    @for_actors.setter
+    def for_actors(self, batch: JointBatch) -> None:
+        self._for_actors = batch
+
     def __len__(self) -> int:
         return len(self.joint_rows)
 
@@ -97,7 +120,12 @@ class JointBatch:
         """Some of the rows, as views; the newest are the same."""
         batch = JointBatch(self.schema, self.joint_rows[rows])
         batch.newest = self.newest
+        batch._raw, batch._for_actors = (None if own is None else own.rows(rows) for own in (self._raw, self._for_actors))
         return batch
+
+    def with_rows(self, rows: Tensor) -> JointBatch:
+        """Other rows of the same kind, without newest ones."""
+        return JointBatch(self.schema, rows)
 
     def shards(self, num_shards: int, rows: int) -> list[JointBatch]:
         """Parts for several Learners: of each `num_shards * rows` rows in turn shard k gets the k-th `rows`."""

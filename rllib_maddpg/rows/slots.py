@@ -125,6 +125,10 @@ class SlotsBatch(JointBatch):
                 self._stacked[key] = self.layout.stack(values, modules, kind.per, kind.width)
         return self._stacked[key]
 
+    def with_rows(self, rows: Tensor) -> SlotsBatch:
+        """As in `JointBatch`."""
+        return SlotsBatch(self.schema, rows, self.layout)
+
     def sum_over_agents(self, values: Tensor) -> Tensor:
         """Numbers of the agents of some modules of all slots, `[S * G, n, B]` -> `[S, B]`."""
         return values.unflatten(0, (self.layout.slots_count, -1)).sum((1, 2))

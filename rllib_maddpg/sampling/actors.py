@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from rllib_maddpg.modules.networks import MLP
+from rllib_maddpg.modules.normalizing import ObservationFilter
 from rllib_maddpg.modules.stacking import StackedMLP, is_plain_mlp, shape_of
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.sampling.masks import JointMasks
+from rllib_maddpg.sampling.observation_filter import JointFilter
 
 # Each may overwrite its argument.
 NUMPY_ACTIVATIONS: dict[type[nn.Module], Callable[[np.ndarray], np.ndarray]] = {
@@ -25,6 +27,10 @@ NUMPY_ACTIVATIONS: dict[type[nn.Module], Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+# torch's default.
+LAYER_NORM_EPS = 1e-5
+
+
 class JointActors:
     """Head outputs of all agents from their joint observation.
 
@@ -32,13 +38,20 @@ class JointActors:
     they are written into the networks and these stay what they are (`is_current`).
     """
 
-    def __init__(self, layout: JointLayout, actors: Mapping[str, Sequence[nn.Module]]):
+    def __init__(
+        self,
+        layout: JointLayout,
+        actors: Mapping[str, Sequence[nn.Module]],
+        filters: Mapping[str, ObservationFilter] | None = None,
+    ):
         """
         Args:
             layout: Order of agents.
             actors: Per module id the networks of its sub-policies, mostly one, `[..., obs_dim]` -> `[..., head output]`.
+            filters: Per module id what normalizes observations; None: they are taken as they are.
         """
         self.action_dim = layout.action_dim
+        self._filter = JointFilter(layout, filters) if filters else None
         self._actors = dict(actors)
         self._masks = JointMasks(layout)
         # Neighbours of one shape become one batched product. Their agents lie side by side in the joint row.
@@ -60,9 +73,12 @@ class JointActors:
         actors = self._actors[module]
         return (agents, *map(shape_of, actors)) if all(map(numpy_can_compute, actors)) else module
 
-    def is_current(self, actors: Mapping[str, Sequence[nn.Module]]) -> bool:
-        """Whether these still are the actors, and nobody has given them new storage."""
+    def is_current(
+        self, actors: Mapping[str, Sequence[nn.Module]], filters: Mapping[str, ObservationFilter] | None = None
+    ) -> bool:
+        """Whether these still are the actors and filters, and nobody has given them new storage."""
         same = all(a is b for m, own in self._actors.items() for a, b in zip(actors[m], own, strict=True))
+        same &= self._filter is None or self._filter.is_current(filters)
         return same and all(forward.is_current() for forward, _, _ in self._forwards)
 
     def __call__(self, obs: np.ndarray, sub_policies: np.ndarray | None = None) -> np.ndarray:
@@ -74,7 +90,7 @@ class JointActors:
             obs: The observations.
             sub_policies: Of each agent the one that acts, `[E, N]`; may be None where no module has several.
         """
-        outputs = self._outputs(obs, sub_policies)
+        outputs = self._outputs(obs if self._filter is None else self._filter(obs), sub_policies)
         return self._masks.masked(obs, outputs) if self._masks else outputs
 
     def _outputs(self, obs: np.ndarray, sub_policies: np.ndarray | None) -> np.ndarray:
@@ -128,7 +144,10 @@ class StackedMLPs:
         self._stack = StackedMLP(mlps)
         self._activation = NUMPY_ACTIVATIONS[type(mlps[0].activation)]
         arrays = [p.detach().numpy() for p in self._stack.parameters]
-        self._layers = [(w.swapaxes(1, 2), b[:, None]) for w, b in zip(arrays[::2], arrays[1::2], strict=True)]
+        step = 4 if mlps[0].norms else 2
+        self._layers = [(w.swapaxes(1, 2), b[:, None]) for w, b in zip(arrays[::step], arrays[1::step], strict=True)]
+        norms = zip(arrays[2::4], arrays[3::4], strict=True) if step == 4 else ()
+        self._norms = [(gain[:, None], shift[:, None]) for gain, shift in norms] or [None] * (len(self._layers) - 1)
 
     def is_current(self) -> bool:
         """Whether the networks' parameters still are views of these arrays."""
@@ -138,13 +157,22 @@ class StackedMLPs:
         """`[E, M * n * obs_dim]` -> `[E, M * n * output_dim]`; there is one policy of each."""
         envs, m, n = len(obs), self._size, self._agents
         x = obs.reshape(envs, m, n, -1).swapaxes(0, 1).reshape(m, envs * n, -1)
-        for weights, biases in self._layers[:-1]:
+        for (weights, biases), norm in zip(self._layers[:-1], self._norms, strict=True):
             x = np.matmul(x, weights)
             x += biases
-            x = self._activation(x)
+            x = self._activation(x if norm is None else layer_norm(x, *norm))
         weights, biases = self._layers[-1]
         x = np.matmul(x, weights) + biases
         return x.reshape(m, envs, n, -1).swapaxes(0, 1).reshape(envs, -1)
+
+
+def layer_norm(x: np.ndarray, gain: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """torch's `LayerNorm` of the last axis; overwrites x."""
+    x -= x.mean(-1, keepdims=True)
+    x /= np.sqrt(np.square(x).mean(-1, keepdims=True) + np.float32(LAYER_NORM_EPS))
+    x *= gain
+    x += shift
+    return x
 
 
 class TorchActor:

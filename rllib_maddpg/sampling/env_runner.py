@@ -321,9 +321,11 @@ class MADDPGEnvRunner(StockLoop):
                 self.worker_index or 0,
                 self._played,
             )
-        networks = {m: module.unwrapped().acting_networks for m, module in self.module.items()}
-        if self._actors is None or not self._actors.is_current(networks):
-            self._actors = JointActors(self.layout, networks)
+        modules = {m: module.unwrapped() for m, module in self.module.items()}
+        networks = {m: module.acting_networks for m, module in modules.items()}
+        filters = {m: module.obs_filter for m, module in modules.items() if module.obs_filter is not None}
+        if self._actors is None or not self._actors.is_current(networks, filters):
+            self._actors = JointActors(self.layout, networks, filters)
         actors, exploration = self._actors, self.exploration
         everyone, played = list(range(self.num_envs)), self._played
 
