@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rllib_maddpg.config.replay_checks import drawn_columns
 from rllib_maddpg.rows.schema import Column
 
 
@@ -13,4 +14,4 @@ def own_columns(config: Any) -> list[Column]:
     Args:
         config: A `MADDPGConfig`.
     """
-    return []
+    return [*drawn_columns(config)]

@@ -69,7 +69,7 @@ class MADDPGEnvRunner(StockLoop):
         self.schema: RowSchema | None = None
         self.layout: JointLayout | None = None
         if self.module is not None:
-            self.schema = next(iter(self.module.values())).unwrapped().model_config["schema"]
+            self.schema = next(iter(self.module.values())).unwrapped().model_config["schema"].stored
             self.layout = self.schema.layout
             self._traces = EpisodeTraces(self.schema)
         # Where there are envs side by side, on one runner or on several; one runner is enough to tell.
