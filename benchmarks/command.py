@@ -17,6 +17,7 @@ import torch
 
 from benchmarks import text
 from benchmarks.drawn_update import measure_drawn_updates
+from benchmarks.draws import measure_draws
 from benchmarks.family import measure_family
 from benchmarks.gpu_page import load_gpu
 from benchmarks.gradients import measure_gradients
@@ -47,6 +48,7 @@ PARTS: dict[str, Callable[[str, Options], Iterable[dict[str, Any]]]] = {
     "update": measure_update,
     "gradients": measure_gradients,
     "family": measure_family,
+    "draws": measure_draws,
     "train": measure_train,
     "scale": measure_scale,
     "shared": measure_shared,

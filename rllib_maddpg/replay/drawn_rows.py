@@ -6,12 +6,16 @@ not summed up before: so the discount may change, or differ between modules, aft
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from rllib_maddpg.replay.links import EpisodeLinks
 from rllib_maddpg.rows.drawn_columns import LATER_REWARDS, STEPS, columns_at_next, most_steps
-from rllib_maddpg.rows.schema import RowSchema
+from rllib_maddpg.rows.schema import Place, RowSchema, views
+
+_REWARDS, _ENDS = "rewards", "terminateds"
 
 
 class DrawnRows:
@@ -33,9 +37,13 @@ class DrawnRows:
             links: Between these, where n is more than 1.
         """
         self.n = most_steps(schema)
-        self._schema, self._links, self._columns = schema, links, schema.split(ring)
-        self._stored_width = schema.stored.row_width
-        self._added = torch.from_numpy(schema.empty()[self._stored_width :]).to(ring.device)
+        self._schema, self._links = schema, links
+        self._columns = {name: column for name, column in schema.stored.split(ring).items() if name in (_REWARDS, _ENDS)}
+        self._added = torch.from_numpy(schema.empty()[schema.stored.row_width :]).to(ring.device)
+        # What is needed of a last step lies side by side, or nearly: it takes less time to read all that is between.
+        at_next = [place for place in schema.stored.places if place.name in (_REWARDS, *columns_at_next(schema))]
+        self._first, self._end = at_next[0].start, at_next[-1].start + at_next[-1].words
+        self._at_next = [place._replace(start=place.start - self._first) for place in at_next]
 
     def __call__(self, ring: Tensor, places: Tensor) -> Tensor:
         """The rows at these places: `[B, row_width]`.
@@ -53,18 +61,29 @@ class DrawnRows:
         return rows
 
     def _look_ahead(self, ring: Tensor, places: Tensor, rows: Tensor) -> None:
-        schema, (window, steps) = self._schema, self._links.windows(places, self.n)
-        columns, last = schema.split(rows), schema.stored.split(ring.index_select(0, window[-1]))
-        ended = columns["terminateds"].clone()
-        # Whole rows of the steps between would be more to read than these two columns.
-        rewards, ends = (self._columns[name][window[1:]] for name in ("rewards", "terminateds"))
-        later = columns[LATER_REWARDS].unflatten(-1, (-1, self.n - 1))
+        window, steps = self._links.windows(places, self.n)
+        columns = self._schema.split(rows)
+        part = ring[:, self._first : self._end].index_select(0, window[-1])
+        last = views_of(part, self._at_next)
+        # Of the steps between two columns are read, as `[n - 1, B, N]` with those of the last step.
+        between = window[1:-1].flatten()
+        rewards, ends = (
+            torch.cat([self._columns[name].index_select(0, between), last[name]]).unflatten(0, (self.n - 1, -1))
+            for name in (_REWARDS, _ENDS)
+        )
+        later, ended = columns[LATER_REWARDS].unflatten(-1, (-1, self.n - 1)), columns[_ENDS].clone()
         for k in range(self.n - 1):
+            # A window with fewer steps has its last one again and again. An agent whose part is over gets nothing more, should
+            # it come back.
             is_there = (steps > k + 1).unsqueeze(-1)
-            # An agent whose part is over gets nothing more, should it come back.
-            later[:, :, k] = rewards[k] * (is_there & (ended == 0))
+            later[..., k] = rewards[k] * (is_there > ended)
             ended = torch.maximum(ended, ends[k] * is_there)
-        for name in columns_at_next(schema):
+        for name in columns_at_next(self._schema):
             columns[name].copy_(last[name])
-        columns["terminateds"].copy_(ended)
+        columns[_ENDS].copy_(ended)
         columns[STEPS].copy_(steps.unsqueeze(-1))
+
+
+def views_of(rows: Tensor, places: Sequence[Place]) -> dict[str, Tensor]:
+    """Some columns of rows `[B, ...]`, as views `[B, width]` of their own types."""
+    return {place.name: views(rows[:, place.start : place.start + place.words], [place])[place.name] for place in places}

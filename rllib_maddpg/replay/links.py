@@ -86,9 +86,10 @@ class EpisodeLinks:
         """
         window, steps = [places], torch.ones_like(places)
         for _ in range(n - 1):
-            ahead = self.ahead[places]
+            ahead = self.ahead.index_select(0, places)
             steps = steps + (ahead > 0)
-            places = (places + ahead) % len(self.ahead)
+            places = places + ahead
+            places = torch.where(places < len(self.ahead), places, places - len(self.ahead))
             window.append(places)
         return torch.stack(window), steps
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Nodes of a block. A tree of few levels with wide blocks needs few operations, each on many numbers at once.
-WIDTH = 64
+# Nodes of a block. Wide ones make few levels, and few operations, each on many numbers at once; but a block of a million
+# numbers must be fetched from memory.
+WIDTH = 16
 # The top level has no blocks above it: its running sums are made at each draw.
 MOST_AT_TOP = 2**14
 
@@ -53,7 +54,7 @@ class SumTree:
         self._levels[0][places] = numbers
         for below, above in pairwise(self._levels):
             places = places // WIDTH
-            above[places] = below.view(-1, WIDTH)[places].sum(-1)
+            above[places] = below.view(-1, WIDTH).index_select(0, places).sum(-1)
 
     def clear(self) -> None:
         """Sets all to 0."""
@@ -76,9 +77,9 @@ class SumTree:
         found = torch.searchsorted(sums, left, right=True)
         left = left - (sums[found] - nodes[found])
         for level in self._levels[-2::-1]:
-            block = level.view(-1, WIDTH)[found]
+            block = level.view(-1, WIDTH).index_select(0, found)
             sums = block.cumsum(-1)
-            child = (sums <= left.unsqueeze(-1)).sum(-1, keepdim=True)
+            child = torch.searchsorted(sums, left.unsqueeze(-1), right=True)
             left = left - (sums.gather(-1, child) - block.gather(-1, child)).squeeze(-1)
             found = found * WIDTH + child.squeeze(-1)
         return found
