@@ -13,7 +13,8 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
-from reference.maddpg import AgentRows, Batch, Box, Discrete, Game, Kind, Layers, Noise, flat
+from reference.maddpg import Batch, Box, Discrete, Game, Kind, Layers, Noise, flat
+from reference.weighed import WeighedRows
 from torch import Tensor
 
 from rllib_maddpg import MADDPGConfig
@@ -143,13 +144,18 @@ def weights_of(learner: MADDPGTorchLearner) -> dict[tuple[str, str], Tensor]:
 
 def columns_of(game: Game, batch: Batch) -> dict[str, dict[str, Tensor]]:
     """The rows as the Learner gets them: per module `[B, n, dim]` or `[B, n]`, float64."""
-    return {
+    names = COLUMNS | ({"later_rewards": "later"} if isinstance(next(iter(batch.values())), WeighedRows) else {})
+    columns = {
         m: {
             column: torch.stack([getattr(batch[a], name) for a in game.agents if game.module_of[a] == m], 1)
-            for column, name in COLUMNS.items()
+            for column, name in names.items()
         }
         for m in game.modules
     }
+    if "later_rewards" in names:
+        rows = batch[game.agents[0]]
+        columns[game.modules[0]] |= {"steps": rows.steps[:, None], "weights": rows.weight[:, None]}
+    return columns
 
 
 def multi_agent_batch(game: Game, batch: Batch) -> MultiAgentBatch:
@@ -165,7 +171,7 @@ def multi_agent_batch(game: Game, batch: Batch) -> MultiAgentBatch:
 def interleaved(batches: list[Batch]) -> Batch:
     """One batch in which row `r * M + d` is row r of the d-th of M batches."""
     return {
-        agent: AgentRows(
+        agent: type(batches[0][agent])(
             **{
                 name: torch.stack([getattr(batch[agent], name) for batch in batches], 1).flatten(0, 1)
                 for name in vars(batches[0][agent])
