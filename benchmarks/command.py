@@ -17,6 +17,7 @@ import torch
 
 from benchmarks import text
 from benchmarks.drawn_update import measure_drawn_updates
+from benchmarks.draws import measure_draws
 from benchmarks.ensembles import measure_ensembles
 from benchmarks.family import measure_family
 from benchmarks.gpu_page import load_gpu
@@ -49,6 +50,7 @@ PARTS: dict[str, Callable[[str, Options], Iterable[dict[str, Any]]]] = {
     "gradients": measure_gradients,
     "family": measure_family,
     "ensembles": measure_ensembles,
+    "draws": measure_draws,
     "train": measure_train,
     "scale": measure_scale,
     "shared": measure_shared,

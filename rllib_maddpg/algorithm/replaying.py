@@ -46,7 +46,8 @@ class ReplayAlgorithm(Algorithm):
         else:
             self.replay_buffer = make_replay(self.schema, self.config.seed, self.config.replay_buffer_config)
         if self.replay_buffer.wants_feedback:
-            self.learner_group.foreach_learner(lambda learner: setattr(learner, "collects_td_errors", True))
+            of = self.replay_buffer.feedback_of
+            self.learner_group.foreach_learner(lambda learner: learner.collect_td_errors(of))
 
     def _store(self, collected: Collected) -> int:
         """Keeps all rows that are sound, and raises what went wrong with others; returns how many it keeps.

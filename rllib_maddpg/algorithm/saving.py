@@ -92,7 +92,7 @@ class SavedAlgorithm(Algorithm):
 
     @override(Algorithm)
     def get_metadata(self) -> dict[str, Any]:
-        rows = {LAYOUT: self.layout.description(), SCHEMA: self.schema.description()}
+        rows = {LAYOUT: self.layout.description(), SCHEMA: self.schema.stored.description()}
         replay = {REPLAY_BUFFER: self.replay_buffer.real_class.__qualname__}
         return {**super().get_metadata(), **rows, **replay, HAS_HASHES: True}
 
@@ -161,7 +161,7 @@ class SavedAlgorithm(Algorithm):
             check_ray(metadata, files.path)
             check_layout(metadata, self.layout, files.path)
             if self.config.store_buffer_in_checkpoints and files.is_dir(REPLAY_BUFFER):
-                check_schema(metadata, self.schema, files.path)
+                check_schema(metadata, self.schema.stored, files.path)
         if whole is not None and component in ("", REPLAY_BUFFER) and self.config.store_buffer_in_checkpoints:
             check_replay_type(whole, self.replay_buffer)
         with files.on_this_machine() as local:

@@ -9,6 +9,7 @@ from ray import cloudpickle
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_maddpg.config.kinds import is_number
+from rllib_maddpg.config.replay_checks import drawn_columns
 from rllib_maddpg.config.require import is_whole, near, require
 from rllib_maddpg.rows.schema import ALIASES, BUILT_IN, DTYPES, NEXT, PER, Column
 from rllib_maddpg.sampling.recording import TAKEN
@@ -22,7 +23,8 @@ def check_columns(config: AlgorithmConfig) -> None:
     Raises:
         ValueError: Naming the column, what it has and what is allowed.
     """
-    taken = {column.name for column in BUILT_IN} | {*ALIASES, *TAKEN}
+    own = {column.name for column in drawn_columns(config)}
+    taken = {column.name for column in BUILT_IN} | {*ALIASES, *TAKEN} | own
     for place, column in enumerate(config.extra_columns):
         _check_name(config, place, column, taken)
         _check_kind(config, column)

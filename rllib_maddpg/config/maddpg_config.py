@@ -168,7 +168,9 @@ class MADDPGConfig(ModulesConfig):
             replay_buffer_config: Is merged with the present one. `capacity`: env steps; memory is claimed as rows come.
                 `device`: "cuda" keeps the rows beside a Learner on this process's GPU. `num_shards`: actors that share the
                 rows, which then go from runners to Learners past this process; 0: it keeps them itself. `type`: also
-                "ShardedReplayBuffer", or your subclass of `JointReplay` or its path, which gets the other keys as arguments.
+                "PrioritizedJointReplayBuffer" with `alpha` (0.6), `beta` (0.4) and `priority` ("mean" or "max" of the agents'
+                TD errors), "ShardedReplayBuffer", or your subclass of `JointReplay` or its path, which gets the other keys as
+                arguments.
             n_step: Rewards of a TD target before it bootstraps. Rows are drawn with what came after them.
             store_buffer_in_checkpoints: Whether a resumed run goes on with the same replay rows; only the filled part is
                 written.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 _NOTHING = "nothing: "
 _BUFFER = "`replay_buffer_config={'capacity': ...}`"
-_UNIFORM = "nothing: rows are drawn uniformly, whole joint rows at a time"
+_WHOLE = "nothing: whole joint rows are drawn, one env step each"
+_PRIORITIZED = "`replay_buffer_config={'type': 'PrioritizedJointReplayBuffer', 'alpha': 0.6, 'beta': 0.4}`"
 _NETWORKS = "`.rl_module(model_config={'fcnet_hiddens': [64, 64], 'critic_fcnet_hiddens': [64, 64]})`"
 _AGENTS = "one module for each agent, which is the default, or `policy_mapping_fn`"
 _FILTER = "`env_to_module_connector=lambda env, spaces, device: MeanStdFilter(multi_agent=True)`"
@@ -37,14 +38,14 @@ OLD_SETTINGS: dict[str, str] = {
     "auto_wrap_old_gym_envs": "an env of Gymnasium's API, such as `shimmy` makes of an old one",
     "always_attach_evaluation_results": "nothing: results of the last evaluation are always there",
     "buffer_size": _BUFFER,
-    "prioritized_replay": _UNIFORM,
+    "prioritized_replay": _PRIORITIZED,
     "learning_starts": "`num_steps_sampled_before_learning_starts`",
     "replay_batch_size": "`train_batch_size_per_learner`",
-    "replay_sequence_length": _UNIFORM,
-    "replay_mode": _UNIFORM,
-    "prioritized_replay_alpha": _UNIFORM,
-    "prioritized_replay_beta": _UNIFORM,
-    "prioritized_replay_eps": _UNIFORM,
+    "replay_sequence_length": _WHOLE,
+    "replay_mode": _WHOLE,
+    "prioritized_replay_alpha": _PRIORITIZED,
+    "prioritized_replay_beta": _PRIORITIZED,
+    "prioritized_replay_eps": "nothing: it is 1e-6",
     "_disable_execution_plan_api": "nothing: there are no execution plans any more",
     # RLlib's old names behind properties, or gone.
     "num_rollout_workers": "`num_env_runners`",
@@ -91,8 +92,8 @@ OLD_SETTINGS: dict[str, str] = {
     "grad_norm_clipping": "`grad_clip`",
     "smooth_target_policy": "nothing: targets are the paper's",
     "pure_exploration_steps": "`num_steps_sampled_before_learning_starts`",
-    "worker_side_prioritization": _UNIFORM,
-    "compress_replay": _UNIFORM,
+    "worker_side_prioritization": "nothing: new rows have the largest priority so far",
+    "compress_replay": _WHOLE,
     "max_weight_sync_delay": "`broadcast_interval`",
     "parameter_noise": "`noise_type` and `noise_scale`",
     "exploration_ou_theta": "`ou_theta`",

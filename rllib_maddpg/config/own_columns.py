@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rllib_maddpg.config.replay_checks import drawn_columns
 from rllib_maddpg.config.state_columns import state_columns
 from rllib_maddpg.config.sub_policy_checks import sub_policy_columns
 from rllib_maddpg.rows.schema import Column
@@ -15,4 +16,4 @@ def own_columns(config: Any) -> list[Column]:
     Args:
         config: A `MADDPGConfig`.
     """
-    return [*sub_policy_columns(config), *state_columns(config)]
+    return [*sub_policy_columns(config), *state_columns(config), *drawn_columns(config)]

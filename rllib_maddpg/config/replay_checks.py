@@ -16,7 +16,10 @@ from rllib_maddpg.config.require import is_whole, require, shown
 from rllib_maddpg.envs.errors import did_you_mean
 from rllib_maddpg.replay.buffer import check_memory
 from rllib_maddpg.replay.choice import DEFAULTS, OURS, replay_arguments, replay_class
+from rllib_maddpg.replay.prioritized import AGENTS
 from rllib_maddpg.replay.protocol import JointReplay
+from rllib_maddpg.rows.drawn_columns import n_step_columns, weights_columns
+from rllib_maddpg.rows.schema import Column
 
 _KEY = "replay_buffer_config"
 # How the methods of a class are called.
@@ -47,6 +50,32 @@ def check_replay(config: AlgorithmConfig) -> None:
     by = " (by `num_env_steps_per_update`)" if config.rollout_fragment_length == "auto" else ""
     fix = f"Lower it{by} or `num_envs_per_env_runner`, or raise the {what}: else rows are lost unseen."
     require(config, "rollout_fragment_length", rows <= own, f"so short that {rows} rows fit the buffer", fix, fragment)
+    _check_n_step(config, cls, parts, fragment)
+
+
+def _check_n_step(config: AlgorithmConfig, cls: type[JointReplay], parts: int, fragment: int) -> None:
+    """The class draws rows with what came after them; that of one rollout where the next one goes to another shard."""
+    if config.n_step == 1:
+        return
+    ours = [name for name, own in OURS.items() if own.draws_n_steps]
+    fix = f"{cls.__qualname__} draws rows of one step. Use one of {ours}, or have it fill the columns and say `draws_n_steps`."
+    require(config, "n_step", cls.draws_n_steps, "1 with this `replay_buffer_config['type']`", fix)
+    allowed = f"at most the {fragment} env steps that an env makes in a rollout, with {parts} shards"
+    fix = "Rows of the next rollout lie in another shard: lower it, raise `rollout_fragment_length`, or set `num_shards` to 0."
+    require(config, "n_step", parts == 1 or config.n_step <= fragment, allowed, fix)
+
+
+def drawn_columns(config: AlgorithmConfig) -> list[Column]:
+    """Columns that are made when rows are drawn: their weights, and what n-step returns need.
+
+    Args:
+        config: Need not have been validated.
+    """
+    try:
+        weighs = replay_class(config.replay_buffer_config).weighs_rows
+    except ValueError:  # `check_replay` says why
+        weighs = False
+    return [*(weights_columns() if weighs else []), *n_step_columns(config.n_step)]
 
 
 def replay_settings(config: AlgorithmConfig) -> dict[str, Any]:
@@ -132,6 +161,8 @@ def _check_protocol(config: AlgorithmConfig, cls: type[JointReplay]) -> None:
     is_right = isinstance(cls.restores, Collection) and all(isinstance(name, str) for name in cls.restores)
     fix = f"`{cls.__qualname__}.restores` is {shown(cls.restores)}."
     require(config, _key("type"), is_right, "a class whose `restores` has names of classes", fix, cls)
+    fix = f"`{cls.__qualname__}.feedback_of` is {shown(cls.feedback_of)}."
+    require(config, _key("type"), cls.feedback_of in AGENTS, f"a class whose `feedback_of` is one of {list(AGENTS)}", fix, cls)
 
 
 def _are_bundles(resources: Any) -> bool:

@@ -224,8 +224,9 @@ SETTINGS: tuple[Setting, ...] = (
         dict_of_words("{'capacity': 1000000}"),
         'Is merged with the present one. `capacity`: env steps; memory is claimed as rows come. `device`: "cuda" keeps the '
         "rows beside a Learner on this process's GPU. `num_shards`: actors that share the rows, which then go from runners to "
-        'Learners past this process; 0: it keeps them itself. `type`: also "ShardedReplayBuffer", or your subclass of '
-        "`JointReplay` or its path, which gets the other keys as arguments.",
+        'Learners past this process; 0: it keeps them itself. `type`: also "PrioritizedJointReplayBuffer" with `alpha` '
+        '(0.6), `beta` (0.4) and `priority` ("mean" or "max" of the agents\' TD errors), "ShardedReplayBuffer", or your '
+        "subclass of `JointReplay` or its path, which gets the other keys as arguments.",
         main=True,
     ),
     Setting(

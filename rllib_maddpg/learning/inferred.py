@@ -32,7 +32,7 @@ def inferred_losses(ctx: UpdateContext) -> dict[str, Tensor]:
         log_likelihood = likelihoods.log_likelihood(group.codec, output, rows["actions"], std, temperature)
         entropy = likelihoods.entropy(group.codec, output, std, temperature)
         value = log_likelihood + group.settings.inferred_policy_entropy * entropy
-        loss = losses.masked_mean(-value, rows["acts"], rows.count("acts"))
+        loss = losses.masked_mean(-value, rows.weighted("acts"), rows.count("acts"))
         for m, own in zip(group.modules, loss, strict=True):
             result[m] = result[m] + own if m in result else own
         if ctx.reports:

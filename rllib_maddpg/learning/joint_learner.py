@@ -52,8 +52,9 @@ class JointTorchLearner(GroupedTorchLearner):
     - Metrics are taken of the last update before a report only, and leave the device in one transfer.
     """
 
-    # Whether it keeps what `take_td_errors` returns.
+    # Whether it keeps what `take_td_errors` returns, and what that is of each row: the agents' "mean", or the "max" of them.
     collects_td_errors = False
+    td_errors_of = "mean"
 
     @classmethod
     def stages(cls, config: Any) -> list[Stage]:
@@ -236,7 +237,7 @@ class JointTorchLearner(GroupedTorchLearner):
         """The stages of an update, one after the other."""
         batch, plan, check = ctx.batch, ctx.plan, ctx.check
         if plan.keeps_td_errors:
-            ctx.results.td_sums = batch.joint_rows.new_zeros(2, *batch.joint_rows.shape[:-1])
+            ctx.results.td_sums = batch.joint_rows.new_zeros(3, *batch.joint_rows.shape[:-1])
         check.begin()
         for ctx.stage in plan.stages:
             stage = self._stages[ctx.stage]
@@ -365,15 +366,23 @@ class JointTorchLearner(GroupedTorchLearner):
             )
             # Modules that do not learn may stand in the group.
             alive = alive * ctx.learns(group)
-            errors, agents = (ctx.batch.sum_over_agents(x) for x in ((q - target).abs() * alive, alive))
-            ctx.results.td_sums[:, own] += torch.stack([errors, agents])
+            errors = (q - target).abs() * alive
+            sums, largest = ctx.results.td_sums[..., own], ctx.batch.max_over_agents(errors)
+            sums[:2] += torch.stack([ctx.batch.sum_over_agents(x) for x in (errors, alive)])
+            sums[2].copy_(torch.maximum(sums[2], largest))
+
+    def collect_td_errors(self, of: str) -> None:
+        """Has it keep what `take_td_errors` returns: of each row the agents' "mean", or the "max" of them."""
+        self.collects_td_errors, self.td_errors_of = True, of
 
     def take_td_errors(self) -> np.ndarray:
-        """Mean |TD error| of the trained modules' living agents in each row of the last call of `update`, float32.
+        """Mean (or largest: `td_errors_of`) |TD error| of the trained modules' living agents in each row of the last call.
+
+        In float32, by the rows of the batch that `update` was given.
 
         It is 0 in rows of updates that were skipped for NaN, which nobody should draw for their errors.
         """
-        return self._td_errors.take()
+        return self._td_errors.take(largest=self.td_errors_of == "max")
 
     def _log_metrics_of_updates(self, batch_size: int) -> None:
         """Gives RLlib the metrics of the last update, and the counts of all since the last report."""

@@ -51,15 +51,23 @@ class MADDPGTorchLearner(GraphedTorchLearner):
     def td_target(self, next_q: Tensor, rows: GroupRows, settings: GroupSettings) -> Tensor:
         """y, what the critics learn, `[G, n, B]`.
 
+        With `n_step` > 1 the x' of a row is up to so many steps after x, and r the reward of the first one only. So an override
+        takes `rows.returns(settings.gamma)` for r and `rows.discount(settings.gamma)` for gamma, which are these with
+        `n_step=1`. `rows["terminateds"]` is 1 where the agent is terminated on the way.
+
         Args:
             next_q: Q'(x', a'_1 ... a'_N), `[G, n, B]`.
             rows: The rows; any column of them is at hand.
             settings: Of the modules; numbers are `[G, 1, 1]`.
         """
-        return losses.td_target(rows["rewards"], rows["terminateds"], settings.gamma, next_q)
+        returns, discount = rows.returns(settings.gamma), rows.discount(settings.gamma)
+        return losses.td_target(returns, rows["terminateds"], discount, next_q)
 
     def critic_loss(self, q: Tensor, target: Tensor, rows: GroupRows, settings: GroupSettings) -> Tensor:
         """The loss of each module's critic, `[G]` (paper, equation 6).
+
+        An override that sums over `rows["alive"]` should take `rows.weighted("alive")`: the same, times the weights of rows
+        that are not drawn uniformly.
 
         Args:
             q: Q(x, a_1 ... a_N), `[G, n, B]`.
@@ -68,17 +76,20 @@ class MADDPGTorchLearner(GraphedTorchLearner):
         """
         huber = settings.critic_loss == "huber"
         error = losses.huber_error(q, target, settings.huber_delta) if huber else losses.squared_error(q, target)
-        return losses.critic_loss(error, rows["alive"], rows.count("alive"))
+        return losses.critic_loss(error, rows.weighted("alive"), rows.count("alive"))
 
     def actor_loss(self, q: Tensor, output: Tensor, rows: GroupRows, settings: GroupSettings) -> Tensor:
         """The loss of each module's actor, `[G]` (paper, equation 5).
+
+        An override takes `rows.weighted("acts")`, as in `critic_loss`.
 
         Args:
             q: Q(x, a_1 ... mu_i(o_i) ... a_N), `[G, n, B]`.
             output: Head output of the actors, `[G, n, B, dim]`; zeros for actions that are not allowed (`rows.allowed`).
             rows, settings: As in `td_target`.
         """
-        return losses.actor_loss(q, output, rows["acts"], rows.count("acts"), settings.actor_output_reg, rows.allowed)
+        acts, count = rows.weighted("acts"), rows.count("acts")
+        return losses.actor_loss(q, output, acts, count, settings.actor_output_reg, rows.allowed)
 
     # ------------------------------------------------------------------------------------------ the stages
 

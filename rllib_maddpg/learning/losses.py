@@ -18,7 +18,10 @@ CRITIC_LOSSES = ("mse", "huber")
 
 
 def td_target(reward: Tensor, terminated: Tensor, gamma: Tensor, next_q: Tensor) -> Tensor:
-    """y = r + gamma (1 - terminated) Q'(x', a'_1 ... a'_N), all `[G, n, B]`. Truncation is not termination."""
+    """y = r + gamma (1 - terminated) Q'(x', a'_1 ... a'_N), all `[G, n, B]`. Truncation is not termination.
+
+    For x' n steps after x, r is the discounted sum of n rewards, and gamma is gamma^n.
+    """
     return reward + gamma * (1.0 - terminated) * next_q
 
 
@@ -38,14 +41,14 @@ def critic_loss(error: Tensor, alive: Tensor, count: Tensor) -> Tensor:
 
     Args:
         error: `squared_error` or `huber_error`, `[G, n, B]`.
-        alive: `[G, n, B]`.
+        alive: `[G, n, B]`; times the weights of rows, where they have any.
         count: `[G]`.
     """
     return masked_mean(error, alive, count)
 
 
 def masked_mean(value: Tensor, mask: Tensor, count: Tensor) -> Tensor:
-    """Sum over agents and rows of `[G, n, B]` where `mask` is 1, over `count`, `[G]` or `[1]`: `[G]`."""
+    """Sum over agents and rows of `[G, n, B]` times `mask`, over `count`, `[G]` or `[1]`: `[G]`."""
     return (value * mask).sum((-2, -1)) / count
 
 
@@ -57,7 +60,7 @@ def actor_loss(
     Args:
         q: Q_i(x, a_1 ... mu_i(o_i) ... a_N) `[G, n, B]`.
         output: Head output (logits or pre-tanh) `[G, n, B, dim]`.
-        acts: `[G, n, B]`.
+        acts: `[G, n, B]`; times the weights of rows, where they have any.
         count: `[G]`.
         output_reg: Weight of mean(output^2), 1e-3 in the paper's released code.
         allowed: Which actions the agent might have chosen, bool `[G, n, B, dim]`: the mean is over these; None: over all. Head

@@ -34,7 +34,8 @@ class UpdateResults:
 
     Attributes:
         metrics: Those that it has noted.
-        td_sums: Of each row the sum of |TD error| and the number of agents, `[2, B]`; None: nobody wants them.
+        td_sums: Of each row the sum of |TD error|, the number of agents, and the largest |TD error|, `[3, B]`; None: nobody
+            wants them.
         moved_targets: Whether targets have moved.
         was_skipped: Whether it was ended for numbers that are not finite.
         bad_stage: The stage that had them, where several Learners' updates are made as one; None: there was none.

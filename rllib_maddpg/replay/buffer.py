@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,18 @@ import torch
 from ray.exceptions import ObjectLostError
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
+from torch import Tensor
 
+from rllib_maddpg.replay.drawn_rows import DrawnRows
+from rllib_maddpg.replay.links import EpisodeLinks
 from rllib_maddpg.replay.protocol import JointReplay, Stored
 from rllib_maddpg.replay.remote import LOST, RemoteRollout
-from rllib_maddpg.replay.resharding import merged, num_rows
+from rllib_maddpg.replay.resharding import AHEAD, BESIDE, TAILS, merged, num_rows
 from rllib_maddpg.replay.state_check import SCHEMA, check_buffer_state
 from rllib_maddpg.replay.update_stream import UpdateStream
 from rllib_maddpg.replay.upload import RingUpload
 from rllib_maddpg.rows.counter_random import below
+from rllib_maddpg.rows.drawn_columns import most_steps
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.rollout import JointRollout
 from rllib_maddpg.rows.schema import RowSchema
@@ -38,6 +42,8 @@ class JointReplayBuffer(JointReplay):
     held (`places_of`): the same on every device, for any number of Learners that share its rows, and whether its rows are drawn
     by themselves or with those of others.
 
+    Where the schema has columns of n steps, rows are drawn with what came after them in their episodes (`DrawnRows`).
+
     Attributes:
         rng: NumPy's generator for subclasses, whose state goes into checkpoints. After the state of an earlier version, which
             drew by it, all draws go on with it.
@@ -45,10 +51,12 @@ class JointReplayBuffer(JointReplay):
         num_rows_added: In all, also those that were overwritten.
     """
 
+    draws_n_steps = True
+
     def __init__(self, schema: RowSchema, capacity: int = 1_000_000, seed: Any = None, device: str = "cpu"):
         """
         Args:
-            schema: The columns of a row.
+            schema: The columns of drawn rows; `schema.stored` are kept.
             capacity: Rows (env steps) to keep; the oldest are overwritten.
             seed: Of all draws, as `numpy.random.default_rng` takes it.
             device: Where the rows are kept and drawn: "cpu", or "cuda" to keep them beside a Learner on a GPU.
@@ -65,12 +73,14 @@ class JointReplayBuffer(JointReplay):
         self.device = torch.device(device)
         check_memory(self.capacity, self.bytes_per_row, device)
         logger.info("Replay buffer: %d rows, up to %.1f MiB", self.capacity, self.capacity * self.bytes_per_row / 2**20)
-        shape = self.capacity, schema.row_width
+        shape = self.capacity, schema.stored.row_width
         # np.zeros takes memory only as rows are written, so a large capacity costs nothing in a short run.
         on_cpu = self.device.type == "cpu"
         self._rows = torch.from_numpy(np.zeros(shape, np.float32)) if on_cpu else torch.zeros(shape, device=self.device)
-        self._columns = schema.split(self._rows)
+        self._columns = schema.stored.split(self._rows)
         self._upload = RingUpload(self._rows)
+        self._links = EpisodeLinks(self.capacity, self.device) if most_steps(schema) > 1 else None
+        self._drawn_rows = DrawnRows(schema, self._rows, self._links)
 
     def __len__(self) -> int:
         """Rows held now."""
@@ -83,8 +93,8 @@ class JointReplayBuffer(JointReplay):
 
     @property
     def bytes_per_row(self) -> int:
-        """Bytes of one joint row."""
-        return self.schema.bytes_per_row
+        """Bytes of one joint row that is kept."""
+        return self.schema.stored.bytes_per_row
 
     @override(JointReplay)
     def store(self, rollouts: Sequence[JointRollout | RemoteRollout]) -> list[Stored]:
@@ -99,7 +109,7 @@ class JointReplayBuffer(JointReplay):
                 logger.warning(LOST)
                 return Stored(lost=True)
         try:
-            rollout.check_finite(self.schema)
+            rollout.check_finite(self.schema.stored)
         except ValueError as error:
             return Stored(error=str(error))
         self.add(rollout)
@@ -109,7 +119,10 @@ class JointReplayBuffer(JointReplay):
         """Appends a rollout, overwriting the oldest rows. Of a rollout longer than the ring only the end is kept."""
         rows = len(rollout)
         skip = max(0, rows - self.capacity)
-        self._upload.write(rollout.rows[skip:], (self._next + skip) % self.capacity)
+        place = (self._next + skip) % self.capacity
+        self._upload.write(rollout.rows[skip:], place)
+        if self._links is not None:
+            self._links.add(rollout, skip, self.num_rows_added + skip, place)
         self._next = int((self._next + rows) % self.capacity)
         self._size = min(self.capacity, self._size + rows)
         self.num_rows_added += rows
@@ -172,11 +185,11 @@ class JointReplayBuffer(JointReplay):
         if not self._size:
             raise ValueError("The replay buffer is empty: sample from the environment before you train.")
 
-    def rows_at(self, places: np.ndarray) -> JointBatch:
-        """The rows at these places of the ring, on the buffer's device."""
+    def rows_at(self, places: np.ndarray | Tensor) -> JointBatch:
+        """Rows at these places of the ring as they are drawn, on the buffer's device; a column `weights` has its `fill`."""
         # Places are drawn on the CPU, so that every device gives the same rows.
         with self._upload as ring:
-            return JointBatch(self.schema, ring.index_select(0, self._upload.places(places)))
+            return JointBatch(self.schema, self._drawn_rows(ring, self._upload.places(places)))
 
     @override(Checkpointable)
     def get_state(
@@ -190,7 +203,12 @@ class JointReplayBuffer(JointReplay):
         logger.info("Replay buffer in checkpoint: %d rows, %.1f MiB", self._size, self._size * self.bytes_per_row / 2**20)
         with self._upload:
             columns = {name: column[: self._size].cpu().numpy().copy() for name, column in self._columns.items()}
+        links = {}
+        if self._links is not None:
+            ahead = self._links.ahead[: self._size].cpu().numpy().copy()
+            links = {BESIDE: {AHEAD: ahead}, TAILS: self._links.get_tails()}
         return {
+            **links,
             "columns": columns,
             "next": self._next,
             "capacity": self.capacity,
@@ -198,7 +216,7 @@ class JointReplayBuffer(JointReplay):
             "rng": self.rng.bit_generator.state,
             **self.stream.get_state(),
             "layout": self.schema.layout.description(),
-            SCHEMA: self.schema.description(),
+            SCHEMA: self.schema.stored.description(),
         }
 
     @override(Checkpointable)
@@ -230,10 +248,23 @@ class JointReplayBuffer(JointReplay):
         if is_one:
             self.rng.bit_generator.state = state["rng"]
         self.stream.set_state(state, goes_on=is_one)
+        self._restore(state, order)
+
+    def _restore(self, state: Mapping[str, Any], order: np.ndarray) -> None:
+        """Restores what is kept beside the rows.
+
+        Args:
+            state: Of one buffer.
+            order: For each place, from the first one on, the row of the state that lies there now.
+        """
+        if self._links is not None:
+            # Rows of a state without links are drawn with one step each.
+            ahead = state.get(BESIDE, {}).get(AHEAD)
+            self._links.set_state(None if ahead is None else ahead[order], state.get(TAILS))
 
     @override(JointReplay)
     def check_state(self, state: dict[str, Any]) -> None:
-        check_buffer_state(state, self.schema)
+        check_buffer_state(state, self.schema.stored)
 
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:

@@ -8,12 +8,19 @@ from typing import Any
 
 from rllib_maddpg.replay.buffer import JointReplayBuffer
 from rllib_maddpg.replay.class_path import load_class
+from rllib_maddpg.replay.prioritized import PrioritizedJointReplayBuffer
+from rllib_maddpg.replay.prioritized_shards import PrioritizedShardedReplayBuffer
 from rllib_maddpg.replay.protocol import JointReplay
 from rllib_maddpg.replay.sharded import ShardedReplayBuffer
 from rllib_maddpg.rows.schema import RowSchema
 
 DEFAULTS: dict[str, Any] = {"type": "JointReplayBuffer", "capacity": 1_000_000, "device": "cpu", "num_shards": 0}
-OURS: dict[str, type[JointReplay]] = {"JointReplayBuffer": JointReplayBuffer, "ShardedReplayBuffer": ShardedReplayBuffer}
+# Rings, and what they become where there are shards.
+_SHARDED: dict[type[JointReplay], type[JointReplay]] = {
+    JointReplayBuffer: ShardedReplayBuffer,
+    PrioritizedJointReplayBuffer: PrioritizedShardedReplayBuffer,
+}
+OURS = {cls.__name__: cls for pair in _SHARDED.items() for cls in pair}
 # Keys that other classes need not know.
 _OPTIONAL = "device", "num_shards"
 
@@ -35,7 +42,7 @@ def replay_class(config: Mapping[str, Any]) -> type[JointReplay]:
     if cls.__abstractmethods__:
         raise ValueError(f"{cls.__qualname__} lacks {sorted(cls.__abstractmethods__)} of rllib_maddpg.replay.JointReplay.")
     # The number of shards alone says that there shall be some.
-    return ShardedReplayBuffer if cls is JointReplayBuffer and config.get("num_shards") else cls
+    return _SHARDED.get(cls, cls) if config.get("num_shards") else cls
 
 
 def replay_arguments(cls: type[JointReplay], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +83,7 @@ def make_replay(schema: RowSchema, seed: Any, config: Mapping[str, Any]) -> Join
 
 
 def takes_state_of(cls: type[JointReplay], name: str) -> bool:
-    """Whether `cls.set_state` takes the states of the class of that name. Ring and shards take each other's."""
+    """Whether `cls.set_state` takes the states of the class of that name. All of ours take each other's."""
     own = cls.__qualname__
     others = (cls.restores,) if isinstance(cls.restores, str) else cls.restores
     return name == own or {name, own} <= OURS.keys() or name in others

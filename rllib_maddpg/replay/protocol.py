@@ -42,15 +42,24 @@ class JointReplay(Checkpointable, abc.ABC):
     `JointReplayBuffer` is a base for classes that keep their rows in one ring and draw them otherwise.
 
     Attributes:
-        schema: The columns of a row.
+        schema: The columns of drawn rows; those of the rows that it is given to store are `schema.stored`, which is the same
+            where nothing is added when rows are drawn.
         capacity: Rows that it keeps at most.
         wants_feedback: Whether the Learners are to tell their TD errors after each draw.
+        feedback_of: What it is told of the TD errors of a row's agents: their "mean" or the largest one, "max".
+        weighs_rows: Whether what it draws has a column `weights`, a number for each row. Learners divide the weights by the
+            largest one of an update, and multiply all terms of losses with them.
+        draws_n_steps: Whether what it draws has columns `later_rewards` and `steps` where `n_step` is more than 1, and x' so
+            many steps after x; see `rllib_maddpg.replay.drawn_rows`. Else `n_step` is refused.
         fetches_rollouts: Whether remote env runners keep what they have sampled until it is fetched: `store` gets
             `RemoteRollout`s from them, which hold a reference.
         restores: Names of other classes whose states `set_state` takes, too; one of them may stand alone.
     """
 
     wants_feedback: bool = False
+    feedback_of: str = "mean"
+    weighs_rows: bool = False
+    draws_n_steps: bool = False
     fetches_rollouts: bool = False
     restores: str | Collection[str] = ()
 
@@ -108,8 +117,9 @@ class JointReplay(Checkpointable, abc.ABC):
         """Tells what the last draw taught; called only if `wants_feedback`.
 
         Args:
-            errors: For each Learner, in the order of the batches drawn last, the mean |TD error| of the agents that act in each
-                row, `[updates * rows]`, float32. An update that `torch_skip_nan_gradients` skips may leave NaN or infinity.
+            errors: For each Learner, in the order of the batches drawn last, the |TD error| of the agents in the game in each
+                row, their mean or the largest one as `feedback_of` says, `[updates * rows]`, float32. An update that
+                `torch_skip_nan_gradients` skips may leave NaN or infinity.
         """
 
     def stop(self) -> None:

@@ -76,9 +76,8 @@ class ShardedBatch:
             raise RuntimeError("None of the replay buffer's shards that rows were to be drawn from is there any more.")
         at = self._places()
         rows = np.empty((len(at), there[0].shape[1]), np.float32)
-        ends = np.cumsum(self.counts.sum(0))
         missing = []
-        for piece, places in zip(pieces, np.split(at, ends[:-1]), strict=True):
+        for piece, places in zip(pieces, self.split(np.arange(len(at)), at), strict=True):
             if piece is None:
                 missing.append(places)
             else:
@@ -88,6 +87,16 @@ class ShardedBatch:
             known = np.setdiff1d(at, lost)
             rows[lost] = rows[np.resize(known, len(lost))]
         return torch.from_numpy(rows)
+
+    def split(self, values: np.ndarray, at: np.ndarray | None = None) -> list[np.ndarray]:
+        """What belongs to the rows of each shard, in the order in which it has drawn them.
+
+        Args:
+            values: A number for each row of the batch.
+            at: What `_places` returns, if it is known.
+        """
+        at = self._places() if at is None else at
+        return np.split(values[at], np.cumsum(self.counts.sum(0))[:-1])
 
     def _places(self) -> np.ndarray:
         """For the rows of all shards, one shard after the other, their place in the batch."""

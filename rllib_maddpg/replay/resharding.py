@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,18 @@ import numpy as np
 from rllib_maddpg.replay.update_stream import KEY
 
 SHARDS = "shards"
+# Where a state has arrays with a number for each row that are no columns of the rows: what a buffer keeps beside them.
+BESIDE = "beside"
+# The priority of each row, and the largest one so far.
+PRIORITIES, LARGEST = "priorities", "largest"
+# How far ahead the next row of each row's episode is, as `EpisodeLinks` has it; and where episodes may go on.
+AHEAD, TAILS = "ahead", "tails"
+
+# All arrays of a state with a number for each row, by where they are in it.
+_Rows = dict[tuple[str, str], np.ndarray]
 
 
-def num_rows(columns: dict[str, np.ndarray]) -> int:
+def num_rows(columns: Mapping[Any, np.ndarray]) -> int:
     """Rows that columns of a state have; an empty ring may have none of them."""
     return len(next(iter(columns.values()), ()))
 
@@ -25,10 +34,23 @@ def merged(state: dict[str, Any]) -> dict[str, Any]:
     """
     if SHARDS not in state:
         return state
-    blocks = [_in_order(shard) for shard in filter(None, state[SHARDS])]
-    order = by_age([num_rows(columns) for columns in blocks])
-    columns = {name: np.concatenate([block[name] for block in blocks])[order] for name in (blocks[0] if blocks else ())}
-    return _state_of(columns, state)
+    shards = [shard for shard in state[SHARDS] if shard is not None]
+    blocks = [_in_order(shard) for shard in shards]
+    lengths = [num_rows(block) for block in blocks]
+    order = by_age(lengths)
+    rows = {key: np.concatenate([block[key] for block in blocks])[order] for key in (blocks[0] if blocks else ())}
+    if (BESIDE, AHEAD) in rows:
+        rows[BESIDE, AHEAD] = _moved(rows[BESIDE, AHEAD], order)
+    largest = [shard[LARGEST] for shard in shards if LARGEST in shard]
+    return _state_of(rows, {**state, **({LARGEST: max(largest)} if largest else {})})
+
+
+def _moved(ahead: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Links of rows that were put into an order; those of a shard are still in theirs."""
+    now = np.empty_like(order)
+    now[order] = np.arange(len(order))
+    moved = now[order + ahead] - np.arange(len(order))
+    return np.where(ahead > 0, moved, 0).astype(ahead.dtype)
 
 
 def by_age(lengths: Sequence[int]) -> np.ndarray:
@@ -45,22 +67,27 @@ def by_age(lengths: Sequence[int]) -> np.ndarray:
 def dealt(state: dict[str, Any], num_shards: int) -> list[dict[str, Any]]:
     """States of so many shards that hold together the rows of a buffer's state, each of them once."""
     whole = merged(state)
-    columns = _in_order(whole)
-    return [_state_of({name: values[k::num_shards] for name, values in columns.items()}, whole) for k in range(num_shards)]
+    rows = _in_order(whole)
+    if (BESIDE, AHEAD) in rows:
+        # Rows that follow each other come to different shards.
+        rows[BESIDE, AHEAD] = np.zeros_like(rows[BESIDE, AHEAD])
+    return [_state_of({key: values[k::num_shards] for key, values in rows.items()}, whole) for k in range(num_shards)]
 
 
-def _in_order(state: dict[str, Any]) -> dict[str, np.ndarray]:
+def _in_order(state: dict[str, Any]) -> _Rows:
     """The rows of one ring, oldest first."""
-    columns = state["columns"]
-    rows = num_rows(columns)
+    rows = num_rows(state["columns"])
     # A ring that is not full yet has its oldest row at the front.
     first = state["next"] if rows == state["capacity"] else 0
-    return {name: np.roll(values, -first, axis=0) for name, values in columns.items()}
+    arrays = {(where, name): values for where in ("columns", BESIDE) for name, values in state.get(where, {}).items()}
+    return {key: np.roll(values, -first, axis=0) for key, values in arrays.items()}
 
 
-def _state_of(columns: dict[str, np.ndarray], state: dict[str, Any]) -> dict[str, Any]:
+def _state_of(rows: _Rows, state: dict[str, Any]) -> dict[str, Any]:
     # Of no ring's size, so that whoever takes it deals with the rows by their age. No generator draws as several did, and no
     # key gives their numbers; updates are counted on.
-    ring = {"columns": columns, "next": 0, "capacity": num_rows(columns), "rng": None}
-    # What is said of the rows is true of these, too.
-    return {key: value for key, value in state.items() if key not in (SHARDS, KEY)} | ring
+    parts = {where: {name: values for (at, name), values in rows.items() if at == where} for where in ("columns", BESIDE)}
+    ring = {"columns": parts["columns"], "next": 0, "capacity": num_rows(rows), "rng": None}
+    beside = {BESIDE: parts[BESIDE]} if parts[BESIDE] else {}
+    # What is said of the rows is true of these, too. Episodes go on somewhere else.
+    return {key: value for key, value in state.items() if key not in (SHARDS, KEY, TAILS)} | ring | beside

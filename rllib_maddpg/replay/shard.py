@@ -16,10 +16,12 @@ from rllib_maddpg.rows.schema import RowSchema
 class ReplayShard:
     """One shard: a `JointReplayBuffer` in an actor."""
 
-    def __init__(self, schema: RowSchema, capacity: int, seed: np.random.SeedSequence | None):
+    buffer_class = JointReplayBuffer
+
+    def __init__(self, schema: RowSchema, capacity: int, seed: np.random.SeedSequence | None, **arguments: Any):
         # Rebuilt after its machine was lost, it must not draw as it did at first.
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
-        self.buffer = JointReplayBuffer(schema, capacity, None if restarted else seed)
+        self.buffer = self.buffer_class(schema, capacity, None if restarted else seed, **arguments)
 
     def store(self, *rollouts: JointRollout) -> tuple[list[Stored], int]:
         """What became of the rollouts, and the number of rows in this shard."""

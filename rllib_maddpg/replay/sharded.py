@@ -46,11 +46,13 @@ class ShardedReplayBuffer(JointReplay):
     """
 
     fetches_rollouts = True
+    draws_n_steps = True
+    shard_class = ReplayShard
 
     def __init__(self, schema: RowSchema, capacity: int, seed: int | None = None, num_shards: int = 1):
         """
         Args:
-            schema: The columns of a row.
+            schema: The columns of drawn rows; `schema.stored` are kept.
             capacity: Rows (env steps) to keep in all shards together.
             seed: Of all draws.
             num_shards: K.
@@ -67,9 +69,10 @@ class ShardedReplayBuffer(JointReplay):
         self._next = 0  # shard of the next rollout
         self._capacities = [self.capacity // num_shards + (k < self.capacity % num_shards) for k in range(num_shards)]
         group = get_current_placement_group()
-        make = ray.remote(num_cpus=_SHARD_RESOURCES["CPU"], max_restarts=-1)(ReplayShard)
+        make = ray.remote(num_cpus=_SHARD_RESOURCES["CPU"], max_restarts=-1)(self.shard_class)
+        arguments = self._shard_arguments()
         self._shards = [
-            make.options(**_place(group, num_shards, k)).remote(schema, self._capacities[k], seeds[k])
+            make.options(**_place(group, num_shards, k)).remote(schema, self._capacities[k], seeds[k], **arguments)
             for k in range(num_shards)
         ]
         self._sizes = [0] * num_shards
@@ -81,6 +84,10 @@ class ShardedReplayBuffer(JointReplay):
             ray.get(answers)
         except RayActorError as error:
             raise ValueError(f"A replay shard could not be made: {error}") from error
+
+    def _shard_arguments(self) -> dict[str, Any]:
+        """Of the class of a shard's buffer, beside the usual ones."""
+        return {}
 
     def __len__(self) -> int:
         """Rows held now, in all shards that are there."""
@@ -138,8 +145,16 @@ class ShardedReplayBuffer(JointReplay):
         if self._stream.key is None:
             counts = self._rng.multinomial(rows, np.array(self._sizes) / len(self), (learners, updates))
             return counts, self._rng.integers(2**62, size=learners).tolist() if shuffled else in_order
-        counts = self._shares.draw(self._stream.key, first, updates, self._sizes, learners, rows)
+        counts = self._shares.draw(self._stream.key, first, updates, self._chances(), learners, rows)
         return counts, self._stream.bits(first, updates, learners).T if shuffled else in_order
+
+    def _chances(self) -> Sequence[int]:
+        """Whole numbers in proportion to which rows come from the shards."""
+        return self._sizes
+
+    def _how_to_draw(self) -> tuple[Any, ...]:
+        """What shards are told beside the numbers of their rows."""
+        return ()
 
     @override(JointReplay)
     def latest(self, rows: int) -> JointBatch:
@@ -232,7 +247,7 @@ class ShardedReplayBuffer(JointReplay):
         learners = len(counts)
         if not counts.any():
             return [None] * learners
-        refs = self._shards[k].draw.options(num_returns=learners).remote(first, counts)
+        refs = self._shards[k].draw.options(num_returns=learners).remote(first, counts, *self._how_to_draw())
         return refs if learners > 1 else [refs]
 
     def _gone(self, k: int, error: Exception) -> None:
@@ -279,7 +294,7 @@ class ShardedReplayBuffer(JointReplay):
             "rng": self._rng.bit_generator.state,
             **self._stream.get_state(),
             "layout": self.schema.layout.description(),
-            SCHEMA: self.schema.description(),
+            SCHEMA: self.schema.stored.description(),
         }
 
     @override(Checkpointable)
@@ -300,6 +315,12 @@ class ShardedReplayBuffer(JointReplay):
             self._rng.bit_generator.state = state["rng"]
         self._stream.set_state(state, goes_on=same)
 
+    def _ask_all(self, call: Callable[[Any], ray.ObjectRef]) -> list[Any]:
+        """The answers of all shards, which are asked at the same time; 0 of one that is away."""
+        asked = {k: call(shard) for k, shard in enumerate(self._shards) if k not in self._away}
+        answers = [self._ask(k, lambda shard, k=k: asked[k]) for k in range(self.num_shards)]
+        return [answer or 0 for answer in answers]
+
     def _ask(self, k: int, call: Callable[[Any], ray.ObjectRef]) -> Any:
         """The answer of a shard; None if it is away."""
         if k in self._away:
@@ -312,7 +333,7 @@ class ShardedReplayBuffer(JointReplay):
 
     @override(JointReplay)
     def check_state(self, state: dict[str, Any]) -> None:
-        check_buffer_state(state, self.schema)
+        check_buffer_state(state, self.schema.stored)
 
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:

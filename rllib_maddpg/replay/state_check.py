@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rllib_maddpg.replay.resharding import SHARDS, num_rows
+from rllib_maddpg.replay.resharding import AHEAD, BESIDE, LARGEST, PRIORITIES, SHARDS, TAILS, num_rows
 from rllib_maddpg.replay.update_stream import KEY, NUMBER
 from rllib_maddpg.rows.schema import RowSchema, described
 
@@ -52,7 +52,29 @@ def _check_ring(state: dict[str, Any], schema: RowSchema) -> None:
             f"The replay buffer of the checkpoint has {rows} rows and its next one at {state['next']}, but a capacity of "
             f"{state['capacity']}."
         )
+    _check_beside(state, rows)
     _check_counts(state)
+
+
+def _check_beside(state: dict[str, Any], rows: int) -> None:
+    """What is kept beside the rows: priorities above 0, and links to younger rows."""
+    beside = state.get(BESIDE, {})
+    for name, dtype, least in ((PRIORITIES, "float32", np.float32(1e-30)), (AHEAD, "int32", 0)):
+        values = beside.get(name)
+        if values is None:
+            continue
+        right = isinstance(values, np.ndarray) and values.dtype == dtype and values.shape == (rows,)
+        most = np.finfo(np.float32).max if dtype == "float32" else max(state["capacity"] - 1, 0)
+        if not right or (rows and not (least <= values.min() and values.max() <= most)):
+            raise ValueError(f"The replay buffer of the checkpoint has {name} that are none of {rows} rows.")
+    if AHEAD in beside and rows and rows < state["capacity"] and (np.arange(rows) + beside[AHEAD]).max() >= rows:
+        raise ValueError(f"The replay buffer of the checkpoint has {AHEAD} that lead beyond its {rows} rows.")
+    if LARGEST in state and not 0 < state[LARGEST] < np.inf:
+        raise ValueError(f"The replay buffer of the checkpoint has {LARGEST}={state[LARGEST]!r}.")
+    for own in state.get(TAILS, {}).values():
+        for number, t in own.values():
+            if not (isinstance(number, int) and isinstance(t, int)):
+                raise ValueError(f"The replay buffer of the checkpoint has {TAILS} that are no numbers of rows.")
 
 
 def _check_counts(state: dict[str, Any]) -> None:

@@ -56,7 +56,10 @@ class RingUpload:
         if self._array is None:
             self._used = torch.cuda.current_stream(self._ring.device).record_event()
 
-    def places(self, places: np.ndarray) -> Tensor:
-        """Places, int64, on the ring's device; the host does not wait."""
-        there = torch.from_numpy(places)
-        return there if self._array is not None else there.pin_memory().to(self._ring.device, non_blocking=True)
+    def places(self, places: np.ndarray | Tensor) -> Tensor:
+        """Places, int64, on the ring's device, where they may lie already; the host does not wait."""
+        return places if isinstance(places, Tensor) else self.there(torch.from_numpy(places))
+
+    def there(self, numbers: Tensor) -> Tensor:
+        """Numbers of the host on the ring's device; the host does not wait."""
+        return numbers if self._array is not None else numbers.pin_memory().to(self._ring.device, non_blocking=True)

@@ -100,6 +100,11 @@ def below(bits: Bits, size: int) -> Bits:
     return ((bits >> 11) & (2**53 - 1)).to(torch.float64).mul_(size * 2.0**-53).to(torch.int64)
 
 
+def fraction(bits: np.ndarray) -> np.ndarray:
+    """The 53 upper bits as a fraction, float64 in [0, 1)."""
+    return (bits.view(np.uint64) >> _ELEVEN).view(np.int64).astype(np.float64) * 2.0**-53
+
+
 def _uniform(bits: Tensor, shift: int, dtype: torch.dtype) -> Tensor:
     """Numbers within (0, 1) of the 23 bits from `shift` on."""
     return (((bits >> shift) & (2**_FRACTION - 1)).to(dtype) + 0.5) * 2.0**-_FRACTION

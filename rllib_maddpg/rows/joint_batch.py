@@ -179,6 +179,10 @@ class JointBatch:
         """Numbers of the agents of some modules, `[G, n, B]` -> `[B]`."""
         return values.sum((0, 1))
 
+    def max_over_agents(self, values: Tensor) -> Tensor:
+        """The largest of these numbers, `[G, n, B]` -> `[B]`."""
+        return values.amax((0, 1))
+
 
 class _Shares(Mapping):
     """A module's share of the columns of a batch."""

@@ -132,3 +132,7 @@ class SlotsBatch(JointBatch):
     def sum_over_agents(self, values: Tensor) -> Tensor:
         """Numbers of the agents of some modules of all slots, `[S * G, n, B]` -> `[S, B]`."""
         return values.unflatten(0, (self.layout.slots_count, -1)).sum((1, 2))
+
+    def max_over_agents(self, values: Tensor) -> Tensor:
+        """The largest of these numbers, `[S * G, n, B]` -> `[S, B]`."""
+        return values.unflatten(0, (self.layout.slots_count, -1)).amax((1, 2))

@@ -74,7 +74,7 @@ class MADDPGEnvRunner(StockLoop):
         self.schema: RowSchema | None = None
         self.layout: JointLayout | None = None
         if self.module is not None:
-            self.schema = next(iter(self.module.values())).unwrapped().model_config["schema"]
+            self.schema = next(iter(self.module.values())).unwrapped().model_config["schema"].stored
             self.layout = self.schema.layout
             self._traces = EpisodeTraces(self.schema)
             self._masks = ObservedMasks(self.layout)

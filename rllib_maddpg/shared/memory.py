@@ -67,7 +67,7 @@ def slot_need(config: AlgorithmConfig, module_spec: MultiRLModuleSpec) -> SlotNe
     """
     schema = next(iter(module_spec.rl_module_specs.values())).model_config["schema"]
     capacity = {**DEFAULTS, **config.replay_buffer_config}["capacity"]
-    return SlotNeed(int(capacity), schema.bytes_per_row, NETWORK_COPIES * network_bytes(_modules(module_spec)))
+    return SlotNeed(int(capacity), schema.stored.bytes_per_row, NETWORK_COPIES * network_bytes(_modules(module_spec)))
 
 
 def _modules(module_spec: MultiRLModuleSpec) -> Any:

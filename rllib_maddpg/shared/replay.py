@@ -120,7 +120,7 @@ class SharedReplay(JointReplay):
     def _store(self, rollout: JointRollout) -> Stored:
         """As `JointReplayBuffer` answers."""
         try:
-            rollout.check_finite(self.schema)
+            rollout.check_finite(self.schema.stored)
         except ValueError as error:
             return Stored(error=str(error))
         self._waiting.append(rollout)
@@ -170,7 +170,7 @@ class SharedReplay(JointReplay):
     @override(JointReplay)
     def check_state(self, state: dict[str, Any]) -> None:
         if self._real_class.check_state is JointReplayBuffer.check_state:
-            check_buffer_state(state, self.schema)
+            check_buffer_state(state, self.schema.stored)
         else:
             self._call("check_state", state)
 

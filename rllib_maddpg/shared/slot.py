@@ -60,7 +60,8 @@ class Slot:
         self.learner = config.learner_class(config=config, module_spec=module_spec)
         self.learner.build()
         self.replay = make_replay(self.learner.schema, config.seed, config.replay_buffer_config)
-        self.learner.collects_td_errors = self.replay.wants_feedback
+        if self.replay.wants_feedback:
+            self.learner.collect_td_errors(self.replay.feedback_of)
         self.rows = 0
         self._updates = updates
         updates.add(self.learner)

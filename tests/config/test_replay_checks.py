@@ -134,7 +134,9 @@ def test_only_classes_that_a_module_defines_are_its_classes():
         config_for(type="users_replays.Nothing").validate()
     assert "'PlainReplay'" in str(error.value) and "'JointBatch'" not in str(error.value)
     # What a package's modules define is the package's, too.
-    with pytest.raises(ValueError, match=r"Its classes are \['JointReplayBuffer', 'JointReplay', 'Stored'\]"):
+    with pytest.raises(
+        ValueError, match=r"Its classes are \['JointReplayBuffer', 'PrioritizedJointReplayBuffer', 'JointReplay', 'Stored'\]"
+    ):
         config_for(type="rllib_maddpg.replay.Nothing").validate()
 
 

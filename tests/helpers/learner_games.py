@@ -148,14 +148,19 @@ def weights_of(learner: MADDPGTorchLearner) -> dict[tuple[str, str], Tensor]:
 def columns_of(game: Game, batch: Batch) -> dict[str, dict[str, Tensor]]:
     """The rows as the Learner gets them: per module `[B, n, dim]` or `[B, n]`, float64."""
     known = vars(next(iter(batch.values())))
-    return {
+    names = COLUMNS | ({"later_rewards": "later"} if "later" in known else {})
+    columns = {
         m: {
             column: torch.stack([getattr(batch[a], name) for a in game.agents if game.module_of[a] == m], 1)
-            for column, name in COLUMNS.items()
+            for column, name in names.items()
             if name in known
         }
         for m in game.modules
     }
+    if "later_rewards" in names:
+        rows = batch[game.agents[0]]
+        columns[game.modules[0]] |= {"steps": rows.steps[:, None], "weights": rows.weight[:, None]}
+    return columns
 
 
 def multi_agent_batch(game: Game, batch: Batch) -> MultiAgentBatch:

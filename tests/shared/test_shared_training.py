@@ -35,6 +35,9 @@ VARIANTS = {
     ),
     "a ring that chooses": lambda config: config.training(replay_buffer_config={"type": NewestFirst}),
     "by TD errors": lambda config: config.training(replay_buffer_config={"type": "users_replays.PrioritizedReplay"}),
+    "prioritized, n steps": lambda config: config.training(
+        n_step=3, replay_buffer_config={"type": "PrioritizedJointReplayBuffer", "priority": "max"}
+    ),
     "a user's own": lambda config: config.training(replay_buffer_config={"type": PlainReplay}),
 }
 
