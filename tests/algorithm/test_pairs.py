@@ -61,6 +61,19 @@ def test_pair_trains_in_actors(pair, build, request):
     trains(build(config_of(pair)))
 
 
+WAYS = [(), ("CUDA graphs",), ("pipelined runners", "shards", "2 Learners"), ("pipelined runners", "shared Learner")]
+MEMBERS = [name for name in FEATURES if name not in IN_ACTORS | {"CUDA graphs"}]
+
+
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=[pytest.mark.slow] * bool(IN_ACTORS.intersection(way))) for way in WAYS], ids=" and ".join
+)
+def test_all_together(way, build, request):
+    if "shared Learner" in way:
+        request.getfixturevalue("shared_learner")
+    trains(build(config_of((*MEMBERS, *way))))
+
+
 @pytest.mark.parametrize("pair", REFUSED, ids=lambda pair: " and ".join(sorted(pair)))
 def test_pair_is_refused(pair):
     key, said = REFUSED[pair][:2]
