@@ -61,7 +61,13 @@ def test_pair_trains_in_actors(pair, build, request):
     trains(build(config_of(pair)))
 
 
-WAYS = [(), ("CUDA graphs",), ("pipelined runners", "shards", "2 Learners"), ("pipelined runners", "shared Learner")]
+WAYS = [
+    (),
+    ("CUDA graphs",),
+    ("pipelined runners", "shards"),
+    ("shards", "2 Learners"),
+    ("pipelined runners", "shared Learner"),
+]
 MEMBERS = [name for name in FEATURES if name not in IN_ACTORS | {"CUDA graphs"}]
 
 
