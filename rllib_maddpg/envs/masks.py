@@ -144,6 +144,16 @@ def masks_in_infos(env: MultiAgentEnv) -> list[Hashable]:
     return [agent for agent in choosing if agent in found or (all_have_them and agent in absent)]
 
 
+def allowed_action(space: gym.Space, mask: Any, number: int) -> Any:
+    """One of the actions that a mask allows; `number` says which, and those after the last begin again."""
+    starts, sizes = np.ravel(space.start), np.ravel(space.n if isinstance(space, gym.spaces.Discrete) else space.nvec)
+    chosen = []
+    for part, start in zip(np.split(joined(mask), np.cumsum(sizes)[:-1]), starts, strict=True):
+        allowed = np.flatnonzero(part if part.any() else part == 0)
+        chosen.append(start + allowed[number % len(allowed)])
+    return np.reshape(chosen, space.shape).astype(space.dtype)[()]
+
+
 def has_mask(infos: Mapping, agent: Hashable) -> bool:
     """Whether the infos of an agent have a mask."""
     info = infos.get(agent)

@@ -3,10 +3,14 @@
 import copy
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import gymnasium as gym
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
+
+from rllib_maddpg.envs.masks import allowed_action, chooses
+from rllib_maddpg.rows.observations import MASK
 
 STEPS = 10
 SLOW = 0.5  # seconds
@@ -43,10 +47,17 @@ def _play(env: MultiAgentEnv, seed: int) -> list[tuple]:
         space.seed(number)
     observations, _ = env.reset(seed=seed)
     game = [copy.deepcopy(observations)]
-    for _ in range(STEPS):
-        result = env.step({agent: spaces[agent].sample() for agent in observations})
+    for step in range(STEPS):
+        result = env.step({agent: _action(spaces[agent], observation, step) for agent, observation in observations.items()})
         observations, rewards, terminateds, truncateds, _ = result
         game.append(copy.deepcopy((observations, rewards, terminateds, truncateds)))
         if terminateds.get("__all__") or truncateds.get("__all__"):
             break
     return game
+
+
+def _action(space: gym.Space, observation: Any, step: int) -> Any:
+    drawn = space.sample()
+    if chooses(space) and isinstance(observation, Mapping) and MASK in observation:
+        return allowed_action(space, observation[MASK], step)
+    return drawn

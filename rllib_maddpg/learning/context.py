@@ -6,7 +6,6 @@ Shapes: B rows; G modules of n agents each.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from rllib_maddpg.learning.update_plan import UpdatePlan, UpdateResults
 from rllib_maddpg.modules.critic_inputs import CriticInputs, SeparateInputs
 from rllib_maddpg.modules.specs import ACTOR, INFERRED
 from rllib_maddpg.rows.drawn_columns import LATER_REWARDS, STEPS, WEIGHTS
-from rllib_maddpg.rows.joint_batch import JointBatch
+from rllib_maddpg.rows.joint_batch import JointBatch, lazy
 from rllib_maddpg.rows.schema import ALIASES
 
 
@@ -63,7 +62,7 @@ class GroupRows:
         absent = torch.zeros_like(self["alive"][0])
         return torch.stack([self._added[column].get(m, absent) for m in self.modules])
 
-    @cached_property
+    @lazy
     def allowed(self) -> Tensor | None:
         """Which actions the agents' observations allow, bool `[G, n, B, code_dim]`; None: all are, always."""
         return self.joint.allowed(self.modules, "obs")

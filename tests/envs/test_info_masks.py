@@ -11,7 +11,8 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from rllib_maddpg import MADDPGConfig
 from rllib_maddpg.envs import EnvError, probe_env, resolve_env
 from rllib_maddpg.envs.errors import EnvFailure
-from rllib_maddpg.envs.masks import MASKS_KEY, MasksFromInfos
+from rllib_maddpg.envs.masks import MASKS_KEY, MasksFromInfos, allowed_action
+from rllib_maddpg.envs.seed_check import plays_alike
 
 INFOS = {"where": "infos"}
 MASKED = ["a", "b", "d"]
@@ -142,6 +143,34 @@ def test_masks_that_come_later_are_named():
 def test_wrong_agents_are_refused(masks, says):
     with pytest.raises(EnvError, match=rf'env_config\["action_masks"\]{"" if says.startswith("=") else " "}{says}'):
         game_config(where="observation", **{MASKS_KEY: masks}).validate()
+
+
+@pytest.mark.parametrize("where", ["tuple", "infos"])
+def test_who_compares_seeds_takes_nothing_masked(where):
+    """The game raises an error else; its episodes differ by their seeds."""
+    made = []
+
+    def make():
+        made.append(resolve_env(MaskedGame)({"where": where, **({MASKS_KEY: MASKED} if where == "infos" else {})}))
+        return made[-1]
+
+    assert plays_alike(make) is False
+    games = [env.unwrapped_env for env in made]
+    assert len(games) == 2 and all(len(game.done) >= 12 for game in games)
+
+
+@pytest.mark.parametrize(
+    ("space", "mask", "expected"),
+    [
+        (gym.spaces.Discrete(3, start=5), [1, 0, 1], [5, 7, 5]),
+        (gym.spaces.MultiDiscrete([2, 3]), ([0, 1], [1, 0, 1]), [[1, 0], [1, 2], [1, 0]]),
+        (gym.spaces.MultiDiscrete([[2], [3]]), [0, 0, 0, 1, 1], [[[0], [1]], [[1], [2]], [[0], [1]]]),
+    ],
+)
+def test_allowed_actions_by_hand(space, mask, expected):
+    for number, action in enumerate(expected):
+        found = allowed_action(space, mask, number)
+        assert space.contains(found) and np.array_equal(found, action)
 
 
 def test_gymnasiums_taxi():
