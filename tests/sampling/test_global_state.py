@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from ledger_env import LATE_JOINER, MIXED_END, LedgerEnv, ZooLedger
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
+from ray.rllib.env.wrappers.pettingzoo_env import ParallelPettingZooEnv
 from runners import make_runner, rows_of
 
 from rllib_maddpg import MADDPGConfig
@@ -102,6 +103,13 @@ def test_wrappers_that_hand_the_state_on():
         now = columns["obs"].reshape(8, 3, -1)[:, :, -18:].reshape(8, 54)  # of stacked frames the last one is the newest
         np.testing.assert_allclose(columns["state"], now, atol=1e-6)
         np.testing.assert_allclose(columns["new_state"][3], columns["new_obs"].reshape(8, 3, -1)[3, :, -18:].ravel(), atol=1e-6)
+
+
+def test_rllibs_adapter_hands_it_on():
+    def make(config):
+        return ParallelPettingZooEnv(StatedZoo({"script": MIXED_END}))
+
+    assert make_runner(make, critic_view="state").sample(num_timesteps=4)[0].columns["new_state"][:, 2].tolist() == [1, 2, 3, 4]
 
 
 def test_a_state_beside_other_spaces_and_single_agents():
@@ -253,6 +261,7 @@ class Empty(LedgerEnv):
             "`state_key`='map' is not allowed: it must be None where",
         ),
         (Stated, {"critic_view": "states"}, "it must be one of ['all', 'own', 'state', 'state+all'], or a View."),
+        (Stated, {"extra_columns": [Column("new_state", "env", source=len)]}, "Rename yours."),
         (Stated, {"state_key": 3}, "`state_key`=3 is not allowed: it must be a word, or None"),
     ],
 )
