@@ -265,10 +265,10 @@ def test_boxes_pass_them_over():
         ({"gumbel_rao_samples": 0}, "`gumbel_rao_samples`=0 is not allowed: it must be a whole number > 0"),
         (
             {"gumbel_softmax_temperature": 0},
-            "it must be a number from 1e-6 to 1e6, or a schedule [[0, v], [env_steps, v], ...]",
+            "it must be a number > 0, from 1e-06 to 1e+06, or a schedule [[0, v], [env_steps, v], ...]",
         ),
-        ({"gumbel_softmax_temperature": [[0, 1.0], [10, 0.0]]}, "it must be a number from 1e-6 to 1e6, or a schedule"),
-        ({"gumbel_softmax_temperature": [[5, 1.0], [10, 0.5]]}, "it must be a number from 1e-6 to 1e6, or a schedule"),
+        ({"gumbel_softmax_temperature": [[0, 1.0], [10, 0.0]]}, "it must be a number > 0, from 1e-06 to 1e+06, or a schedule"),
+        ({"gumbel_softmax_temperature": [[5, 1.0], [10, 0.5]]}, "it must be a number > 0, from 1e-06 to 1e+06, or a schedule"),
         ({"gumbel_softmax_temperature": "cold"}, "`gumbel_softmax_temperature`='cold' is not allowed"),
     ],
 )
