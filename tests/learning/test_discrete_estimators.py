@@ -223,8 +223,10 @@ def test_recorded_updates_see_the_temperature_of_their_time(estimator):
     assert all(torch.equal(w, weights_of(graph)[key]) for key, w in weights_of(eager).items())
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("member", [{}, {"infer_other_policies": True, "others_actions": "current"}], ids=["plain", "inferred"])
+@pytest.mark.parametrize(
+    ("estimator", "member"),
+    [*((name, {}) for name in ESTIMATORS), ("gumbel_rao", {"infer_other_policies": True, "others_actions": "current"})],
+)
 def test_slots_have_temperatures_of_their_own(estimator, member, monkeypatch):
     """Trials of other schedules and gaps, in one pass. To 1e-9: products of several games are added up in another order."""
     monkeypatch.setattr(slot_stack.SlotStack, "pays", lambda self, due, rows: True)

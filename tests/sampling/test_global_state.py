@@ -358,7 +358,7 @@ def config_of_hidden(view, **runners):
 def test_training_from_the_state_and_a_checkpoint(build, ray_session, runners, tmp_path):
     """With shards, too. The reward is the state, which its critic finds out; without it the error is about E|N(0, 1)| = 0.8."""
     errors = {}
-    for view in ("state", "all"):
+    for view in ("state",) if runners else ("state", "all"):
         algo = build(config_of_hidden(view, **runners))
         errors[view] = algo.train()["learners"]["a"]["td_error_mean"]
         if view == "state":
@@ -367,4 +367,4 @@ def test_training_from_the_state_and_a_checkpoint(build, ray_session, runners, t
             columns = (state["shards"][0] if "shards" in state else state)["columns"]
             np.testing.assert_array_equal(columns["state"][:, 0], columns["rewards"][:, 0])
             algo.train()
-    assert errors["state"] < 0.25 < 0.5 < errors["all"]
+    assert errors["state"] < 0.25 and (runners or errors["all"] > 0.5)
