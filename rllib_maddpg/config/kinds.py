@@ -154,7 +154,7 @@ SCHEDULE = Kind(
 )
 # Not by `schedules`, which is for rates: a temperature is a number of its module, whose value changes.
 TEMPERATURE = Kind(
-    "a number from 1e-6 to 1e6, or a schedule [[0, v], [env_steps, v], ...] of such numbers",
+    "a number > 0, from 1e-06 to 1e+06, or a schedule [[0, v], [env_steps, v], ...] of such numbers",
     lambda x: is_schedule(x, 1e6) and min([x] if is_number(x) else [v for _, v in x]) >= 1e-6,
     "The default is 1; [[0, 1.0], [500000, 0.3]] falls.",
 )

@@ -8,7 +8,7 @@ from rllib_maddpg.config.require import require
 from rllib_maddpg.envs.errors import EnvError
 from rllib_maddpg.envs.global_state import probe_state_width, state_column
 from rllib_maddpg.modules.views import STATE, VIEWS, View
-from rllib_maddpg.rows.schema import Column
+from rllib_maddpg.rows.schema import NEXT, Column
 
 
 def state_columns(config: Any) -> list[Column]:
@@ -32,6 +32,10 @@ def resolve_state(config: Any) -> None:
         ValueError: If somebody does, and the env has none; or if `state_key` is set and nobody does.
     """
     readers = state_readers(config)
+    for place, column in enumerate(config.extra_columns if readers else ()):
+        free = column.name != NEXT + STATE
+        fix = f"A critic sees the global state, whose value at x' is a column {NEXT + STATE!r}. Rename yours."
+        require(config, f"extra_columns[{place}].name", free, "a name that no other column has", fix, column.name)
     fix = "Set `critic_view='state'` or 'state+all' for all modules or for some; or take `state_key` out."
     require(config, "state_key", bool(readers) or config.state_key is None, "None where no critic sees the global state", fix)
     config._global_state_width = _width(config) if readers else None

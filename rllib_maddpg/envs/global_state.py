@@ -66,10 +66,10 @@ def state_method(env: Any) -> Callable[[], Any] | None:
         # Some Gymnasium envs have an attribute of that name.
         if callable(getattr(env, "state", None)):
             return env.state
-        inner = env.env if isinstance(env, gym.Wrapper | AdaptedGame) else None
-        if inner is None:
+        # The last one is the env of RLlib's own adapter for PettingZoo.
+        env = env.env if isinstance(env, gym.Wrapper | AdaptedGame) else getattr(env, "par_env", None)
+        if env is None:
             return None
-        env = inner
 
 
 def asked(state: Callable[[], Any]) -> np.ndarray:

@@ -27,7 +27,7 @@ SHARED = random_game(3, n_agents=2, shared=True, **GIVEN)
         ({"inferred_policy_entropy": -1e-3}, "`inferred_policy_entropy`=-0.001 is not allowed: it must be a number >= 0"),
         ({"inferred_target": "softmax"}, "`inferred_target`='softmax' is not allowed: it must be one of ['probabilities', 'g"),
         ({"inferred_lr": "fast"}, "`inferred_lr`='fast' is not allowed: it must be a rate >= 0 or a schedule"),
-        ({"critic_view": "team"}, "`critic_view`='team' is not allowed: it must be one of ['all', 'own'], or a View"),
+        ({"critic_view": "team"}, "`critic_view`='team' is not allowed: it must be one of ['all', 'own', 'state',"),
     ],
 )
 def test_bad_values(settings, text):

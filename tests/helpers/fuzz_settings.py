@@ -35,6 +35,9 @@ class Tiny(MultiAgentEnv):
         end = self.time >= 5
         return self._observe(), {"a": 1.0, "b": -1.0}, {"__all__": False}, {"__all__": end}, {}
 
+    def state(self):
+        return [self.time]
+
 
 def a_function(*args, **kwargs):
     """Does nothing, wherever RLlib calls it."""
@@ -94,6 +97,7 @@ _SENSIBLE = {
     "extra_columns": [(), []],
     "share_sub_policy_draw": [False, True, [], [["a", "b"]], [("a",), ("b",)]],
     "sub_policy": [None, 0],
+    "state_key": [None],  # needs a view that sees the state
     "cuda_graph": ["auto", False],  # True needs a GPU
     "process_wide_speedups": [False],  # would change the tests' process
     "torch_compile_learner": [False],  # takes seconds

@@ -140,5 +140,6 @@ def test_a_view_is_that_of_a_module():
 
 @pytest.mark.parametrize("view", ["al", 3, None, ["all"]])
 def test_views_are_checked(view):
-    with pytest.raises(ValueError, match=r"^`critic_view`=.* is not allowed: it must be one of \['all', 'own'\], or a View\."):
+    allowed = r"one of \['all', 'own', 'state', 'state\+all'\], or a View\."
+    with pytest.raises(ValueError, match=rf"^`critic_view`=.* is not allowed: it must be {allowed}"):
         MADDPGConfig().environment("simple_spread").training(critic_view=view).validate()
