@@ -4,8 +4,8 @@
     python examples/ensembles.py results/ensembles
 
 Each run's good agents meet the adversaries of all runs of other seeds, of both kinds, as `rllib-maddpg evaluate RUN --opponent
-"adversary_*=OTHER"` has it, without noise and from common starts. Of each side the table has the mean return of either kind, and
-their difference, paired by seed, opponent and start, with 95 % intervals over starts.
+"adversary_*=OTHER"` has it, without noise and from common starts. Of each side the table has the mean return of either kind,
+and their difference, paired by seed, opponent and start, with 95 % intervals over starts.
 """
 
 import argparse
