@@ -50,7 +50,7 @@ def action_of(agent, k, base=0):
 def config_of(**settings):
     config = MADDPGConfig().environment(Yard).debugging(seed=3).rl_module(model_config={"fcnet_hiddens": [4]})
     config.training(num_sub_policies=3, train_batch_size_per_learner=8, num_env_steps_per_update=20)
-    config.training(num_steps_sampled_before_learning_starts=1000, **settings)
+    config.training(num_steps_sampled_before_learning_starts=1000).training(**settings)
     return config.reporting(min_sample_timesteps_per_iteration=30)
 
 
