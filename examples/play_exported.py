@@ -40,6 +40,7 @@ def episode_seed(seed: int, number: int) -> int:
 def play(env, actors, seed: int) -> tuple[dict[str, float], list[dict]]:
     """One episode. Returns each agent's undiscounted return, and all actions."""
     observations, _ = env.reset(seed=seed)
+    actors.reset()  # draws sub-policies, where there are any
     returns, steps = dict.fromkeys(observations, 0.0), []
     while env.agents:
         actions = actors.act(observations)

@@ -119,24 +119,25 @@ def _write(folder: Path, runner: Any, name: str, fmt: Format, checkpoint: Path, 
     agents: dict[str, dict[str, Any]] = {}
     contents: dict[tuple[str, int], bytes] = {}  # by module, whose agents share a network, and sub-policy
     slots = _exportable(runner)
-    parts = {slot: _sub_policies(runner.module[slot.module].unwrapped(), sub_policy) for slot in slots}
-    files = _file_names([_stem(slot, k, own) for slot, own in parts.items() for k in own], fmt.suffix)
-    for slot, own in parts.items():
+    numbers = {slot.agent: _sub_policies(runner.module[slot.module].unwrapped(), sub_policy) for slot in slots}
+    files = _file_names([_stem(agent, k, own) for agent, own in numbers.items() for k in own], fmt.suffix)
+    for slot in slots:
+        own = numbers[slot.agent]
         space = env.get_observation_space(slot.agent)
         for k in own:
             program = _program(runner, slot, space, k)
             if (slot.module, k) not in contents:
                 contents[slot.module, k] = _encode(fmt, program, slot)
-            (folder / files[_stem(slot, k, own)]).write_bytes(contents[slot.module, k])
+            (folder / files[_stem(slot.agent, k, own)]).write_bytes(contents[slot.module, k])
         entry = {
             "id": _json_id(slot.agent),
-            "file": files[_stem(slot, own[0], own)],
+            "file": files[_stem(slot.agent, own[0], own)],
             "module": str(slot.module),
             "observation": program.inputs,
             "action": describe_action(slot.codec),
         }
         if len(own) > 1 or own[0] > 0:
-            entry["sub_policies"] = {str(k): files[_stem(slot, k, own)] for k in own}
+            entry["sub_policies"] = {str(k): files[_stem(slot.agent, k, own)] for k in own}
         if name == "safetensors":
             entry["network"] = describe_network(program)
         agents[str(slot.agent)] = entry
@@ -149,7 +150,7 @@ def _write(folder: Path, runner: Any, name: str, fmt: Format, checkpoint: Path, 
         "agents": agents,
         "files": {file: file_hash(folder / file) for file in files.values()},
     }
-    teams = teams_of({slot.agent: len(own) for slot, own in parts.items()}, _shared_draws(runner, parts))
+    teams = teams_of({agent: len(own) for agent, own in numbers.items()}, _shared_draws(runner, numbers))
     if teams:
         manifest["draw_together"] = [list(map(str, team)) for team in teams]
     _write_manifest(folder, manifest)
@@ -157,9 +158,9 @@ def _write(folder: Path, runner: Any, name: str, fmt: Format, checkpoint: Path, 
     # As whoever uses them will load them, from the files.
     actors = load_actors(folder)
     largest: dict[str, float] = {}
-    for slot, own in parts.items():
+    for slot in slots:
         module, space = runner.module[slot.module].unwrapped(), env.get_observation_space(slot.agent)
-        for k in own:
+        for k in numbers[slot.agent]:
             module.sub_policy = actors[slot.agent].sub_policy = k
             found = check_actor(actors, slot.agent, module, space)
             largest[str(slot.agent)] = max(found, largest.get(str(slot.agent), 0.0))
@@ -236,14 +237,14 @@ def _sub_policies(module: MADDPGTorchRLModule, chosen: int | None) -> list[int]:
     return list(range(module.num_sub_policies)) if chosen is None else [chosen]
 
 
-def _stem(slot: AgentSlot, k: int, own: Collection[int]) -> str:
+def _stem(agent: Hashable, k: int, own: Collection[int]) -> str:
     """Name of the file of an agent's k-th sub-policy, before it is made one that file systems take."""
-    return str(slot.agent) if len(own) == 1 else f"{slot.agent}.sub_policy_{k}"
+    return str(agent) if len(own) == 1 else f"{agent}.sub_policy_{k}"
 
 
-def _shared_draws(runner: Any, exported: Collection[AgentSlot]) -> bool | list[list[Hashable]]:
+def _shared_draws(runner: Any, agents: Collection[Hashable]) -> bool | list[list[Hashable]]:
     """`share_sub_policy_draw` of the agents that are written."""
-    share, agents = runner.config.share_sub_policy_draw, {slot.agent for slot in exported}
+    share = runner.config.share_sub_policy_draw
     if isinstance(share, (list, tuple)):
         return [[agent for agent in team if agent in agents] for team in share]
     return share

@@ -47,7 +47,8 @@ class JointRollout:
     def columns(self) -> dict[str, np.ndarray]:
         """Per column of the schema a view `[T, width]`, agents in layout order.
 
-        An agent that takes no part in a row (dead, or not yet in the game) has `alive` 0 and zeros elsewhere. `new_obs` is the
+        An agent that takes no part in a row (dead, or not yet in the game) has `alive` 0 and zeros elsewhere, but in
+        `sub_policies`, where there are ensembles: which one it plays is the same in a whole episode. `new_obs` is the
         true last observation at an episode's end; `terminateds` is 1 only for a real end, not at a time limit. `next_alive`
         is 1 for an agent that acts at x', or would but for the time limit, where `truncateds` is 1. `episodes` is the number
         of the row's episode among those of its env runner, and `t` the env steps of the episode before this one.

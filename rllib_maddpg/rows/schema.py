@@ -188,7 +188,8 @@ class RowSchema:
         for name, kind in columns.items():
             if name not in self.columns:
                 raise ValueError(
-                    f"{what} has a column {name!r}, which this run has not. Give it the `extra_columns` that it was made with."
+                    f"{what} has a column {name!r}, which this run has not. Give it the `extra_columns` that it was made with, "
+                    "or the settings that ask for such a column, such as `num_sub_policies`."
                 )
             if kind != _kind(self.columns[name]):
                 raise ValueError(

@@ -17,14 +17,14 @@ SHARDS = {"num_shards": 2}
 
 
 def everything():
-    """Inferred policies with all that MATD3 has."""
+    """Inferred policies with all that MATD3 has, of agents with two sub-policies each."""
     config = InferredMADDPGConfig().training(twin_q=True, policy_delay=2, target_policy_noise=0.2, others_actions="current")
-    return config.training(replay_buffer_config=SHARDS)
+    return config.training(replay_buffer_config=SHARDS, num_sub_policies=2)
 
 
 # Config, and per module how many networks there are.
 MEMBERS = {
-    "everything": (everything, {"alone": 6 + 4, "many": 6 + 5, "pair": 6 + 5}),
+    "everything": (everything, {"alone": 8 + 4, "many": 8 + 5, "pair": 8 + 5}),
     "matd3": (MATD3Config, dict.fromkeys(MODULES, 6)),
     "iddpg": (lambda: IDDPGConfig().training(replay_buffer_config=SHARDS), dict.fromkeys(MODULES, 4)),
     "inferred": (InferredMADDPGConfig, {"alone": 4 + 4, "many": 4 + 5, "pair": 4 + 5}),

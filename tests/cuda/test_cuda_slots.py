@@ -14,6 +14,7 @@ from on_cuda import (
     ROWS,
     CountedGraph,
     config_of_member,
+    doubled,
     game_of,
     learner_of,
     on_cpu,
@@ -43,7 +44,8 @@ def call_of(learner, ring, k, double):
     """The k-th call: two updates, the second of which reports."""
 
     def as_double(batch):
-        return JointBatch(learner.schema, batch.joint_rows.double() if double else batch.joint_rows)
+        rows = batch.joint_rows
+        return doubled(learner.schema, rows) if double else JointBatch(learner.schema, rows)
 
     batch = as_double(ring.draw(1, 2, ROWS)[0])
     if learner.config.needs_newest_rows:

@@ -149,6 +149,14 @@ def ring_of(game: FamilyGame, schema: RowSchema, device: str, rows: int = 64) ->
     return ring
 
 
+def doubled(schema: RowSchema, rows: Tensor) -> JointBatch:
+    """Rows in float64; as a whole those would lose the bits of whole numbers."""
+    result = rows.double()
+    for ours, theirs in zip(schema.split(result).values(), schema.split(rows).values(), strict=True):
+        ours.copy_(theirs)
+    return JointBatch(schema, result)
+
+
 def update_from(
     learner: MADDPGTorchLearner, ring: JointReplayBuffer, calls: Iterable[int], updates: int, double: bool = False
 ) -> Mapping[str, Any]:
@@ -161,8 +169,8 @@ def update_from(
         batch = drawn[0]
         if double:
             joint = batch.to(learner._device, learner.schema)
-            batch = JointBatch(learner.schema, joint.joint_rows.double())
-            batch.newest = None if joint.newest is None else JointBatch(learner.schema, joint.newest.joint_rows.double())
+            batch = doubled(learner.schema, joint.joint_rows)
+            batch.newest = None if joint.newest is None else doubled(learner.schema, joint.newest.joint_rows)
         results = learner.update(batch=batch, minibatch_size=ROWS, timesteps=env_steps(60 * k))
     return results
 

@@ -9,7 +9,7 @@ import tree
 from fake_graph import FakeGraph
 from family_learners import family_learner
 from learner_games import env_steps, weights_of
-from on_cuda import NEWEST, config_of_member, difference, game_of, learner_of, ring_of, same
+from on_cuda import NEWEST, config_of_member, difference, doubled, game_of, learner_of, ring_of, same
 from reference.family_games import random_family_game
 
 from rllib_maddpg.learning import slot_stack
@@ -42,8 +42,8 @@ class Trial:
         self.steps = 0
 
     def as_double(self, batch):
-        rows = batch.joint_rows
-        return JointBatch(self.learner.schema, rows.double() if self.double else rows)
+        schema, rows = self.learner.schema, batch.joint_rows
+        return doubled(schema, rows) if self.double else JointBatch(schema, rows)
 
     def begin(self, updates=1, reports=True):
         batch = self.as_double(self.ring.draw(1, updates, self.rows)[0])
