@@ -16,7 +16,7 @@ from rllib_maddpg.learning.beliefs import Beliefs
 from rllib_maddpg.learning.finite_checks import FiniteCheck
 from rllib_maddpg.learning.groups import NetworkGroup, actors_of, of_role, trained
 from rllib_maddpg.learning.joint_actions import JointActions
-from rllib_maddpg.learning.normalizer import NewMoments
+from rllib_maddpg.learning.moments import NewMoments
 from rllib_maddpg.learning.update_noise import UpdateNoise
 from rllib_maddpg.learning.update_plan import UpdatePlan, UpdateResults
 from rllib_maddpg.modules.critic_inputs import CriticInputs, SeparateInputs

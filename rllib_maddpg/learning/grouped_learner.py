@@ -148,7 +148,7 @@ class GroupedTorchLearner(TorchLearner):
         if observations or rewards:
             like = self._all_groups()[0].network.parameters[0]
             distributed, old = self._world > 1, self._normalizer
-            self._normalizer = Normalizer(self.layout, networks, observations, rewards, like, distributed, old)
+            self._normalizer = Normalizer(self.schema, networks, observations, rewards, like, distributed, old)
 
     def stand_alone(self) -> None:
         """Lets all that it has on the device lie in tensors of its own, where it has lain beside other Learners."""

@@ -11,21 +11,25 @@ of one observation of each module, side by side.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rllib_maddpg.learning.moments import TINY, NewMoments, mean_and_scale, merged, placed
 from rllib_maddpg.modules.normalizing import standardized
 from rllib_maddpg.rows.joint_batch import JointBatch
-from rllib_maddpg.rows.layout import AgentSlot, JointLayout
+from rllib_maddpg.rows.layout import AgentSlot
+from rllib_maddpg.rows.schema import NEXT, RowSchema
 
-# Below this share of its mean a standard deviation is what float32 makes of a constant; the second number is for a mean of 0.
-CONSTANT, TINY = 1e-6, 1e-30
 # Columns of rewards: in the row's first step, and with n-step returns in its later ones.
 REWARD_COLUMNS = ("rewards", "later_rewards")
+# Columns of the env that are normalized as observations are; users' own stay as they are.
+ENV_COLUMNS = ("state",)
+# In place of a module's id, for what belongs to none.
+ENV = ""
 
 
 class Normalizer:
@@ -37,7 +41,7 @@ class Normalizer:
 
     def __init__(
         self,
-        layout: JointLayout,
+        schema: RowSchema,
         modules: Mapping[str, Any],
         observations: bool,
         rewards: bool,
@@ -47,7 +51,7 @@ class Normalizer:
     ):
         """
         Args:
-            layout: Of one game.
+            schema: Of the rows of one game.
             modules: Module id -> `MADDPGTorchRLModule`; others, which act by rules, are left out.
             observations, rewards: What is normalized.
             like: Has the dtype and the device of the modules' networks.
@@ -55,21 +59,25 @@ class Normalizer:
             old: Where moments of modules that are left out were before.
         """
         self.observations, self.rewards = observations, rewards
-        self._layout, self._distributed = layout, distributed
-        self._modules = dict(modules)
+        self._layout = layout = schema.layout
+        self._modules, self._distributed = dict(modules), distributed
+        self._env_columns = [column.name for column in schema.own if column.name in ENV_COLUMNS and observations]
         device = like.device
         dims = {m: layout.obs_dim_of(m) if observations else 0 for m in layout.modules}
         each = dict.fromkeys(layout.modules, 1)
         # Each part of the moments with its width for each module.
         parts = {"obs_count": each, "obs_mean": dims, "obs_deviations": dims} if observations else {}
         parts |= {"reward_count": each, "reward_squares": each} if rewards else {}
-        self._parts, self._places = _places(parts)
+        for name in self._env_columns:
+            own = {ENV: schema.width(name)}
+            parts |= {f"{name}_count": {ENV: 1}, f"{name}_mean": own, f"{name}_deviations": own}
+        self._parts, self._places = placed(parts)
         width = sum(sum(own.values()) for own in parts.values())
         self._moments = torch.zeros(width, dtype=torch.float64, device=device)
         if old is not None:
             self._moments.copy_(old._moments)
         # Mean and scale of what actors see.
-        self._acting_parts, self._acting_places = _places({"mean": dims, "scale": dims})
+        self._acting_parts, self._acting_places = placed({"mean": dims, "scale": dims})
         self._acting = torch.zeros(2 * sum(dims.values()), dtype=like.dtype, device=device)
         self._make_indices(device)
         self._tie()
@@ -134,12 +142,12 @@ class Normalizer:
         own.move_to(self._moments[game], self._acting[game])
 
     def left_out(self) -> dict[str, dict[str, Any]]:
-        """Moments of the modules that have none themselves, by module id, as arrays."""
-        return {
-            m: {name: self._moments[self._places[m, name]].cpu().numpy().copy() for name in self._parts}
-            for m in self._layout.modules
-            if m not in self._modules
-        }
+        """Moments of the modules that have none themselves, by module id, as arrays; and of the env."""
+        result: dict[str, dict[str, Any]] = {}
+        for (m, name), place in self._places.items():
+            if m not in self._modules:
+                result.setdefault(m, {})[name] = self._moments[place].cpu().numpy().copy()
+        return result
 
     def set_left_out(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Takes over what `left_out` gave."""
@@ -159,8 +167,10 @@ class Normalizer:
             trained: Ids of the modules that learn from it.
         """
         new = self._counted(batch)
-        scales = self._reward_scales(new) if self.rewards else None
-        seen, acting = self._seen(new)
+        moments = self._split(new)
+        scales = self._reward_scales(moments) if self.rewards else None
+        env = {name: self._of_env(moments, name) for name in self._env_columns}
+        seen = acting = self._seen(moments) if self.observations else self._acting
         frozen = [m for m in self._modules if m not in trained]
         if frozen and self.observations:
             acting = acting.clone()
@@ -168,9 +178,17 @@ class Normalizer:
                 for name in ("mean", "scale"):
                     place = self._acting_places[m, name]
                     acting[..., place].copy_(self._acting[..., place])
-        result = self._applied(batch, seen, acting if frozen else None, scales)
+
+        def applied(rows: JointBatch) -> JointBatch:
+            result = rows.with_rows(self._normalized_rows(rows, seen, scales, env))
+            result.raw = rows
+            if acting is not seen:
+                result.for_actors = rows.with_rows(self._normalized_rows(rows, acting, scales, env))
+            return result
+
+        result = applied(batch)
         if batch.newest is not None:
-            result.newest = self._applied(batch.newest, seen, acting if frozen else None, scales)
+            result.newest = applied(batch.newest)
         return result, NewMoments([(self._moments, new), (self._acting, acting)])
 
     def _counted(self, batch: JointBatch) -> Tensor:
@@ -180,27 +198,32 @@ class Normalizer:
         """
         old, columns = self._split(self._moments), batch.columns
         alive = columns["alive"].double()
-        sums = [alive.sum(-2)]
+        sums = {"agents": alive.sum(-2)}
         if self.observations:
             mean = old["obs_mean"].index_select(-1, self._stat_of_column).unsqueeze(-2)
             apart = (columns["obs"].double() - mean) * alive.index_select(-1, self._agent_of_column)
-            sums += [apart.sum(-2), apart.square().sum(-2)]
+            sums |= {"first": apart.sum(-2), "second": apart.square().sum(-2)}
         if self.rewards:
-            sums.append((columns["rewards"].double() * alive).square().sum(-2))
-        flat = torch.cat(sums, -1)
+            sums["squares"] = (columns["rewards"].double() * alive).square().sum(-2)
+        for name in self._env_columns:
+            going_on = alive.amax(-1, keepdim=True)
+            apart = (columns[name].double() - old[f"{name}_mean"].unsqueeze(-2)) * going_on
+            sums |= {name: going_on.sum(-2), f"{name} first": apart.sum(-2), f"{name} second": apart.square().sum(-2)}
+        flat = torch.cat(list(sums.values()), -1)
         if self._distributed:
             dist.all_reduce(flat)
-        count, *sums = flat.split([x.shape[-1] for x in sums], -1)
-        count, new = self._by_module(count, "agents"), {}
+        sums = dict(zip(sums, flat.split([x.shape[-1] for x in sums.values()], -1), strict=True))
+        count, new = self._by_module(sums["agents"], "agents"), {}
         if self.observations:
-            first, second = (self._by_module(x, "obs") for x in sums[:2])
-            new["obs_count"] = old["obs_count"] + count
-            each = self._count_of_stats(new)
-            new["obs_mean"] = old["obs_mean"] + first / each
-            new["obs_deviations"] = (old["obs_deviations"] + second - first.square() / each).clamp(min=0.0)
+            first, second = (self._by_module(sums[name], "obs") for name in ("first", "second"))
+            each = (old["obs_count"] + count).index_select(-1, self._module_of_stat)
+            new |= merged(old, "obs", count, each, first, second)
         if self.rewards:
             new["reward_count"] = old["reward_count"] + count
-            new["reward_squares"] = old["reward_squares"] + self._by_module(sums[-1], "agents")
+            new["reward_squares"] = old["reward_squares"] + self._by_module(sums["squares"], "agents")
+        for name in self._env_columns:
+            each = old[f"{name}_count"] + sums[name]
+            new |= merged(old, name, sums[name], each, sums[f"{name} first"], sums[f"{name} second"])
         return torch.cat([new[name] for name in self._parts], -1)
 
     def _split(self, moments: Tensor) -> dict[str, Tensor]:
@@ -214,36 +237,23 @@ class Normalizer:
         spans = [(layout.span((m,), what), len(layout.slots_of(m))) for m in layout.modules]
         return torch.cat([sums[..., span].unflatten(-1, (agents, -1)).sum(-2) for span, agents in spans], -1)
 
-    def _count_of_stats(self, moments: Mapping[str, Tensor]) -> Tensor:
-        return moments["obs_count"].clamp(min=1.0).index_select(-1, self._module_of_stat)
+    def _seen(self, own: Mapping[str, Tensor]) -> Tensor:
+        """Mean and scale of observations, side by side `[..., 2 D]`."""
+        mean, scale = mean_and_scale(own, "obs", own["obs_count"].index_select(-1, self._module_of_stat))
+        return torch.cat([mean * self._free, torch.where(self._free > 0.0, scale, 1.0)], -1).to(self._acting.dtype)
 
-    def _seen(self, moments: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and scale of observations, side by side `[..., 2 D]`, for networks that learn and for actors: the same."""
-        if not self.observations:
-            return self._acting, self._acting
-        own = self._split(moments)
-        mean, std = own["obs_mean"], (own["obs_deviations"] / self._count_of_stats(own)).sqrt()
-        varies = std > CONSTANT * mean.abs() + TINY
-        scale = torch.where(varies, std, 1.0).reciprocal()
-        seen = torch.cat([mean * self._free, torch.where(self._free > 0.0, scale, 1.0)], -1).to(self._acting.dtype)
-        return seen, seen
+    def _of_env(self, own: Mapping[str, Tensor], name: str) -> list[Tensor]:
+        """Mean and scale of a column of the env, to stand beside `[..., B, width]`."""
+        return [x.to(self._acting.dtype).unsqueeze(-2) for x in mean_and_scale(own, name, own[f"{name}_count"])]
 
-    def _reward_scales(self, moments: Tensor) -> Tensor:
+    def _reward_scales(self, own: Mapping[str, Tensor]) -> Tensor:
         """One over the root mean square of each agent's rewards, `[..., N]`."""
-        own = self._split(moments)
         root = (own["reward_squares"] / own["reward_count"].clamp(min=1.0)).sqrt()
         return torch.where(root > TINY, root, 1.0).reciprocal().index_select(-1, self._module_of_agent)
 
-    def _applied(self, batch: JointBatch, seen: Tensor, acting: Tensor | None, scales: Tensor | None) -> JointBatch:
-        """Normalized rows, which know the raw ones, and those that actors see."""
-        rows = self._normalized_rows(batch, seen, scales)
-        result = batch.with_rows(rows)
-        result.raw = batch
-        if acting is not None and self.observations:
-            result.for_actors = batch.with_rows(self._normalized_rows(batch, acting, scales))
-        return result
-
-    def _normalized_rows(self, batch: JointBatch, seen: Tensor, scales: Tensor | None) -> Tensor:
+    def _normalized_rows(
+        self, batch: JointBatch, seen: Tensor, scales: Tensor | None, env: Mapping[str, Sequence[Tensor]]
+    ) -> Tensor:
         rows, raw = batch.joint_rows.clone(), batch.columns
         columns = batch.schema.split(rows)
         if self.observations:
@@ -253,46 +263,15 @@ class Normalizer:
             for name, there in (("obs", alive), ("new_obs", torch.maximum(alive, next_alive))):
                 values = standardized(raw[name], mean, scale) * there.index_select(-1, self._agent_of_column)
                 columns[name].copy_(values)
+        for name, own in env.items():
+            for column in (name, NEXT + name):
+                columns[column].copy_(standardized(raw[column], *own))
         if scales is not None:
             scale = scales.to(rows.dtype).unsqueeze(-2).unsqueeze(-1)
             for name in REWARD_COLUMNS:
                 if name in batch.schema:
                     columns[name].unflatten(-1, (len(self._layout), -1)).mul_(scale)
         return rows
-
-
-class NewMoments:
-    """What an update's rows make of the moments, so long as nobody knows whether its numbers are finite."""
-
-    def __init__(self, changes: list[tuple[Tensor, Tensor]]):
-        """
-        Args:
-            changes: Tensors `[..., width]`, and what will be in them.
-        """
-        self._changes = changes
-
-    @torch.no_grad()
-    def keep(self, skip: Tensor | None) -> None:
-        """Keeps them.
-
-        Args:
-            skip: As in `FiniteCheck`: without dimensions, or `[S]` of S games; above 0: all stays as it was.
-        """
-        is_sound = torch.isfinite(self._changes[0][1].sum(-1))
-        if skip is not None:
-            is_sound = is_sound & (skip == 0.0)
-        for old, new in self._changes:
-            old.copy_(torch.where(is_sound.unsqueeze(-1), new, old))
-
-
-def _places(parts: Mapping[str, Mapping[str, int]]) -> tuple[dict[str, int], dict[tuple[str, str], slice]]:
-    """Of parts that lie side by side, module by module: width of each part, and place of each module's by (module, part)."""
-    places, start = {}, 0
-    for name, widths in parts.items():
-        for m, width in widths.items():
-            places[m, name] = slice(start, start + width)
-            start += width
-    return {name: sum(widths.values()) for name, widths in parts.items()}, places
 
 
 def _free(slot: AgentSlot) -> list[float]:

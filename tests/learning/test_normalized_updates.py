@@ -11,6 +11,7 @@ from learner_games import interleaved, spaces_of, weights_of
 from reference.family_games import FamilyGame, random_family_game
 from reference.maddpg import Discrete
 
+from rllib_maddpg.learning.normalizer import Normalizer
 from rllib_maddpg.modules.rl_module import HEAD_OUTPUT
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.schema import Column, RowSchema
@@ -239,6 +240,38 @@ def test_later_rewards_are_scaled_alike():
     later = seen.columns["later_rewards"][1:] / batch.columns["later_rewards"][1:]
     torch.testing.assert_close(later.unflatten(1, (3, 2)), ratio[1:, :, None].expand(-1, -1, 2))
     assert ratio.min() > 100
+
+
+def test_a_global_state_is_normalized_and_belongs_to_no_module():
+    """Also at x', by the moments of the states at x; a user's column beside it stays as it is."""
+    game = small(dead=False)
+    learner = family_learner(game, **BOTH)
+    learner._tie()
+    state, users = Column("state", "env", width=2, at_next=True), Column("mine", "env", width=2, at_next=True)
+    schema = RowSchema(learner.layout, extra=[users], own=[state])
+    modules = {m: learner.module[m].unwrapped() for m in game.modules}
+
+    def new_normalizer(old=None):
+        return Normalizer(schema, modules, True, True, next(modules["m0"].parameters()), old=old)
+
+    normalizer, rng, states = new_normalizer(), np.random.default_rng(0), []
+    for k in range(3):
+        batch = JointBatch(schema, joint_batch(game, schema, enlarged(game, game.batch(ROWS, k)), None).joint_rows)
+        for name in ("state", "new_state", "mine", "new_mine"):
+            batch.columns[name].copy_(torch.tensor(1e4 + rng.normal(size=(ROWS, 2))))
+        states.append(batch.columns["state"].numpy().copy())
+        seen, moments = normalizer.normalized(batch, game.modules)
+        moments.keep(None)
+    mean, std = np.concatenate(states).mean(0), np.concatenate(states).std(0)
+    for name in ("state", "new_state"):
+        expected = (batch.columns[name].numpy() - mean) / std
+        np.testing.assert_allclose(seen.columns[name].numpy(), expected, rtol=1e-6, atol=1e-6)  # 1e4 in float64's squares
+    assert torch.equal(seen.columns["mine"], batch.columns["mine"])
+    saved, other = normalizer.left_out(), new_normalizer()
+    assert list(saved) == [""] and saved[""]["state_count"][0] == 3 * ROWS
+    other.set_left_out(saved)
+    assert all(np.array_equal(other.left_out()[""][name], value) for name, value in saved[""].items())
+    assert all(np.array_equal(new_normalizer(old=other).left_out()[""][name], value) for name, value in saved[""].items())
 
 
 def test_columns_of_an_action_mask_are_as_they_were():
