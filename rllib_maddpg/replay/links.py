@@ -46,7 +46,8 @@ class EpisodeLinks:
             number: Of its first row that is kept, among all that were added.
             place: Of that row.
         """
-        columns = {name: rollout.columns[name][skip:] for name in ("episodes", "t", "truncateds")}
+        given = rollout.columns
+        columns = {name: given[name][skip:] for name in ("episodes", "t", "truncateds")}
         rows, capacity = len(columns["t"]), len(self.ahead)
         if not rows:
             return
@@ -54,13 +55,16 @@ class EpisodeLinks:
         goes_on = (episodes >= 0) & ~columns["truncateds"].any(1)
         linked = goes_on[:-1] & (episodes[1:] == episodes[:-1]) & (t[1:] == t[:-1] + 1)
         self._write(np.append(linked, False).astype(np.int32), place)
-        tails = self.tails.get(rollout.worker_index, {})
+        tails, linked_to = self.tails.get(rollout.worker_index, {}), {}
         for first in np.flatnonzero(np.append(True, ~linked)).tolist():
             last_number, last_t = tails.get(int(episodes[first]), (-1, -1))
             # It may have been overwritten by this very rollout.
             if 0 <= last_t == t[first] - 1 and number + rows - last_number <= capacity:
                 ahead = number + first - last_number
-                self.ahead[(place + first - ahead) % capacity] = ahead
+                linked_to[(place + first - ahead) % capacity] = ahead
+        if linked_to:
+            where, values = (torch.tensor([*each], device=self.ahead.device) for each in zip(*linked_to.items(), strict=True))
+            self.ahead[where] = values.int()
         # Every episode that goes on in the next fragment has rows in this one.
         self.tails[rollout.worker_index] = {
             int(episodes[last]): (number + last, int(t[last]))
