@@ -56,7 +56,7 @@ def check_replay(config: AlgorithmConfig) -> None:
 
 def _check_n_step(config: AlgorithmConfig, cls: type[JointReplay], parts: int, fragment: int) -> None:
     """The class draws rows with what came after them; that of one rollout where the next one goes to another shard."""
-    if config.n_step == 1:
+    if config.n_step == 1 or config.in_evaluation:  # whose rollouts are not stored
         return
     ours = [name for name, own in OURS.items() if own.draws_n_steps]
     fix = f"{cls.__qualname__} draws rows of one step. Use one of {ours}, or have it fill the columns and say `draws_n_steps`."

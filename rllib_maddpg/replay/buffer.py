@@ -205,8 +205,7 @@ class JointReplayBuffer(JointReplay):
             columns = {name: column[: self._size].cpu().numpy().copy() for name, column in self._columns.items()}
         links = {}
         if self._links is not None:
-            ahead = self._links.ahead[: self._size].cpu().numpy().copy()
-            links = {BESIDE: {AHEAD: ahead}, TAILS: self._links.get_tails()}
+            links = {BESIDE: {AHEAD: self._links.get_ahead(self._size)}, TAILS: self._links.get_tails()}
         return {
             **links,
             "columns": columns,

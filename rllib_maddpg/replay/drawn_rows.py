@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rllib_maddpg.replay.links import EpisodeLinks
 from rllib_maddpg.rows.drawn_columns import LATER_REWARDS, STEPS, columns_at_next, most_steps
-from rllib_maddpg.rows.schema import Place, RowSchema, views
+from rllib_maddpg.rows.schema import Place, RowSchema
 
 _REWARDS, _ENDS = "rewards", "terminateds"
 
@@ -37,13 +37,15 @@ class DrawnRows:
             links: Between these, where n is more than 1.
         """
         self.n = most_steps(schema)
-        self._schema, self._links = schema, links
-        self._columns = {name: column for name, column in schema.stored.split(ring).items() if name in (_REWARDS, _ENDS)}
+        self._links = links
+        columns = schema.stored.split(ring)
+        self._rewards, self._ends = columns[_REWARDS], columns[_ENDS]
         self._added = torch.from_numpy(schema.empty()[schema.stored.row_width :]).to(ring.device)
+        self._places = {place.name: slice(place.start, place.start + place.words) for place in schema.places}
         # What is needed of a last step lies side by side, or nearly: it takes less time to read all that is between.
-        at_next = [place for place in schema.stored.places if place.name in (_REWARDS, *columns_at_next(schema))]
-        self._first, self._end = at_next[0].start, at_next[-1].start + at_next[-1].words
-        self._at_next = [place._replace(start=place.start - self._first) for place in at_next]
+        at_next = _spans([place for place in schema.stored.places if place.name in columns_at_next(schema)])
+        self._read = slice(min(self._places[_REWARDS].start, at_next[0].start), at_next[-1].stop)
+        self._at_next = at_next
 
     def __call__(self, ring: Tensor, places: Tensor) -> Tensor:
         """The rows at these places: `[B, row_width]`.
@@ -61,29 +63,38 @@ class DrawnRows:
         return rows
 
     def _look_ahead(self, ring: Tensor, places: Tensor, rows: Tensor) -> None:
-        window, steps = self._links.windows(places, self.n)
-        columns = self._schema.split(rows)
-        part = ring[:, self._first : self._end].index_select(0, window[-1])
-        last = views_of(part, self._at_next)
-        # Of the steps between two columns are read, as `[n - 1, B, N]` with those of the last step.
-        between = window[1:-1].flatten()
-        rewards, ends = (
-            torch.cat([self._columns[name].index_select(0, between), last[name]]).unflatten(0, (self.n - 1, -1))
-            for name in (_REWARDS, _ENDS)
-        )
-        later, ended = columns[LATER_REWARDS].unflatten(-1, (-1, self.n - 1)), columns[_ENDS].clone()
-        for k in range(self.n - 1):
-            # A window with fewer steps has its last one again and again. An agent whose part is over gets nothing more, should
-            # it come back.
-            is_there = (steps > k + 1).unsqueeze(-1)
-            later[..., k] = rewards[k] * (is_there > ended)
-            ended = torch.maximum(ended, ends[k] * is_there)
-        for name in columns_at_next(self._schema):
-            columns[name].copy_(last[name])
-        columns[_ENDS].copy_(ended)
-        columns[STEPS].copy_(steps.unsqueeze(-1))
+        window = self._links.windows(places, self.n)
+        # A window with fewer steps has its last one again and again.
+        is_there = (window[1:] != window[:-1]).unsqueeze(-1)
+        last, first = ring[:, self._read].index_select(0, window[-1]), self._read.start
+        of_last = {name: last[:, _moved(self._places[name], first)] for name in (_REWARDS, _ENDS)}
+        # Of the steps between two columns are read.
+        between = window[1:-1].unbind(0)
+        rewards = [*(self._rewards.index_select(0, step) for step in between), of_last[_REWARDS]]
+        ends = [*(self._ends.index_select(0, step) for step in between), of_last[_ENDS]]
+        ended = rows[:, self._places[_ENDS]].clone()
+        later = rows[:, self._places[LATER_REWARDS]].unflatten(-1, (-1, self.n - 1))
+        for k, (reward, end, there) in enumerate(zip(rewards, ends, is_there, strict=True)):
+            # An agent whose part is over gets nothing more, should it come back.
+            torch.mul(reward, there > ended, out=later[..., k])
+            ended = torch.maximum(ended, end * there)
+        for span in self._at_next:
+            rows[:, span] = last[:, _moved(span, first)]
+        rows[:, self._places[_ENDS]] = ended
+        rows[:, self._places[STEPS]] += is_there.sum(0)
 
 
-def views_of(rows: Tensor, places: Sequence[Place]) -> dict[str, Tensor]:
-    """Some columns of rows `[B, ...]`, as views `[B, width]` of their own types."""
-    return {place.name: views(rows[:, place.start : place.start + place.words], [place])[place.name] for place in places}
+def _moved(span: slice, first: int) -> slice:
+    """Where a span lies in rows that are read from their word `first` on."""
+    return slice(span.start - first, span.stop - first)
+
+
+def _spans(places: Sequence[Place]) -> list[slice]:
+    """The words of columns, in the order of the row; those side by side as one."""
+    spans: list[slice] = []
+    for place in places:
+        start, stop = place.start, place.start + place.words
+        if spans and spans[-1].stop == start:
+            start = spans.pop().start
+        spans.append(slice(start, stop))
+    return spans

@@ -18,12 +18,12 @@ Tails = dict[int, dict[int, tuple[int, int]]]
 class EpisodeLinks:
     """Links from each row to the next one of its episode, known by env runner, episode and time.
 
-    A link is a distance in the order in which rows were added: it holds wherever the rows lie, as long as they do. The row
-    that it leads to is the younger one, and is overwritten later. There is none from a row in which an agent is truncated:
-    what comes after it is nothing to that agent, whose return goes on from the x' of this row.
+    The row to which a link leads is the younger one, and is overwritten later. There is no link from a row in which an agent is
+    truncated: what comes after it is nothing to that agent, whose return goes on from the x' of this row.
 
     Attributes:
-        ahead: Of the row at each place, how far ahead its next one is; 0: there is none, or none yet. int32 `[capacity]`.
+        following: Of the row at each place the place of its next one; its own, where there is none, or none yet. int32
+            `[capacity]`.
     """
 
     def __init__(self, capacity: int, device: torch.device):
@@ -32,9 +32,7 @@ class EpisodeLinks:
             capacity: Places of the ring.
             device: That of the ring.
         """
-        # NumPy's zeros take memory only as rows come.
-        zeros = torch.from_numpy(np.zeros(capacity, np.int32))
-        self.ahead = zeros if device.type == "cpu" else zeros.to(device)
+        self.following = torch.arange(capacity, dtype=torch.int32, device=device)
         self.tails: Tails = {}
 
     def add(self, rollout: JointRollout, skip: int, number: int, place: int) -> None:
@@ -46,21 +44,25 @@ class EpisodeLinks:
             number: Of its first row that is kept, among all that were added.
             place: Of that row.
         """
-        columns = {name: rollout.columns[name][skip:] for name in ("episodes", "t", "truncateds")}
-        rows, capacity = len(columns["t"]), len(self.ahead)
+        given = rollout.columns
+        columns = {name: given[name][skip:] for name in ("episodes", "t", "truncateds")}
+        rows, capacity = len(columns["t"]), len(self.following)
         if not rows:
             return
         episodes, t = columns["episodes"][:, 0], columns["t"][:, 0]
         goes_on = (episodes >= 0) & ~columns["truncateds"].any(1)
         linked = goes_on[:-1] & (episodes[1:] == episodes[:-1]) & (t[1:] == t[:-1] + 1)
-        self._write(np.append(linked, False).astype(np.int32), place)
+        places = (place + np.arange(rows)) % capacity
+        before, after = [], []
         tails = self.tails.get(rollout.worker_index, {})
         for first in np.flatnonzero(np.append(True, ~linked)).tolist():
             last_number, last_t = tails.get(int(episodes[first]), (-1, -1))
             # It may have been overwritten by this very rollout.
             if 0 <= last_t == t[first] - 1 and number + rows - last_number <= capacity:
-                ahead = number + first - last_number
-                self.ahead[(place + first - ahead) % capacity] = ahead
+                before.append((place + last_number - number) % capacity)
+                after.append(places[first])
+        following = places + np.append(linked, False)
+        self._write(np.append(places, np.array(before, np.int64)), np.append(following, after) % capacity)
         # Every episode that goes on in the next fragment has rows in this one.
         self.tails[rollout.worker_index] = {
             int(episodes[last]): (number + last, int(t[last]))
@@ -68,13 +70,11 @@ class EpisodeLinks:
             if goes_on[last]
         }
 
-    def _write(self, ahead: np.ndarray, place: int) -> None:
-        values = torch.from_numpy(ahead)
-        first = min(len(values), len(self.ahead) - place)
-        self.ahead[place : place + first] = values[:first]
-        self.ahead[: len(values) - first] = values[first:]
+    def _write(self, places: np.ndarray, following: np.ndarray) -> None:
+        device = self.following.device
+        self.following[torch.from_numpy(places).to(device)] = torch.from_numpy(following.astype(np.int32)).to(device)
 
-    def windows(self, places: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    def windows(self, places: Tensor, n: int) -> Tensor:
         """The rows of up to n steps of an episode.
 
         Args:
@@ -82,26 +82,30 @@ class EpisodeLinks:
             n: Steps.
 
         Returns:
-            Places of all of them, `[n, B]`, the last one again and again where there are fewer; and how many there are, `[B]`.
+            Places of all of them, int32 `[n, B]`, the last one again and again where there are fewer.
         """
-        window, steps = [places], torch.ones_like(places)
+        window = [places.int()]
         for _ in range(n - 1):
-            ahead = self.ahead.index_select(0, places)
-            steps = steps + (ahead > 0)
-            places = places + ahead
-            places = torch.where(places < len(self.ahead), places, places - len(self.ahead))
-            window.append(places)
-        return torch.stack(window), steps
+            window.append(self.following.index_select(0, window[-1]))
+        return torch.stack(window)
 
     # ------------------------------------------------------------------------------------------ checkpoints
+
+    def get_ahead(self, rows: int) -> np.ndarray:
+        """Of the rows at the first places, how far ahead their next ones lie in the order in which rows are added: int32."""
+        following, capacity = self.following[:rows].cpu().numpy(), len(self.following)
+        return ((following - np.arange(rows)) % capacity).astype(np.int32)
 
     def get_tails(self) -> Tails:
         """Where episodes may go on."""
         return {worker: dict(own) for worker, own in self.tails.items()}
 
     def set_state(self, ahead: np.ndarray | None, tails: Mapping[int, Any] | None) -> None:
-        """Takes over the links of restored rows; None: they have none."""
-        self.ahead.zero_()
+        """Takes over the links of restored rows, which lie at the first places; None: they have none."""
+        capacity = len(self.following)
+        places = np.arange(capacity)
+        following = places.copy()
         if ahead is not None:
-            self.ahead[: len(ahead)] = torch.from_numpy(np.ascontiguousarray(ahead))
+            following[: len(ahead)] += ahead
+        self._write(places, following % capacity)
         self.tails = {worker: dict(own) for worker, own in (tails or {}).items()}

@@ -94,7 +94,7 @@ class PrioritizedJointReplayBuffer(JointReplayBuffer):
         self._check_filled()
         places = self._places(self.stream.next(updates), updates, learners * rows)
         self._drawn = places.view(updates, learners, rows)
-        batch = self.weighed_rows_at(places.flatten(), len(self) / self.total())
+        batch = self.weighed_rows_at(places.flatten(), len(self) / self.total().double())
         return batch.shards(learners, rows) if learners > 1 else [batch]
 
     @override(JointReplayBuffer)
@@ -102,7 +102,7 @@ class PrioritizedJointReplayBuffer(JointReplayBuffer):
         """Rows drawn by their priorities, with weights."""
         self._check_filled()
         places = self._places(self.stream.next(1), 1, num_rows).flatten()
-        return self.weighed_rows_at(places, len(self) / self.total())
+        return self.weighed_rows_at(places, len(self) / self.total().double())
 
     @override(JointReplayBuffer)
     def places_of(self, first: int, updates: int, rows: int) -> np.ndarray:

@@ -99,6 +99,8 @@ class PrioritizedShardedReplayBuffer(ShardedReplayBuffer):
         """Rows drawn by their priorities, as references; arguments and errors as in `ShardedReplayBuffer.draw`."""
         # Answers come after all that was told before.
         self._totals = self._ask_all(lambda shard: shard.total.remote())
+        if not any(self._totals):
+            raise ValueError("The replay buffer is empty: sample from the environment before you train.")
         self._drawn = super().draw(learners, updates, rows, shuffled)
         return self._drawn
 
