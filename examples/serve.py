@@ -104,7 +104,7 @@ def main() -> None:
         "--sub-policy",
         type=int,
         metavar="K",
-        help="of policy ensembles: the one that agents play (default: drawn at the start)",
+        help="of policy ensembles: the one that plays (default: drawn at the start)",
     )
     args = parser.parse_args()
     folder = args.folder.resolve()
