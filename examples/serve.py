@@ -64,13 +64,13 @@ async def body_of(request: Request) -> bytes:
 class ActorServer:
     """One replica; holds all actors, which are small. `.options(num_replicas=N)` for more."""
 
-    def __init__(self, folder: str):
+    def __init__(self, folder: str, sub_policy: int | None = None):
         file = Path(folder) / "maddpg_actors.py"
         spec = importlib.util.spec_from_file_location("maddpg_actors", file)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         # By name, as JSON has them: an environment may name its agents 0, 1, 2.
-        self._actors = {str(agent): actor for agent, actor in module.load_actors(folder).items()}
+        self._actors = {str(agent): actor for agent, actor in module.load_actors(folder, sub_policy).items()}
 
     @api.post("/")
     async def act(self, request: Request) -> dict:
@@ -100,6 +100,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="that `rllib-maddpg export` has written")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument(
+        "--sub-policy",
+        type=int,
+        metavar="K",
+        help="of policy ensembles: the one that plays (default: drawn at the start)",
+    )
     args = parser.parse_args()
     folder = args.folder.resolve()
     if not (folder / "manifest.json").is_file():
@@ -112,7 +118,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     serve.start(http_options={"host": "127.0.0.1", "port": args.port})
-    serve.run(ActorServer.bind(str(folder)), route_prefix="/")
+    serve.run(ActorServer.bind(str(folder), args.sub_policy), route_prefix="/")
     print(f"Serving on http://127.0.0.1:{args.port}/ (Ctrl-C stops)", flush=True)
     stop.wait()
     serve.shutdown()
