@@ -134,7 +134,8 @@ class Normalizer:
         new = object.__new__(Normalizer)
         new.__dict__.update(self.__dict__)
         new._moments, new._acting = (x.repeat(times, 1) for x in (self._moments, self._acting))
-        new._modules, new._tied, new._storage = {}, [], []
+        # The ids still say who may be frozen; no module's tensors lie there.
+        new._modules, new._tied, new._storage = dict.fromkeys(self._modules), [], []
         return new
 
     def take(self, own: Normalizer, game: int) -> None:

@@ -8,10 +8,14 @@ import torch
 from family_learners import draw_all_noise, family_learner, joint_batch, oracle_weights
 from large_numbers import ActsOnRawObservations, PlainSums, enlarged
 from learner_games import interleaved, spaces_of, weights_of
+from masked_learners import masked_learner
 from reference.family_games import FamilyGame, random_family_game
 from reference.maddpg import Discrete
+from reference.masks import masked_game
 
 from rllib_maddpg.learning.normalizer import Normalizer
+from rllib_maddpg.learning.slot_stack import SlotStack
+from rllib_maddpg.learning.slot_updates import SlotCall, SlotUpdates
 from rllib_maddpg.modules.rl_module import HEAD_OUTPUT
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.schema import Column, RowSchema
@@ -226,6 +230,28 @@ def test_what_a_frozen_module_sees_stays():
     assert float(own.moments.obs_count) == len(np.concatenate(sums.seen[frozen]))
 
 
+def test_it_stays_in_a_pass_over_several_learners(monkeypatch):
+    """Everything is as of each Learner alone; to 1e-9, for products of several games are added up in another order."""
+    monkeypatch.setattr(SlotStack, "pays", lambda self, due, rows: True)
+    game, settings = CASES["frozen"]
+    (frozen,) = game.frozen
+    slots, pairs = SlotUpdates(), [[family_learner(game, **settings) for _ in range(2)] for _ in range(2)]
+    for ours, _ in pairs:
+        slots.add(ours)
+    for k in range(3):
+        rows = [next_update(game, alone, PlainSums(game), 10 * k + i)[0] for i, (_, alone) in enumerate(pairs)]
+        calls = [SlotCall(ours, ours.begin_call(own, {}, ROWS)) for (ours, _), own in zip(pairs, rows, strict=True)]
+        slots.make(calls)
+        for (_, alone), own in zip(pairs, rows, strict=True):
+            alone.update(batch=own)
+    assert slots.passes == 3
+    for ours, alone in pairs:
+        found = {**moments(ours), **weights_of(ours)}
+        for key, expected in {**moments(alone), **weights_of(alone)}.items():
+            torch.testing.assert_close(found[key], expected, rtol=1e-9, atol=1e-9, msg=str(key))
+        assert moments(ours)[f"{frozen}.obs_filter.mean"].abs().max() == 0.0
+
+
 def test_later_rewards_are_scaled_alike():
     """Those of n-step returns: as many numbers for each agent as there are later steps."""
     game = small(dead=False)
@@ -275,22 +301,18 @@ def test_a_global_state_is_normalized_and_belongs_to_no_module():
 
 
 def test_columns_of_an_action_mask_are_as_they_were():
-    game = small(dead=False)
-    learner = family_learner(game, **BOTH)
-    for slot in learner.layout.slots:
-        object.__setattr__(slot, "mask", slice(0, 1))
-    batch = enlarged(game, game.batch(ROWS, 0))
-    rng = np.random.default_rng(0)
-    for rows in batch.values():
-        rows.obs[:, 0] = torch.tensor(rng.integers(0, 2, ROWS).astype(float))
-    joint = joint_batch(game, learner.schema, batch, None)
+    game = masked_game(1, kinds=[Discrete(3)], n_agents=3, shared=False, frozen=False, dead=True, per_module={})
+    learner = masked_learner(game, **BOTH)
+    joint = joint_batch(game, learner.schema, game.batch(ROWS, 0), game.newest(NEWEST, 0))
     learner._uncompiled_update(joint)
     seen, _ = learner._normalizer.normalized(joint, game.modules)
     for slot in learner.layout.slots:
-        at = slot.obs.start
-        assert torch.equal(seen.columns["obs"][:, at], joint.columns["obs"][:, at])
-    own = learner.module[game.modules[0]].unwrapped().obs_filter
-    assert (float(own.mean[0]), float(own.scale[0])) == (0.0, 1.0)
+        own = learner.module[slot.module].unwrapped().obs_filter
+        for column in ("obs", "new_obs"):
+            mine, raw = (batch.columns[column][:, slot.obs] for batch in (seen, joint))
+            assert torch.equal(mine[:, slot.mask], raw[:, slot.mask]) and 0.0 < raw[:, slot.mask].mean() < 1.0
+            assert not torch.equal(mine, raw)
+        assert own.mean[slot.mask].tolist() == [0.0] * 3 and own.scale[slot.mask].tolist() == [1.0] * 3
 
 
 def test_without_the_settings_there_is_nothing():
@@ -314,12 +336,11 @@ def test_a_runner_does_what_the_learner_says(kind):
         sums.add(rows)
     modules = learner.config.get_multi_rl_module_spec(spaces=spaces_of(learner.config), inference_only=True).build()
     runner = {m: modules[m].unwrapped() for m in learner.layout.modules}
-    actors = JointActors(
-        learner.layout, {m: x.acting_network for m, x in runner.items()}, {m: x.obs_filter for m, x in runner.items()}
-    )
+    networks, filters = ({m: getattr(x, name) for m, x in runner.items()} for name in ("acting_networks", "obs_filter"))
+    actors = JointActors(learner.layout, networks, filters)
     mine = [t for x in runner.values() for t in x.actor_state()]
     torch._foreach_copy_([t.data for t in mine], [t.data for t in learner.actor_state()])
-    assert actors.is_current({m: x.acting_network for m, x in runner.items()}, {m: x.obs_filter for m, x in runner.items()})
+    assert actors.is_current(networks, filters)
     obs = joint_batch(game, learner.schema, rows, None, double=False).columns["obs"].numpy()
     outputs = actors(obs)
     for slot in learner.layout.slots:
