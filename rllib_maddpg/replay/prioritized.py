@@ -36,6 +36,8 @@ class PrioritizedJointReplayBuffer(JointReplayBuffer):
     - Rows have a column `weights`, (N P(i))^-beta for N rows held. Learners divide it by the largest one of an update, and
       losses are means of weighted terms.
     - Updates whose rows are drawn in one call (several updates in a fragment) have the priorities of its start.
+    - With `minibatch_per_module` a row's error is that of the one module it was drawn for. Where none of that module's agents
+      lives, or the module does not learn, it tells nothing, and the priority stays: the row may teach others.
     - Which rows an update gets is a pure function of the seed, the number of the update and the priorities.
     - p^alpha is kept as a whole number of 2^-22, of at most 2^62 / capacity.
 
@@ -72,6 +74,7 @@ class PrioritizedJointReplayBuffer(JointReplayBuffer):
         self._tree = SumTree(self.capacity, self.device)
         self._own_key = self.stream.key
         self._drawn = torch.zeros(0, 1, 0, dtype=torch.int64)  # [updates, learners, rows]
+        self._shared_out = False  # of the last draw, among modules
 
     @classmethod
     @override(JointReplay)
@@ -93,7 +96,7 @@ class PrioritizedJointReplayBuffer(JointReplayBuffer):
         """Rows drawn by their priorities, with weights; arguments as in `JointReplay.draw`."""
         self._check_filled()
         places = self._places(self.stream.next(updates), updates, learners * rows)
-        self._drawn = places.view(updates, learners, rows)
+        self._drawn, self._shared_out = places.view(updates, learners, rows), shuffled
         batch = self.weighed_rows_at(places.flatten(), len(self) / self.total().double())
         return batch.shards(learners, rows) if learners > 1 else [batch]
 
@@ -134,7 +137,7 @@ class PrioritizedJointReplayBuffer(JointReplayBuffer):
     @override(JointReplay)
     def feedback(self, errors: Sequence[np.ndarray]) -> None:
         updates, _, rows = self._drawn.shape
-        told = np.stack([own.reshape(updates, rows) for own in errors], 1)
+        told = np.stack([own.reshape(updates, rows) for own in what_is_told(errors, self._shared_out)], 1)
         self.set_errors(self._drawn.flatten().cpu().numpy(), told.ravel())
 
     def set_errors(self, places: np.ndarray, errors: np.ndarray) -> None:
@@ -190,6 +193,16 @@ class PrioritizedJointReplayBuffer(JointReplayBuffer):
     def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
         args, kwargs = super().get_ctor_args_and_kwargs()
         return args, {**kwargs, "alpha": self.alpha, "beta": self.beta, "priority": self.feedback_of}
+
+
+def what_is_told(errors: Sequence[np.ndarray], shared_out: bool) -> list[np.ndarray]:
+    """Errors as `JointReplay.feedback` gets them, with NaN where they say nothing of a row.
+
+    Args:
+        errors: Of each Learner.
+        shared_out: Whether each row was drawn for one module: 0 means that nobody learned from it, and others might.
+    """
+    return [np.where(own == 0.0, np.float32(np.nan), own) if shared_out else own for own in errors]
 
 
 def check_prioritized(settings: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
 
-from rllib_maddpg.replay.prioritized import PrioritizedJointReplayBuffer, check_prioritized
+from rllib_maddpg.replay.prioritized import PrioritizedJointReplayBuffer, check_prioritized, what_is_told
 from rllib_maddpg.replay.protocol import JointReplay
 from rllib_maddpg.replay.remote import ShardedBatch
 from rllib_maddpg.replay.shard import ReplayShard
@@ -45,7 +45,8 @@ class PrioritizedShard(ReplayShard):
     def feedback(self, *errors: np.ndarray) -> None:
         """As of `JointReplay`, of the rows of this shard; nothing if it has been restarted since they were drawn."""
         for places, own in zip(self._drawn, errors, strict=False):
-            self.buffer.set_errors(places, own)
+            if len(own):  # else it had no row in this draw, and knows those of an earlier one
+                self.buffer.set_errors(places, own)
 
 
 class PrioritizedShardedReplayBuffer(ShardedReplayBuffer):
@@ -83,6 +84,7 @@ class PrioritizedShardedReplayBuffer(ShardedReplayBuffer):
         self._totals = [0] * num_shards
         self._own_key = self._stream.key
         self._drawn: list[ShardedBatch] = []
+        self._shared_out = False  # of the last draw, among modules
 
     @override(ShardedReplayBuffer)
     def _shard_arguments(self) -> dict[str, Any]:
@@ -101,7 +103,7 @@ class PrioritizedShardedReplayBuffer(ShardedReplayBuffer):
         self._totals = self._ask_all(lambda shard: shard.total.remote())
         if not any(self._totals):
             raise ValueError("The replay buffer is empty: sample from the environment before you train.")
-        self._drawn = super().draw(learners, updates, rows, shuffled)
+        self._drawn, self._shared_out = super().draw(learners, updates, rows, shuffled), shuffled
         return self._drawn
 
     @override(ShardedReplayBuffer)
@@ -114,7 +116,8 @@ class PrioritizedShardedReplayBuffer(ShardedReplayBuffer):
 
     @override(JointReplay)
     def feedback(self, errors: Sequence[np.ndarray]) -> None:
-        parts = [batch.split(own) for batch, own in zip(self._drawn, errors, strict=True)]
+        told = what_is_told(errors, self._shared_out)
+        parts = [batch.split(own) for batch, own in zip(self._drawn, told, strict=True)]
         for k, shard in enumerate(self._shards):
             if k not in self._away:
                 shard.feedback.remote(*[own[k] for own in parts])

@@ -97,6 +97,22 @@ def test_feedback_of_several_learners_finds_its_rows():
     assert ring.largest == expected.max() == np.float32(22 + 1e-6)
 
 
+def test_a_row_drawn_for_one_module_keeps_its_priority_where_that_one_learns_nothing():
+    """With `minibatch_per_module`: 0 says that none of its agents lives, or that it is frozen; others may still learn."""
+    ring = ring_of(6)
+    tell(ring, [2.0] * 6)
+    before = ring.get_state()["beside"]["priorities"]
+    drawn = numbers(ring.draw(1, 1, 3, shuffled=True)[0])
+    ring.feedback([np.float32([0.0, 0.0, 5.0])])
+    expected = before.copy()
+    expected[drawn[2]] = 5.0 + 1e-6
+    np.testing.assert_array_equal(ring.get_state()["beside"]["priorities"], expected)
+    drawn = numbers(ring.draw(1, 1, 3)[0])  # of all modules: nobody learned from these rows
+    ring.feedback([np.zeros(3, np.float32)])
+    expected[drawn] = np.float32(1e-6)
+    np.testing.assert_array_equal(ring.get_state()["beside"]["priorities"], expected)
+
+
 def test_draws_depend_on_seed_number_and_priorities_only():
     """Not on how rows came to their priorities, on Learners, nor on how many updates are drawn in a call."""
     errors = np.random.default_rng(0).random(300).astype(np.float32)

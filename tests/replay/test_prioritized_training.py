@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import ray
 import torch
 from scipy import stats
 from test_users_replay import BATCH, config_for, errors_by_hand
@@ -127,6 +128,10 @@ def test_shards_draw_by_all_priorities_and_are_told(build, tmp_path):
     share = np.add.reduceat(chances, [0, rows[0]])
     drawn = sum(replay.draw(1, 1, 1000)[0].counts.sum(0) for _ in range(20))
     assert stats.chisquare(drawn, 20_000 * share).pvalue > 1e-3
+    # One that had no row in the last draw is told of none.
+    replay.feedback([np.ones(1, np.float32) for _ in replay.draw(1, 1, 1)])
+    ray.get([shard.feedback.remote(np.zeros(0, np.float32)) for shard in replay._shards])
+    parts = [shard["beside"]["priorities"] for shard in replay.get_state()["shards"]]
     path = algo.save_to_path(str(tmp_path / "shards"))
     algo.stop()
     # Another number of shards, or none.
