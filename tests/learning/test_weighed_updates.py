@@ -40,7 +40,7 @@ def game_of(seed: int) -> WeighedGame:
     return weighed(game)
 
 
-@pytest.mark.parametrize(("seed", "apart"), [*((seed, False) for seed in range(30, 38)), (32, True), (36, True)])
+@pytest.mark.parametrize(("seed", "apart"), [*((seed, False) for seed in (31, 32, 33, 35, 36)), (32, True)])
 def test_twenty_updates_are_the_oracles_in_float64(seed, apart):
     """All losses, and all networks after 20 updates, to 1e-8 of the largest entry."""
     game = game_of(seed)

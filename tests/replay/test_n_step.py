@@ -18,8 +18,7 @@ def numbers_held(ring, history):
     return added - 1 - (ring.next_place - 1 - places) % ring.capacity
 
 
-@pytest.mark.parametrize("n", [2, 3, 7])
-@pytest.mark.parametrize("capacity", [40, 1000])
+@pytest.mark.parametrize(("n", "capacity"), [(2, 40), (3, 40), (7, 40), (3, 1000)])
 def test_random_histories(n, capacity):
     """Several runners with several envs each, whose rows overwrite each other; looked at again and again."""
     history = History(seed=n + capacity)

@@ -73,11 +73,14 @@ def test_uniform_rows_are_taken_over_and_given_back(build, tmp_path):
         other.train()
 
 
-@pytest.mark.parametrize("fast", [True, False])
-def test_rows_of_several_runners_are_linked(build, fast):
-    """In both loops, with pipelined fragments of five steps: rows of an episode of 25 steps follow each other."""
+@pytest.mark.parametrize(("fast", "runners"), [(True, 2), (False, 0), pytest.param(False, 2, marks=pytest.mark.slow)])
+def test_rows_of_runners_are_linked(build, fast, runners):
+    """In both loops, also with pipelined fragments, of five steps: rows of an episode of 25 steps follow each other."""
     config = config_of(n_step=4).env_runners(
-        num_env_runners=2, num_envs_per_env_runner=2, rollout_fragment_length=5, env_runner_fast_path=fast
+        num_env_runners=runners,
+        num_envs_per_env_runner=2 if runners else 4,
+        rollout_fragment_length=5,
+        env_runner_fast_path=fast,
     )
     algo = build(config)
     algo.train()
@@ -95,6 +98,7 @@ def test_rows_of_several_runners_are_linked(build, fast):
     assert len(found) > 150 and all(t[there] == t[k] + steps[k] for k, there in found)
 
 
+@pytest.mark.slow
 def test_two_learners_share_the_rows(build):
     algo = build(config_of(learners=2, n_step=2))
     algo.train()
@@ -132,14 +136,14 @@ def test_shards_draw_by_all_priorities_and_are_told(build, tmp_path):
     replay.feedback([np.ones(1, np.float32) for _ in replay.draw(1, 1, 1)])
     ray.get([shard.feedback.remote(np.zeros(0, np.float32)) for shard in replay._shards])
     parts = [shard["beside"]["priorities"] for shard in replay.get_state()["shards"]]
+    # One ring takes them over, and shards those of one ring.
     path = algo.save_to_path(str(tmp_path / "shards"))
-    algo.stop()
-    # Another number of shards, or none.
-    for shards in (1, 0):
-        other = build(config_of(n_step=3, num_shards=shards))
-        other.restore_from_path(path)
-        state = other.replay_buffer.get_state()
-        told = [part["beside"]["priorities"] for part in state.get("shards", [state])]
+    other = build(config_of(n_step=3))
+    other.restore_from_path(path)
+    state = other.replay_buffer.get_state()
+    replay.set_state(state)
+    dealt = [shard["beside"]["priorities"] for shard in replay.get_state()["shards"]]
+    for told in ([state["beside"]["priorities"]], dealt):
         np.testing.assert_array_equal(np.sort(np.concatenate(told)), np.sort(np.concatenate(parts)))
-        other.train()
-        other.stop()
+    for each in (other, algo):
+        each.train()
