@@ -19,7 +19,7 @@ from rllib_maddpg.replay.drawn_rows import DrawnRows
 from rllib_maddpg.replay.links import EpisodeLinks
 from rllib_maddpg.replay.protocol import JointReplay, Stored
 from rllib_maddpg.replay.remote import LOST, RemoteRollout
-from rllib_maddpg.replay.resharding import AHEAD, BESIDE, TAILS, merged, num_rows
+from rllib_maddpg.replay.resharding import AHEAD, BESIDE, merged, num_rows
 from rllib_maddpg.replay.state_check import SCHEMA, check_buffer_state
 from rllib_maddpg.replay.update_stream import UpdateStream
 from rllib_maddpg.replay.upload import RingUpload
@@ -205,7 +205,7 @@ class JointReplayBuffer(JointReplay):
             columns = {name: column[: self._size].cpu().numpy().copy() for name, column in self._columns.items()}
         links = {}
         if self._links is not None:
-            links = {BESIDE: {AHEAD: self._links.get_ahead(self._size)}, TAILS: self._links.get_tails()}
+            links = {BESIDE: {AHEAD: self._links.get_ahead(self._size)}}
         return {
             **links,
             "columns": columns,
@@ -259,7 +259,7 @@ class JointReplayBuffer(JointReplay):
         if self._links is not None:
             # Rows of a state without links are drawn with one step each.
             ahead = state.get(BESIDE, {}).get(AHEAD)
-            self._links.set_state(None if ahead is None else ahead[order], state.get(TAILS))
+            self._links.set_ahead(None if ahead is None else ahead[order])
 
     @override(JointReplay)
     def check_state(self, state: dict[str, Any]) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,7 +30,7 @@ class EpisodeLinks:
             device: That of the ring.
         """
         self.following = torch.arange(capacity, dtype=torch.int32, device=device)
-        self.tails: Tails = {}
+        self._tails: Tails = {}
 
     def add(self, rollout: JointRollout, skip: int, number: int, place: int) -> None:
         """Links the rows of a rollout to each other, and to those of the rollout before it of the same runner.
@@ -54,7 +51,7 @@ class EpisodeLinks:
         linked = goes_on[:-1] & (episodes[1:] == episodes[:-1]) & (t[1:] == t[:-1] + 1)
         places = (place + np.arange(rows)) % capacity
         before, after = [], []
-        tails = self.tails.get(rollout.worker_index, {})
+        tails = self._tails.get(rollout.worker_index, {})
         for first in np.flatnonzero(np.append(True, ~linked)).tolist():
             last_number, last_t = tails.get(int(episodes[first]), (-1, -1))
             # It may have been overwritten by this very rollout.
@@ -64,7 +61,7 @@ class EpisodeLinks:
         following = places + np.append(linked, False)
         self._write(np.append(places, np.array(before, np.int64)), np.append(following, after) % capacity)
         # Every episode that goes on in the next fragment has rows in this one.
-        self.tails[rollout.worker_index] = {
+        self._tails[rollout.worker_index] = {
             int(episodes[last]): (number + last, int(t[last]))
             for last in np.flatnonzero(np.append(~linked, True)).tolist()
             if goes_on[last]
@@ -96,16 +93,15 @@ class EpisodeLinks:
         following, capacity = self.following[:rows].cpu().numpy(), len(self.following)
         return ((following - np.arange(rows)) % capacity).astype(np.int32)
 
-    def get_tails(self) -> Tails:
-        """Where episodes may go on."""
-        return {worker: dict(own) for worker, own in self.tails.items()}
+    def set_ahead(self, ahead: np.ndarray | None) -> None:
+        """Takes over the links of restored rows, which lie at the first places; None: they have none.
 
-    def set_state(self, ahead: np.ndarray | None, tails: Mapping[int, Any] | None) -> None:
-        """Takes over the links of restored rows, which lie at the first places; None: they have none."""
+        No episode goes on in rows that come later: those of the env runners may have the numbers of episodes of another run.
+        """
         capacity = len(self.following)
         places = np.arange(capacity)
         following = places.copy()
         if ahead is not None:
             following[: len(ahead)] += ahead
         self._write(places, following % capacity)
-        self.tails = {worker: dict(own) for worker, own in (tails or {}).items()}
+        self._tails = {}

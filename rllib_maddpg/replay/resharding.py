@@ -14,8 +14,8 @@ SHARDS = "shards"
 BESIDE = "beside"
 # The priority of each row, and the largest one so far.
 PRIORITIES, LARGEST = "priorities", "largest"
-# How far ahead the next row of each row's episode is, as `EpisodeLinks` has it; and where episodes may go on.
-AHEAD, TAILS = "ahead", "tails"
+# How far ahead the next row of each row's episode is, as `EpisodeLinks` has it.
+AHEAD = "ahead"
 
 # All arrays of a state with a number for each row, by where they are in it.
 _Rows = dict[tuple[str, str], np.ndarray]
@@ -89,5 +89,5 @@ def _state_of(rows: _Rows, state: dict[str, Any]) -> dict[str, Any]:
     parts = {where: {name: values for (at, name), values in rows.items() if at == where} for where in ("columns", BESIDE)}
     ring = {"columns": parts["columns"], "next": 0, "capacity": num_rows(rows), "rng": None}
     beside = {BESIDE: parts[BESIDE]} if parts[BESIDE] else {}
-    # What is said of the rows is true of these, too. Episodes go on somewhere else.
-    return {key: value for key, value in state.items() if key not in (SHARDS, KEY, TAILS)} | ring | beside
+    # What is said of the rows is true of these, too.
+    return {key: value for key, value in state.items() if key not in (SHARDS, KEY)} | ring | beside

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rllib_maddpg.replay.resharding import AHEAD, BESIDE, LARGEST, PRIORITIES, SHARDS, TAILS, num_rows
+from rllib_maddpg.replay.resharding import AHEAD, BESIDE, LARGEST, PRIORITIES, SHARDS, num_rows
 from rllib_maddpg.replay.update_stream import KEY, NUMBER
 from rllib_maddpg.rows.schema import RowSchema, described
 
@@ -71,10 +71,6 @@ def _check_beside(state: dict[str, Any], rows: int) -> None:
         raise ValueError(f"The replay buffer of the checkpoint has {AHEAD} that lead beyond its {rows} rows.")
     if LARGEST in state and not 0 < state[LARGEST] < np.inf:
         raise ValueError(f"The replay buffer of the checkpoint has {LARGEST}={state[LARGEST]!r}.")
-    for own in state.get(TAILS, {}).values():
-        for number, t in own.values():
-            if not (isinstance(number, int) and isinstance(t, int)):
-                raise ValueError(f"The replay buffer of the checkpoint has {TAILS} that are no numbers of rows.")
 
 
 def _check_counts(state: dict[str, Any]) -> None:

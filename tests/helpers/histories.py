@@ -57,6 +57,10 @@ class History:
             self.rows += rows
             yield rollout
 
+    def give_up(self) -> None:
+        """All running episodes, as env runners do that go on from a checkpoint."""
+        self._at = dict.fromkeys(self._at, (-1, -1))
+
     def _fragment(self, worker: int, env: int, steps: int) -> Iterator[dict]:
         for _ in range(steps):
             episode, t = self._at[worker, env]
