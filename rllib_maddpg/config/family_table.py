@@ -85,7 +85,7 @@ FAMILY: tuple[Setting, ...] = (
     Setting(
         "num_sub_policies",
         1,
-        whole(1, MOST).but("1: no ensemble; the paper uses 3."),
+        whole(1, MOST).but(f"1: no ensemble; the paper uses 3. At most {MOST}."),
         "Sub-policies of each agent, one of which is drawn for each episode (paper, section 4.3).",
         per_module=True,
         structural=True,
@@ -124,7 +124,7 @@ FAMILY: tuple[Setting, ...] = (
     Setting(
         "gumbel_rao_samples",
         10,
-        whole(1, 1000).but("Try 10."),
+        whole(1, 1000).but("Try 10. At most 1,000."),
         'Draws over which "gumbel_rao" averages.',
         per_module=True,
         structural=True,

@@ -232,7 +232,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "n_step",
         1,
-        whole(1, 1000).but("1: one-step targets."),
+        whole(1, 1000).but("1: one-step targets. At most 1,000."),
         "Rewards of a TD target before it bootstraps. Rows are drawn with what came after them.",
     ),
     Setting(

@@ -1,6 +1,6 @@
 """A sum tree: numbers, and the sums over blocks of them, by which places are drawn in proportion to the numbers.
 
-Numbers are whole, so that sums are exact in any order: a tree that was built anew, on whatever device, is the same to the bit,
+Numbers are whole, so that sums are exact in any order: a tree that is rebuilt, on whatever device, is the same to the bit,
 and nothing with the number 0 is ever drawn.
 """
 

@@ -91,7 +91,7 @@ def test_evaluation_and_cross_play(checkpoints):
 
 @pytest.mark.parametrize(
     ("file_format", "where"),
-    [("onnx", "tuple"), ("torchscript", "tuple"), ("safetensors", "tuple"), ("torchscript", "infos"), ("safetensors", "infos")],
+    [("onnx", "tuple"), ("torchscript", "infos"), ("safetensors", "tuple")],
 )
 def test_exported_actors_take_nothing_masked(checkpoints, tmp_path, where, file_format):
     """Each has been checked against its RLModule by the export, with random masks; here they play the game itself."""

@@ -18,7 +18,15 @@ FIRST, SECOND, THIRD = GAME.agents
     ("settings", "text"),
     [
         ({"num_sub_policies": 0}, "`num_sub_policies`=0 is not allowed: it must be a whole number > 0. 1: no ensemble"),
-        ({"num_sub_policies": 65}, "`num_sub_policies`=65 is not allowed"),
+        (
+            {"num_sub_policies": 65},
+            "`num_sub_policies`=65 is not allowed: it must be a whole number > 0. 1: no ensemble; the paper uses 3. At most 64",
+        ),
+        ({"n_step": 1001}, "`n_step`=1001 is not allowed: it must be a whole number > 0. 1: one-step targets. At most 1,000."),
+        (
+            {"gumbel_rao_samples": 1001},
+            "`gumbel_rao_samples`=1001 is not allowed: it must be a whole number > 0. Try 10. At most 1,000.",
+        ),
         ({"num_sub_policies": 1.5}, "`num_sub_policies`=1.5 is not allowed"),
         ({"sub_policy": -1}, "`sub_policy`=-1 is not allowed: it must be a whole number >= 0, or None."),
         ({"sub_policy": 1}, "`sub_policy`=1 is not allowed: module 'm0' has one policy, 0. Name one that all have."),

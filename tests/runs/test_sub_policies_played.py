@@ -1,6 +1,7 @@
 """Chosen and drawn sub-policies in evaluation, cross-play and exports, by what their actors were made to do."""
 
 import json
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -16,6 +17,7 @@ from rllib_maddpg.runs.cross_play import evaluate_cross_play, evaluate_pairings
 from rllib_maddpg.runs.evaluation import evaluate_checkpoint
 
 pytestmark = pytest.mark.usefixtures("ray_session")
+slow = partial(pytest.param, marks=pytest.mark.slow)
 AGENTS = ("fox", "hen_0", "hen_1")
 STEPS = 3
 
@@ -115,7 +117,7 @@ def test_a_sub_policy_that_is_not_there_is_refused(runs, tmp_path):
         config_of().evaluation(evaluation_config={"sub_policy": 3}).validate()
 
 
-@pytest.mark.parametrize("whose", [("three", "one"), ("one", "three"), ("three", "team"), ("team", "three")])
+@pytest.mark.parametrize("whose", [("one", "three"), ("three", "team"), slow(("three", "one")), slow(("team", "three"))])
 def test_cross_play_of_unlike_runs(runs, whose):
     """Also where one has no ensembles: each agent plays its own run's sub-policies, and its run's agents draw as there."""
     own, other = whose
@@ -201,7 +203,7 @@ def test_evaluation_of_a_running_algorithm(build, fast):
     assert len(numbers) >= 60 and all(set(own) == {0, 1, 2} for own in numbers.T)
 
 
-@pytest.mark.parametrize(("there", "here"), [(1, 3), (3, 1), (3, 2)])
+@pytest.mark.parametrize(("there", "here"), [(1, 3), (3, 1), slow(3, 2)])
 def test_a_checkpoint_of_another_number_is_refused(build, tmp_path, there, here):
     folder = saved(tmp_path / "there", num_sub_policies=there)
     algo = build(config_of(num_sub_policies=here))

@@ -1,6 +1,7 @@
 """The env's global state in rows: alike in both loops, right at each end, asked where a critic sees it, else refused."""
 
 import re
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -15,6 +16,8 @@ from rllib_maddpg import MADDPGConfig
 from rllib_maddpg.modules.views import VIEWS, View
 from rllib_maddpg.rows.schema import Column
 from rllib_maddpg.sampling.fast_path import reason_for_stock_path
+
+slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
 def state_of(game):
@@ -354,7 +357,7 @@ def config_of_hidden(view, **runners):
     )
 
 
-@pytest.mark.parametrize("runners", [{}, {"env_runner_fast_path": False}, {"num_env_runners": 1}], ids=str)
+@pytest.mark.parametrize("runners", [{}, slow({"env_runner_fast_path": False}), {"num_env_runners": 1}], ids=str)
 def test_training_from_the_state_and_a_checkpoint(build, ray_session, runners, tmp_path):
     """With shards, too. The reward is the state, which its critic finds out; without it the error is about E|N(0, 1)| = 0.8."""
     errors = {}

@@ -74,11 +74,12 @@ def test_actors_of_any_kind_see_what_is_filtered():
     layout, filters = layout_of(), drawn(WIDTHS.keys() & {"two", "one", "zero"})
     actors = {m: MLP(WIDTHS[m], 2, [5]) for m in layout.modules}
     actors["one"] = torch.nn.Sequential(actors["one"])  # no plain MLP
-    joint = JointActors(layout, actors, filters)
+    own_of = {m: (actor,) for m, actor in actors.items()}
+    joint = JointActors(layout, own_of, filters)
     obs = np.random.default_rng(1).normal(size=(4, layout.obs_dim)).astype(np.float32)
     outputs, seen = joint(obs), torch.from_numpy(expected(layout, filters, obs))
     for slot in layout.slots:
         with torch.no_grad():
             own = actors[slot.module](seen[:, slot.obs]).numpy()
         np.testing.assert_allclose(outputs[:, slot.actions], own, rtol=1e-5, atol=1e-6)
-    assert joint.is_current(actors, filters) and not joint.is_current(actors, drawn(["two", "one", "zero"]))
+    assert joint.is_current(own_of, filters) and not joint.is_current(own_of, drawn(["two", "one", "zero"]))

@@ -1,6 +1,7 @@
 """Both sampling loops in a game that refuses masked actions: none is taken, random ones are fair, and errors name the agent."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from rllib_maddpg.sampling.masks import JointMasks, ObservedMasks
 
 PLACES = ("observation", "observations", "tuple", "infos")
 HOW = ({"explore": True}, {"explore": False}, {"random_actions": True})
+slow = partial(pytest.param, marks=pytest.mark.slow)
 NO_WARM_UP = {"num_steps_sampled_before_learning_starts": 0}
 
 
@@ -145,13 +147,15 @@ def test_draws_have_the_probabilities_of_what_is_allowed(layout, temperature):
             "nothing",
             r"The action mask of agent 'a' allows nothing, though the agent is to act, at step 3 of the",
         ),
-        ("infos", "nothing", r"The action mask of agent 'a' allows nothing, though the agent is to act, at step 3 of the"),
+        slow("infos", "nothing", r"The action mask of agent 'a' allows nothing, though the agent is to act, at step 3 of the"),
         (
             "observation",
             "two",
             r"Agent 'a': observation\.action_mask is array\(.*\): a mask of actions has only 1 .* at step 3 of",
         ),
-        ("infos", "two", r"Agent 'a': observation\.action_mask is array\(.*\): a mask of actions has only 1 .* at step 3 of"),
+        slow(
+            "infos", "two", r"Agent 'a': observation\.action_mask is array\(.*\): a mask of actions has only 1 .* at step 3 of"
+        ),
         ("infos", "none", r"Agent 'a' has no 'action_mask' in its infos, at step 3 of the episode in env 0"),
     ],
 )
@@ -202,7 +206,7 @@ def a_is(rule):
     return change
 
 
-@pytest.mark.parametrize("explore", [True, False])
+@pytest.mark.parametrize("explore", [True, slow(False)])
 def test_rules_that_obey_masks_play(explore):
     runner = masked_runner(change=a_is(First))
     rollout = runner.sample(num_timesteps=40, explore=explore)[0]
@@ -211,7 +215,7 @@ def test_rules_that_obey_masks_play(explore):
     assert len(chosen) >= 40 and all(choice == np.argmax(mask) for choice, mask in chosen)
 
 
-@pytest.mark.parametrize("explore", [True, False])
+@pytest.mark.parametrize("explore", [True, slow(False)])
 def test_rules_that_do_not_are_named(explore):
     """Before the env gets what it must not."""
     runner = masked_runner(change=a_is(Always))
