@@ -11,8 +11,9 @@ from ray.rllib.utils.annotations import override
 from torch import Tensor
 
 from rllib_maddpg.learning import losses
-from rllib_maddpg.learning.context import GroupRows, UpdateContext
+from rllib_maddpg.learning.context import UpdateContext
 from rllib_maddpg.learning.graphed_learner import GraphedTorchLearner
+from rllib_maddpg.learning.group_rows import GroupRows
 from rllib_maddpg.learning.group_settings import GroupSettings
 from rllib_maddpg.learning.groups import NetworkGroup, first_of, trained
 from rllib_maddpg.learning.inferred import inferred_losses

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from ray.rllib.connectors.module_to_env import RemoveSingleTsTimeRankFromBatch
-from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.utils.annotations import override
 
-from rllib_maddpg.envs import ParallelPettingZoo, ReadableEndings, SeededEpisodes, resolve_env
-from rllib_maddpg.envs.global_state import StatedEnv
-from rllib_maddpg.envs.seed_check import are_alike, plays_alike
 from rllib_maddpg.modules.rl_module import actor_state_of
 from rllib_maddpg.modules.sub_policies import teams_of
 from rllib_maddpg.replay.choice import replay_class
@@ -34,8 +29,9 @@ from rllib_maddpg.sampling.metrics import Tally
 from rllib_maddpg.sampling.noise import NoiseError
 from rllib_maddpg.sampling.noise_connector import AddExplorationNoise
 from rllib_maddpg.sampling.recording import Recorder
+from rllib_maddpg.sampling.seeded_envs import SeededEnvsLoop
 from rllib_maddpg.sampling.seeds import EpisodeSeeds
-from rllib_maddpg.sampling.stock_loop import SamplingError, StockLoop
+from rllib_maddpg.sampling.stock_loop import SamplingError
 from rllib_maddpg.sampling.sub_policies import SubPolicyDraws, sub_policy_counts
 from rllib_maddpg.sampling.sub_policy_connector import add_selection
 from rllib_maddpg.sampling.traces import EpisodeTraces
@@ -50,7 +46,7 @@ def sample_fragment(runner: MADDPGEnvRunner, **kwargs: Any) -> tuple[list[JointR
     return runner.sample_fragment(**kwargs)
 
 
-class MADDPGEnvRunner(StockLoop):
+class MADDPGEnvRunner(SeededEnvsLoop):
     """RLlib's multi-agent env runner, returning joint rows (`[JointRollout]`) from `sample()`.
 
     Env number e of runner w starts its episode number k with a seed made from (config.seed, w, e, k), which also seeds the
@@ -68,7 +64,7 @@ class MADDPGEnvRunner(StockLoop):
         if not config.is_resolved:  # a runner made by hand
             config = config.copy(copy_frozen=False)
             config.validate()
-        # Needed by `make_env`, which the base class calls in its constructor.
+        # Needed by `make_env`, which RLlib calls in its constructor.
         self._seeds = EpisodeSeeds(config.seed, int(config.in_evaluation), kwargs.get("worker_index") or 0)
         super().__init__(config=config, **kwargs)
         self.schema: RowSchema | None = None
@@ -104,16 +100,6 @@ class MADDPGEnvRunner(StockLoop):
         if config.output and self.env is not None and self.layout is not None:
             self._recorder = Recorder(self.schema, self.config, self.worker_index or 0)
 
-    @override(MultiAgentEnvRunner)
-    def make_env(self) -> None:
-        # This runner's own copy of the config: RLlib then finds our envs by the names that it does not know.
-        self.config.env = resolve_env(self.config.env)
-        # Rebuilt after a failure, the envs go on with other games: the old ones might fail again.
-        first_episodes = self.episode_numbers or [0] * self.config.num_envs_per_env_runner
-        super().make_env()
-        for e, env in enumerate(self.env.envs):
-            self.env.envs[e] = self._wrapped(env, e, first_episodes[e])
-
     @property
     def num_env_steps_sampled_lifetime(self) -> int:
         """RLlib's name for the clock of the exploration."""
@@ -124,50 +110,7 @@ class MADDPGEnvRunner(StockLoop):
         if self.exploration is not None:  # RLlib sets 0 first of all
             self.exploration.env_steps = env_steps
 
-    def _compare_seeds(self) -> None:
-        """Warns if parallel envs play the same games. Only where all have begun alike others are made to find that out."""
-        firsts = [getattr(env, "first_observations", None) for env in self.env.envs]
-        context = EnvContext(self.config.env_config, self.worker_index or 0, num_workers=self.config.num_env_runners)
-        try:
-            is_alike = None not in firsts and are_alike(firsts) and plays_alike(lambda: self.config.env(context))
-        except Exception as error:  # an env that cannot be made twice, or fails: sampling says so where it matters
-            logger.debug("Seeds were not compared: %s", error)
-            return
-        if is_alike:
-            logger.warning(
-                "env=%r plays the same game whatever its seed: two copies with different seeds and the same actions observed "
-                "and earned the same. So the %d parallel envs are duplicates apart from exploration noise, and the "
-                "confidence intervals of evaluations do not hold. Draw what is random from the `seed` that `reset` is given "
-                "(Gymnasium: `super().reset(seed=seed)`, then `self.np_random`).",
-                self.config.env.source.name,
-                self.num_envs * max(1, self.config.num_env_runners),
-            )
-
-    def _rebuild_sub_env(self, number: int) -> None:
-        """Replaces one sub-env that has failed; the new one goes on with the next episode."""
-        vector, envs, size, needs_reset = self.env, self.env.envs, self.num_envs, self._needs_initial_reset
-        try:
-            envs[number].close()
-        except Exception as error:
-            logger.warning("Env %d could not be closed: %s", number, error)
-        # RLlib's own way to an env, for a vector of one.
-        self.env, self.config.num_envs_per_env_runner = None, 1
-        try:
-            super().make_env()
-            fresh = self.env.envs.pop()  # out of the vector, which closes its envs when it is deleted
-        finally:
-            self.env, self.num_envs, self._needs_initial_reset = vector, size, needs_reset
-            self.config.num_envs_per_env_runner = size
-        envs[number] = self._wrapped(fresh, number, envs[number].next_episode)
-
-    def _wrapped(self, env: Any, number: int, first_episode: int) -> SeededEpisodes:
-        if self.config.asks_for_state:
-            env = StatedEnv(env)
-        # Our adapter for PettingZoo reports endings in that form already.
-        if not isinstance(env.unwrapped, ParallelPettingZoo):
-            env = ReadableEndings(env)
-        return SeededEpisodes(env, partial(self._seeds.of_env, number), first_episode, partial(self._begin_episode, number))
-
+    @override(SeededEnvsLoop)
     def _begin_episode(self, env: int, episode: int) -> None:
         if self.exploration is not None:
             self.exploration.begin_episode(env, episode)
@@ -346,11 +289,6 @@ class MADDPGEnvRunner(StockLoop):
     def get_metrics(self) -> dict[str, Any]:
         self._tally.log(self, self.layout)
         return super().get_metrics()
-
-    @property
-    def episode_numbers(self) -> list[int]:
-        """Per env the number of the episode that its next reset begins."""
-        return [env.next_episode for env in self.env.envs] if self.env is not None else []
 
     @override(MultiAgentEnvRunner)
     def get_state(

@@ -14,7 +14,7 @@ from reference.maddpg import Discrete
 from reference.weighed import WeighedGame, weighed
 
 from rllib_maddpg.learning import losses
-from rllib_maddpg.learning.context import GroupRows
+from rllib_maddpg.learning.group_rows import GroupRows
 from rllib_maddpg.learning.learner import MADDPGTorchLearner
 from rllib_maddpg.learning.slot_stack import SlotStack
 from rllib_maddpg.learning.slot_updates import SlotCall, SlotUpdates
