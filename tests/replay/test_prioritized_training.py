@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import ray
 import torch
+from replay_training import BATCH, config_for, errors_by_hand
 from scipy import stats
-from test_users_replay import BATCH, config_for, errors_by_hand
 
 from rllib_maddpg import MADDPG
 from rllib_maddpg.replay import PrioritizedJointReplayBuffer
