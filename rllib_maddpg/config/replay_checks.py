@@ -50,8 +50,7 @@ def check_replay(config: AlgorithmConfig) -> None:
     by = " (by `num_env_steps_per_update`)" if config.rollout_fragment_length == "auto" else ""
     fix = f"Lower it{by} or `num_envs_per_env_runner`, or raise the {what}: else rows are lost unseen."
     require(config, "rollout_fragment_length", rows <= own, f"so short that {rows} rows fit the buffer", fix, fragment)
-    if not config.in_evaluation:  # which keeps no rows
-        _check_n_step(config, cls, parts, fragment)
+    _check_n_step(config, cls, parts, fragment)
 
 
 def _check_n_step(config: AlgorithmConfig, cls: type[JointReplay], parts: int, fragment: int) -> None:
