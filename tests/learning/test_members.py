@@ -123,7 +123,7 @@ def test_networks_are_checked_before_anything_starts(extra, text):
     ("arguments", "text"),
     [
         ({"name": "own"}, "View 'own' has agents='all'"),
-        ({"name": "all", "columns": ("c",)}, "View 'all' has agents='all' and columns="),
+        ({"name": "all", "columns": ("c",)}, "View 'all' has agents='all', columns="),
         ({"name": None}, "A View has name=None"),
         ({"name": "x", "columns": "c"}, "View 'x' has columns='c'"),
         ({"name": "x", "columns": None}, "View 'x' has columns=None"),
