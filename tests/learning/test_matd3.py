@@ -185,7 +185,7 @@ def test_noise_is_drawn_for_each_row_and_update():
 def test_no_noise_draws_no_numbers(monkeypatch):
     """Plain MADDPG pays for no noise on target actions."""
     asked, draw = [], CounterNoise.draw
-    monkeypatch.setattr(CounterNoise, "draw", lambda self, kind, joints: asked.append(kind) or draw(self, kind, joints))
+    monkeypatch.setattr(CounterNoise, "draw", lambda self, kind, *more: asked.append(kind) or draw(self, kind, *more))
     game = game_of(3, ("tanh",), target_policy_noise=0.0)
     critic_step(game, family_learner(game))
     assert asked == []
