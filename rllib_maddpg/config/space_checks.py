@@ -57,10 +57,10 @@ def check_action_mask(observation_space: gym.Space, action_space: gym.Space, age
             critics would take it for a feature, and choose what it forbids.
     """
     masked = isinstance(observation_space, gym.spaces.Dict) and MASK in observation_space.spaces
+    if not isinstance(action_space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+        return  # boxes cannot be masked: it is a feature of that name
     if masked:
         _check_fits(observation_space.spaces[MASK], action_space, agent)
-    if not isinstance(action_space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
-        return
     width = gym.spaces.flatdim(action_space)
     sizes: Counter = Counter()  # of all that lies under a path
     for part in Flattener(observation_space, agent).parts:
@@ -80,11 +80,6 @@ def check_action_mask(observation_space: gym.Space, action_space: gym.Space, age
 def _check_fits(mask: gym.Space, action_space: gym.Space, agent: Any) -> None:
     """A mask has a number for each action."""
     what = f"Agent {agent!r}: {part_name((MASK,))} is {mask}"
-    if not isinstance(action_space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
-        raise ValueError(
-            f"{what}, and its action space {action_space} is not Discrete or MultiDiscrete, which alone can be masked. Take "
-            "the mask out, or give it another name if it is something else."
-        )
     numbers = [action_space.n] if isinstance(action_space, gym.spaces.Discrete) else np.ravel(action_space.nvec).tolist()
     parts = list(mask.spaces) if isinstance(mask, gym.spaces.Tuple) else [mask]
     sizes = [math.prod(part.shape) for part in parts if isinstance(part, gym.spaces.Box | gym.spaces.MultiBinary)]

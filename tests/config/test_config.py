@@ -417,7 +417,6 @@ TWO = gym.spaces.MultiDiscrete([2, 3])
         (gym.spaces.Tuple([BOX(0, 1, (3,)), BOX(0, 1, (2,))]), TWO, r"or a Tuple of 2 with \[2, 3\]"),
         (gym.spaces.MultiDiscrete([2] * 4), CHOICE, "Box or MultiBinary of 4"),
         (gym.spaces.Dict(x=BOX(0, 1, (4,))), CHOICE, "Box or MultiBinary of 4"),
-        (BOX(0, 1, (2,)), BOX(-1, 1, (2,)), "is not Discrete or MultiDiscrete, which alone can be masked. Take the mask out"),
     ],
 )
 def test_action_masks_fit_the_actions(mask, acts, says):
