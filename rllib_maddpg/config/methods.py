@@ -36,6 +36,7 @@ class MethodsConfig(ModulesConfig):
         huber_delta: float = NotProvided,
         others_actions: str = NotProvided,
         critic_view: Any = NotProvided,
+        critic_type: str = NotProvided,
         state_key: str | None = NotProvided,
         minibatch_per_module: bool = NotProvided,
         gumbel_softmax_temperature: float | list = NotProvided,
@@ -86,6 +87,8 @@ class MethodsConfig(ModulesConfig):
             others_actions: In the actor loss: "replay" (the paper) or "current" (the others' current actors).
             critic_view: What a critic sees: "all" (every agent's observation and action), "own" (its own agent's: independent
                 DDPG), "state" (the env's global state and all actions), "state+all" (all observations, too), or a `View`.
+            critic_type: Networks of critics: "mlp" (the paper), or "attention" over all agents, whose weights all modules
+                share (Iqbal and Sha 2019), so that they do not grow with the square of the number of agents.
             state_key: Key of the global state in the infos, for critics that see it: those of `__common__`, else of any agent.
                 None: the env's method `state()`, as PettingZoo has it.
             minibatch_per_module: True: each module draws rows of its own (as Algorithm 1 is written); False: all learn from the
@@ -170,6 +173,7 @@ class MethodsConfig(ModulesConfig):
     def env_runners(
         self,
         *,
+        turn_based: bool | None = NotProvided,
         env_runner_fast_path: bool = NotProvided,
         sample_mode: str = NotProvided,
         broadcast_interval: int = NotProvided,
@@ -178,6 +182,8 @@ class MethodsConfig(ModulesConfig):
         """As RLlib's `env_runners`, and how remote runners and the Learner work together.
 
         Args:
+            turn_based: True: agents of the env act in turns, so each one's transition goes from one turn of its to the next.
+                None: it is found out.
             env_runner_fast_path: False: sample in RLlib's own loop also where MADDPG's columnar one gives the same rows.
             sample_mode: "pipelined": runners sample the next fragment while the Learner updates, so weights lag by exactly one
                 fragment; "sync": they wait for each other; "async": each runner's fragment is taken as it comes.

@@ -37,6 +37,7 @@ class AddedToModel(NamedTuple):
     schema: RowSchema
     module_id: str
     critic_view: View | str
+    critic_type: str
     twin_q: bool
     infer_other_policies: bool
     num_sub_policies: int

@@ -44,7 +44,7 @@ class ModulesConfig(DescribedConfig):
 
     def added_to_model(self, module_id: str, schema: RowSchema) -> dict[str, Any]:
         """What a module's `model_config` gets from this config."""
-        keys = ("critic_view", "twin_q", "infer_other_policies", "num_sub_policies")
+        keys = ("critic_view", "critic_type", "twin_q", "infer_other_policies", "num_sub_policies")
         words = {key: self.of_module(module_id, key) for key in keys}
         normalized = {key: getattr(self, key) for key in ("normalize_observations", "normalize_rewards")}
         return AddedToModel(schema.layout, schema, module_id, **words, **normalized)._asdict()

@@ -35,6 +35,7 @@ from rllib_maddpg.config.rllib_table import OTHERS, RESOURCES
 from rllib_maddpg.config.setting import Setting
 from rllib_maddpg.config.shared_checks import SHARED_LEARNER
 from rllib_maddpg.learning.losses import CRITIC_LOSSES
+from rllib_maddpg.modules.critic_types import CRITIC_TYPES
 from rllib_maddpg.modules.views import VIEWS, View
 from rllib_maddpg.replay.choice import DEFAULTS
 from rllib_maddpg.rows.actions import ACTOR_HEADS
@@ -173,6 +174,15 @@ SETTINGS: tuple[Setting, ...] = (
         structural=True,
     ),
     Setting(
+        "critic_type",
+        "mlp",
+        one_of(*CRITIC_TYPES),
+        'Networks of critics: "mlp" (the paper), or "attention" over all agents, whose weights all modules share (Iqbal and '
+        "Sha 2019), so that they do not grow with the square of the number of agents.",
+        per_module=True,
+        structural=True,
+    ),
+    Setting(
         "state_key",
         None,
         TEXT.or_none("None: that of the env's `state()`."),
@@ -253,6 +263,15 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     *EXPLORATION,
     # Sampling.
+    Setting(
+        "turn_based",
+        None,
+        BOOL.or_none("None: it is found out."),
+        "True: agents of the env act in turns, so each one's transition goes from one turn of its to the next. None: it is "
+        "found out.",
+        method="env_runners",
+        part="sampling",
+    ),
     Setting(
         "env_runner_fast_path",
         True,

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from rllib_maddpg.rows.actions import ActionCodec, make_codec
-from rllib_maddpg.rows.observations import Flattener, differs_from_rllib, flatteners, is_flat_box, mask_columns
+from rllib_maddpg.rows.observations import (
+    Flattener,
+    differs_from_rllib,
+    flatteners,
+    image_shape,
+    is_flat_box,
+    mask_columns,
+)
 
 # Key of an agent in `JointLayout.description`.
 OBSERVES = "observes"
@@ -39,6 +46,11 @@ class AgentSlot:
     actions: slice
     observed: gym.Space | None = None
     mask: slice | None = None
+
+    @property
+    def image(self) -> tuple[int, int, int] | None:
+        """Height, width and channels, if it observes an image; its columns are the image row by row. Else None."""
+        return image_shape(self.observed)
 
 
 @dataclass(frozen=True)
@@ -143,6 +155,16 @@ class JointLayout:
     def codec_of(self, module: str) -> ActionCodec:
         """The codec that the agents of a module share."""
         return self.slots_of(module)[0].codec
+
+    @property
+    def has_images(self) -> bool:
+        """Whether some agent observes an image."""
+        return any(slot.image for slot in self.slots)
+
+    @property
+    def observes_bytes(self) -> bool:
+        """Whether all agents observe images of bytes, so that rows have a byte for each number that is observed."""
+        return all(slot.image and slot.observed.dtype == np.uint8 for slot in self.slots)
 
     def action_groups(self) -> list[ActionGroup]:
         """All agents in order, neighbours with equal action spaces together."""

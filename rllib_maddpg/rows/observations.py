@@ -259,6 +259,11 @@ def is_flat_box(space: Any) -> bool:
     return isinstance(space, gym.spaces.Box) and len(space.shape) == 1
 
 
+def image_shape(space: gym.Space | None) -> tuple[int, int, int] | None:
+    """Height, width and channels of what an agent observes, if it is an image: a Box of rank 3; else None."""
+    return space.shape if isinstance(space, gym.spaces.Box) and len(space.shape) == 3 else None
+
+
 def mask_columns(space: gym.Space | None, agent: Any) -> slice | None:
     """Columns of the action mask in the vector of an agent that observes a space; None: there is none."""
     return Flattener(space, agent).mask if isinstance(space, gym.spaces.Dict) and MASK in space.spaces else None

@@ -116,6 +116,7 @@ def test_what_modules_can_have():
     }
     assert {type(value) for value in config.module_numbers().values()} == {float}
     words = {"grad_clip_by": "global_norm", "critic_loss": "huber", "critic_view": "all", "others_actions": "replay"}
+    words |= {"critic_type": "mlp"}
     words |= {"twin_q": False, "infer_other_policies": False, "inferred_target": "probabilities"}
     words |= {"num_sub_policies": 1, "discrete_gradient_estimator": "straight_through", "gumbel_rao_samples": 10}
     assert config.module_words() == words
