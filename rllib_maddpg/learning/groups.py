@@ -9,6 +9,8 @@ from typing import Any
 from rllib_maddpg.learning.group_optimizer import GroupOptimizer
 from rllib_maddpg.learning.group_settings import GroupSettings
 from rllib_maddpg.modules.critics import SingleCritic, StackedCritics, StackedOwnCritics
+from rllib_maddpg.modules.image_stack import ImageStack
+from rllib_maddpg.modules.images import ImageNetwork, image_kind_of, is_plain_image_network
 from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec
 from rllib_maddpg.modules.stacking import SingleNetwork, StackedMLP, is_plain_mlp, shape_of
 from rllib_maddpg.rows.schema import RowSchema
@@ -77,9 +79,13 @@ class NetworkGroup:
 
     def _joined(self, schema: RowSchema, networks: list, stacked: bool) -> Any:
         if self.view is None:
+            if stacked and isinstance(networks[0], ImageNetwork):
+                return ImageStack.of_actors(networks)
             return StackedMLP(networks) if stacked else SingleNetwork(networks[0])
         if not stacked:
             return SingleCritic(schema, self._modules[0], networks[0], self.view)
+        if isinstance(networks[0], ImageNetwork):
+            return ImageStack.of_critics(schema, self.modules, networks, self.view)
         if self.view.is_shared:
             return StackedCritics(schema, self.modules, networks, self.view)
         return StackedOwnCritics(networks)
@@ -125,7 +131,8 @@ def group_networks(
 def _key(spec: NetworkSpec, module: Any, settings: ModuleSettings) -> tuple | None:
     """Equal for networks that can be computed as one; None if it is for itself."""
     network = getattr(module, spec.name)
-    if not is_plain_mlp(network) or (spec.view is not None and not module.has_plain_values):
+    shape = _shape(network)
+    if shape is None or (spec.view is not None and not module.has_plain_values):
         return None
     # Critics only ask where an agent's action lies and how wide it is, not what it means. Networks about other agents, which
     # are those of all modules of the group, do not ask for their own.
@@ -138,7 +145,14 @@ def _key(spec: NetworkSpec, module: Any, settings: ModuleSettings) -> tuple | No
     words = tuple((key, repr(value)) for key, value in settings.words.items())
     # What else a spec says must be the same, too; how a network was built and how fast it learns does not matter.
     kind = spec.role, spec.view, spec.about, spec.has_target, spec.lr is None, _place(spec, module)
-    return kind, agents, shape_of(network), action, mask_at, words, settings.apart
+    return kind, agents, shape, action, mask_at, words, settings.apart
+
+
+def _shape(network: Any) -> tuple | None:
+    """What networks must share to be computed as one; None: it is none of those that can be."""
+    if is_plain_image_network(network):
+        return image_kind_of(network)
+    return shape_of(network) if is_plain_mlp(network) else None
 
 
 def _place(spec: NetworkSpec, module: Any) -> int:
