@@ -26,7 +26,8 @@ from rllib_maddpg.envs import EnvSpaces
 from rllib_maddpg.modules.rule_modules import check_not_trained
 from rllib_maddpg.rows.actions import make_codec
 from rllib_maddpg.rows.layout import check_shared_modules
-from rllib_maddpg.rows.schema import bytes_per_row
+from rllib_maddpg.rows.observations import image_shape, is_byte_image
+from rllib_maddpg.rows.schema import bytes_per_kept_row
 
 
 class AgentMapping:
@@ -108,9 +109,11 @@ def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
     check_images(config, env.observation_spaces, module_of)
     resolve_state(config)
     check_ensembles(config, module_of)
-    widths = [gym.spaces.flatdim(space) for space in env.observation_spaces.values()]
+    spaces = env.observation_spaces.values()
+    widths = [gym.spaces.flatdim(space) for space in spaces]
     beside = [*config.extra_columns, *(column for column in own_columns(config) if column.stored)]
-    check_replay_memory(config, bytes_per_row(sum(widths), sum(codes), len(env.agents), beside))
+    size = bytes_per_kept_row(sum(widths), sum(codes), len(env.agents), beside, all(map(is_byte_image, spaces)))
+    check_replay_memory(config, size, any(map(image_shape, spaces)))
 
 
 def _check_spec_spaces(spec: PolicySpec | tuple, module: str, agent: Any, env: EnvSpaces) -> None:
