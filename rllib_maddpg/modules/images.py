@@ -94,6 +94,8 @@ class ImageEncoder(nn.Module):
 
     Attributes:
         width: Number of features.
+        low, scale: It sees (pixels - low) * scale.
+        net: The encoder, `[R, H, W, C]` -> `[R, features]`.
     """
 
     def __init__(self, place: ImagePlace, settings: Mapping[str, Any]):
@@ -104,7 +106,7 @@ class ImageEncoder(nn.Module):
         """
         super().__init__()
         low, high = place.bounds
-        self._shape, self._low, self._scale = place.shape, low, 1.0 / (high - low)
+        self._shape, self.low, self.scale = place.shape, low, 1.0 / (high - low)
         config = CNNEncoderConfig(
             input_dims=list(place.shape),
             cnn_filter_specifiers=settings.get("conv_filters") or default_filters(place.shape),
@@ -122,11 +124,11 @@ class ImageEncoder(nn.Module):
     @property
     def kind(self) -> Hashable:
         """What encoders of equal parameters must share to compute the same."""
-        return self._shape, self._low, self._scale, repr(self.net)
+        return self._shape, self.low, self.scale, repr(self.net)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., H * W * C]` -> `[..., features]`."""
-        pixels = (x - self._low if self._low else x) * self._scale
+        pixels = (x - self.low if self.low else x) * self.scale
         return self.net(pixels.reshape(-1, *self._shape)).reshape(*x.shape[:-1], self.width)
 
 

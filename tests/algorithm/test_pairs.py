@@ -68,7 +68,7 @@ WAYS = [
     ("shards", "2 Learners"),
     ("pipelined runners", "shared Learner"),
 ]
-MEMBERS = [name for name in FEATURES if name not in IN_ACTORS | {"CUDA graphs"}]
+MEMBERS = [name for name in FEATURES if name not in IN_ACTORS | {"CUDA graphs", "images"}]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,11 @@ def test_all_together(way, build, request):
     if "shared Learner" in way:
         request.getfixturevalue("shared_learner")
     trains(build(config_of((*MEMBERS, *way))))
+
+
+def test_images_and_all_but_normalization(build):
+    """Masks stand in Dicts, where images are vectors: so the team is a mixed one."""
+    trains(build(config_of((*(name for name in MEMBERS if name != "normalization"), "images", "CUDA graphs"))))
 
 
 @pytest.mark.parametrize("pair", REFUSED, ids=lambda pair: " and ".join(sorted(pair)))

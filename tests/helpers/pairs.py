@@ -48,6 +48,7 @@ FEATURES: dict[str, Callable[[MADDPGConfig], object]] = {
     "local critics": lambda config: _own(config, a={"critic_view": "own"}),
     "prioritized": lambda config: config.training(replay_buffer_config={"type": "PrioritizedJointReplayBuffer"}),
     "n-step": lambda config: config.training(n_step=3),
+    "images": lambda config: _in_env(config, images=True),
     "masks": lambda config: _in_env(config, masks=True),
     "state": lambda config: _own(config, c={"critic_view": "state+all"}),
     "normalization": lambda config: config.training(normalize_observations=True, normalize_rewards=True),
@@ -61,6 +62,7 @@ FEATURES: dict[str, Callable[[MADDPGConfig], object]] = {
 }
 # Pair -> the key that the error names, what it says, and why.
 REFUSED: dict[frozenset[str], tuple[str, str, str]] = {
+    frozenset(("images", "normalization")): ("normalize_observations", "image", "images are scaled to 0 ... 1 anyway"),
     frozenset(("2 Learners", "CUDA graphs")): ("cuda_graph", "several Learners", "Learners wait for each other in an update"),
     frozenset(("2 Learners", "shared Learner")): ("num_learners", "one Learner each", "a trial has one Learner there"),
     frozenset(("shards", "shared Learner")): ("replay_buffer_config['num_shards']", "beside", "rows lie beside the Learner"),
