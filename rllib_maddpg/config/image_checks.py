@@ -17,8 +17,6 @@ from rllib_maddpg.modules.images import CONV_KEYS
 from rllib_maddpg.modules.rule_modules import has_networks
 from rllib_maddpg.rows.observations import image_shape
 
-_WRAPPERS = "SuperSuit's `resize_v1` makes other sizes."
-
 
 def check_images(config: AlgorithmConfig, spaces: Mapping[Any, gym.Space], module_of: Mapping[Any, str]) -> None:
     """Images go with all settings, and encoders fit them; where there are none, nobody describes encoders.
@@ -63,11 +61,11 @@ def _check_sizes(key: str, filters: Any, images: Mapping[Any, tuple[int, int, in
     for agent, shape in images.items():
         for number, (sides, kernel) in enumerate(layers(shape, filters or default_filters(shape))):
             if any(k > side for k, side in zip(kernel, sides, strict=True)):
-                seen = "image" if number == 0 else f"result of layer {number - 1}"
+                seen = "an image" if number == 0 else f"a result of layer {number - 1}"
                 raise ValueError(
-                    f"Agent {agent!r}: its image of {_by(shape[:2])} is too small for `{named(key)}`: layer {number} has a "
-                    f"kernel of {_by(kernel)}, and sees an {seen} of {_by(sides)}."
-                    f" Take fewer layers, or smaller kernels and strides. {_WRAPPERS}".replace("an result", "a result")
+                    f"Agent {agent!r}: its image of {_by(shape[:2])} is too small for `{named(key)}`: layer {number} has a kernel "
+                    f"of {_by(kernel)}, and sees {seen} of {_by(sides)}. Take fewer layers, or smaller kernels and strides; or "
+                    "make larger images (SuperSuit's `resize_v1`)."
                 )
 
 
