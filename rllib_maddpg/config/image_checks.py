@@ -63,9 +63,9 @@ def _check_sizes(key: str, filters: Any, images: Mapping[Any, tuple[int, int, in
             if any(k > side for k, side in zip(kernel, sides, strict=True)):
                 seen = "an image" if number == 0 else f"a result of layer {number - 1}"
                 raise ValueError(
-                    f"Agent {agent!r}: its image of {_by(shape[:2])} is too small for `{named(key)}`: layer {number} has a kernel "
-                    f"of {_by(kernel)}, and sees {seen} of {_by(sides)}. Take fewer layers, or smaller kernels and strides; or "
-                    "make larger images (SuperSuit's `resize_v1`)."
+                    f"Agent {agent!r}: its image of {_by(shape[:2])} is too small for `{named(key)}`: layer {number} has a "
+                    f"kernel of {_by(kernel)}, and sees {seen} of {_by(sides)}. Take fewer layers, or smaller kernels and strides; "
+                    "or make larger images (SuperSuit's `resize_v1`)."
                 )
 
 
