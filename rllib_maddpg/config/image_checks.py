@@ -64,8 +64,8 @@ def _check_sizes(key: str, filters: Any, images: Mapping[Any, tuple[int, int, in
                 seen = "an image" if number == 0 else f"a result of layer {number - 1}"
                 raise ValueError(
                     f"Agent {agent!r}: its image of {_by(shape[:2])} is too small for `{named(key)}`: layer {number} has a "
-                    f"kernel of {_by(kernel)}, and sees {seen} of {_by(sides)}. Take fewer layers, or smaller kernels and strides; "
-                    "or make larger images (SuperSuit's `resize_v1`)."
+                    f"kernel of {_by(kernel)}, and sees {seen} of {_by(sides)}. Take fewer layers, or smaller kernels and "
+                    "strides; or make larger images (SuperSuit's `resize_v1`)."
                 )
 
 

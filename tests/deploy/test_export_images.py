@@ -22,7 +22,6 @@ from rllib_maddpg.runs.evaluation import restored_runner
 BYTES = gym.spaces.Box(0, 255, (9, 6, 2), np.uint8)
 FLOATS = gym.spaces.Box(-1.0, 3.0, (7, 8, 3), np.float32)
 MOVES = make_codec(gym.spaces.Box(-2.0, 1.0, (3,), np.float32), "tanh", "a")
-CHOOSES = make_codec(gym.spaces.Discrete(4), "tanh", "a")
 STRIDES = {"conv_filters": [[3, 4, 2], [4, [3, 2], [1, 2], "valid"]], "conv_activation": "tanh"}
 
 
@@ -37,7 +36,7 @@ def program_of(space, codec, settings) -> ActorProgram:
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize(
     ("space", "codec", "settings"),
-    [(BYTES, MOVES, STRIDES), (FLOATS, CHOOSES, {"conv_filters": [[5, 3, 1]], "conv_activation": "linear"})],
+    [(BYTES, MOVES, STRIDES), (FLOATS, MOVES, {"conv_filters": [[5, 3, 1]], "conv_activation": "linear"})],
     ids=["bytes", "floats"],
 )
 def test_a_file_does_what_the_network_does(name, space, codec, settings, tmp_path):
@@ -51,12 +50,11 @@ def test_a_file_does_what_the_network_does(name, space, codec, settings, tmp_pat
     actor = Actor("a", entry, {0: _FORMATS[name](file, entry)})
     space.seed(3)
     images = np.stack([space.sample() for _ in range(40)])
-    images[::2, 2:5] = space.high[2:5].astype(space.dtype)
     with torch.no_grad():
         expected = program(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(actor.batch(images), expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(actor(images[2]), expected[2], rtol=1e-5, atol=1e-5)
-    assert len(np.unique(expected, axis=0)) > 1
+    assert (np.ptp(expected, 0) > 1e-3).all()
 
 
 def test_what_an_actor_of_bytes_takes():
