@@ -619,7 +619,7 @@ def test_images_and_changing_mappings_are_refused():
     class Images(LedgerEnv):
         def __init__(self, config):
             super().__init__({"script": TIME_LIMIT})
-            self.observation_spaces = {**self.observation_spaces, "c": gym.spaces.Box(0, 255, (8, 8, 3), np.uint8)}
+            self.observation_spaces = {**self.observation_spaces, "c": gym.spaces.Box(0, 255, (8, 8, 3, 1), np.uint8)}
 
     with pytest.raises(ValueError, match=r"Agent 'c': observation space .* looks like an image"):
         config_for(Images).validate()
