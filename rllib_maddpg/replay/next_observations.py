@@ -16,6 +16,9 @@ from rllib_maddpg.rows.schema import ALONE_PERCENT, OBSERVATIONS, RowSchema
 
 logger = logging.getLogger(__name__)
 
+# Rows whose follower may be on its way, of which no more is said than that they are few.
+_ENDS = 64
+
 
 class NextObservations:
     """Where in a ring the x' of each row is to be found.
@@ -48,7 +51,7 @@ class NextObservations:
         self._followers = Followers(capacity)
         # Worker -> number of a row that may get a follower -> its x'.
         self._ends: dict[int, dict[int, np.ndarray]] = {}
-        self._counted = max(1, capacity * ALONE_PERCENT // 100)
+        self._counted = capacity * ALONE_PERCENT // 100 + _ENDS
         self._has_told = False
 
     @property

@@ -51,6 +51,7 @@ class Part:
         choices: How many values each of its numbers can have, in the order of the raveled value; empty where numbers are taken
             as they are.
         starts: The smallest value of each of these numbers.
+        holds_bytes: Whether it is an image of bytes, of which rows keep a byte for each number.
     """
 
     path: tuple
@@ -58,6 +59,7 @@ class Part:
     shape: tuple[int, ...]
     choices: tuple[int, ...] = ()
     starts: tuple[int, ...] = ()
+    holds_bytes: bool = False
 
     @property
     def name(self) -> str:
@@ -100,6 +102,8 @@ class Part:
         if array.shape != self.shape and not array.size == math.prod(self.shape) == 1:
             raise ValueError(f"has shape {array.shape}, not {self.shape}")
         numbers = array.reshape(-1)
+        if self.holds_bytes and not are_bytes(numbers):
+            raise ValueError(f"is {_short(value)}: an image of uint8 has whole numbers from 0 to 255")
         if self.is_mask and not ((numbers == 0) | (numbers == 1)).all():
             raise ValueError(f"is {_short(value)}: a mask of actions has only 1 (allowed) and 0 (not allowed)")
         return self._indices(numbers, value) if self.chooses else numbers
@@ -216,7 +220,7 @@ def _parts(space: gym.Space, path: tuple, agent: Any) -> list[Part]:
     if isinstance(space, spaces.Tuple):
         return [leaf for i, inner in enumerate(space.spaces) for leaf in _parts(inner, (*path, i), agent)]
     if isinstance(space, spaces.Box):
-        return [Part(path, "Box", space.shape)]
+        return [Part(path, "Box", space.shape, holds_bytes=not path and is_byte_image(space))]
     if isinstance(space, spaces.MultiBinary):
         return [Part(path, "MultiBinary", space.shape)]
     if isinstance(space, spaces.Discrete):
@@ -267,6 +271,14 @@ def image_shape(space: gym.Space | None) -> tuple[int, int, int] | None:
 def is_byte_image(space: gym.Space | None) -> bool:
     """Whether it is an image whose numbers are bytes."""
     return image_shape(space) is not None and space.dtype == np.uint8
+
+
+def are_bytes(numbers: np.ndarray) -> bool:
+    """Whether all are whole and from 0 to 255."""
+    if numbers.dtype == np.uint8:
+        return True
+    with np.errstate(invalid="ignore"):  # of NaN and infinities
+        return bool((numbers == numbers.astype(np.uint8)).all())
 
 
 def mask_columns(space: gym.Space | None, agent: Any) -> slice | None:

@@ -8,6 +8,7 @@ import numpy as np
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 
 from rllib_maddpg.rows.layout import AgentSlot
+from rllib_maddpg.rows.observations import are_bytes
 from rllib_maddpg.rows.rollout import JointRollout
 from rllib_maddpg.rows.schema import RowSchema
 from rllib_maddpg.sampling.traces import EpisodeTraces
@@ -26,7 +27,7 @@ def rollout_from_episodes(episodes: Iterable[MultiAgentEpisode], schema: RowSche
 
     Raises:
         ValueError: If an agent leaves out env steps between two of its observations (turn-based games), since such a step
-            has no joint transition.
+            has no joint transition; or if its images of bytes have become other numbers.
     """
     return JointRollout.concat(schema, [_rows_of(episode, schema, traces) for episode in episodes])
 
@@ -52,6 +53,11 @@ def _fill_agent(columns: Mapping[str, np.ndarray], episode: MultiAgentEpisode, s
         return
     rows = slice(first, first + acted)
     obs = np.asarray(agent_episode.get_observations(slice(0, None)), np.float32).reshape(acted + 1, -1)
+    if columns["obs"].dtype == np.uint8 and not are_bytes(obs):
+        raise ValueError(
+            f"The images of agent {slot.agent!r} are no bytes any more after the `env_to_module_connector`, and rows keep them "
+            "as bytes. Leave out what changes them there: networks divide by 255 themselves. Or have the env observe float32."
+        )
     if first > 0:
         # The agent joins here: it is not in the row before, but in that row's next state.
         columns["new_obs"][first - 1, slot.obs] = obs[0]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import tree
+from image_env import ImageEnv
 from ledger_env import ALL_TERMINATE, LATE_JOINER, LEDGERS, MIXED_END, TIME_LIMIT, LedgerEnv, Nested, ZooLedger
 from pettingzoo.utils import BaseParallelWrapper
 from ray.rllib.callbacks.callbacks import RLlibCallback
@@ -72,6 +73,7 @@ GAMES = {
     "nested": (Nested, {"script": MIXED_END}, 3, {}, None),
     "nested_late_joiner": (Nested, {"script": LATE_JOINER}, 2, {}, None),
     "zoo_nested": (ZooLedger, {"script": MIXED_END, "nested": True}, 2, {}, None),
+    "images": (ImageEnv, {}, 2, {}, None),
 }
 
 

@@ -1,74 +1,63 @@
-"""Rows of images are those that agents saw, in the columnar loop and in RLlib's own."""
+"""Images on their way from the env into rows, in both loops, and into recordings."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-import torch
-from pairs_game import PairsGame
+from image_env import SHAPES, ImageEnv
 from runners import make_runner, rows_of
 
-from rllib_maddpg.sampling.fast_path import reason_for_stock_path
-
-# The frame stack writes on into what it has given: whoever keeps an observation must have made a copy.
-PISTONS = {
-    "n_pistons": 6,
-    "max_cycles": 6,
-    "wrappers": [
-        ["color_reduction_v0", {"mode": "R"}],
-        ["resize_v1", {"x_size": 6, "y_size": 20, "linear_interp": True}],
-        ["frame_stack_v2", {"stack_size": 2}],
-    ],
-}
-# With the number of agents and the shape of an image.
-GAMES = {
-    "pistonball": ("butterfly/pistonball_v6", PISTONS, 6, (20, 6, 2)),
-    "deaths": (PairsGame, {"images": True, "deaths": True}, 3, (4, 5, 2)),
-}
+BOTH = pytest.mark.parametrize("fast", [False, True])
 
 
-def made(game: str, fast: bool):
-    env, env_config, agents, shape = GAMES[game]
-    runner = make_runner(env, env_config, fast=fast, num_steps_sampled_before_learning_starts=0)
-    assert bool(reason_for_stock_path(runner)) != fast
-    assert [slot.image for slot in runner.layout.slots] == [shape] * agents
-    return runner
-
-
-def within_episodes(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """Which rows go on where the one before them ended."""
-    numbers = columns["episodes"][:, 0]
-    return numbers[1:] == numbers[:-1]
-
-
-@pytest.mark.parametrize("game", GAMES)
-def test_both_loops_give_the_same_rows(game):
-    """With actions that are drawn: those of actors differ by rounding, and pixels are whole numbers."""
-    rows = []
-    for fast in (True, False):
-        runner = made(game, fast)
-        rows.append(rows_of([runner.sample(num_timesteps=5, random_actions=True)[0] for _ in range(4)]))
-        runner.stop()
-    ours, rllibs = rows
-    for name, column in ours.items():
-        np.testing.assert_array_equal(column, rllibs[name], err_msg=name)
-    assert len(ours["obs"]) == 20 and ours["obs"].dtype == ours["new_obs"].dtype == np.uint8
-    goes_on = within_episodes(ours)
-    alive = np.repeat(ours["alive"], np.prod(GAMES[game][3]), 1)[1:].astype(np.uint8)
-    np.testing.assert_array_equal((ours["new_obs"][:-1] * alive)[goes_on], ours["obs"][1:][goes_on])
-    assert goes_on.sum() >= 10 and (ours["new_obs"] != ours["obs"]).any(1).sum() >= 15
-    if game == "pistonball":
-        frames = ours["obs"].reshape(20, 6, 20, 6, 2)
-        np.testing.assert_array_equal(frames[1:, ..., 0][goes_on], frames[:-1, ..., 1][goes_on])
-
-
-@pytest.mark.parametrize("fast", [True, False])
-def test_actors_act_on_the_images_of_the_rows(fast):
-    """1e-5 in float32."""
-    runner = made("pistonball", fast)
-    columns = runner.sample(num_timesteps=8, explore=False)[0].columns
-    for slot in runner.layout.slots:
-        seen = torch.from_numpy(columns["obs"][:, slot.obs].astype(np.float32))
-        with torch.no_grad():
-            expected = torch.tanh(runner.module[slot.module].unwrapped().actor(seen)).numpy()
-        np.testing.assert_allclose(columns["actions"][:, slot.actions], expected, rtol=1e-5, atol=1e-5)
-    assert len(np.unique(columns["actions"])) > 20
+@BOTH
+def test_rows_hold_the_images_row_by_row(fast):
+    runner = make_runner(ImageEnv, fast=fast)
+    columns = rows_of([runner.sample(num_timesteps=5, explore=True)[0] for _ in range(5)])
+    seen = runner.env.envs[0].unwrapped.seen
+    for row, (episode, t) in enumerate(zip(columns["episodes"][:, 0], columns["t"][:, 0], strict=True)):
+        now, then = seen[episode][t], seen[episode][t + 1]
+        for slot in runner.layout.slots:
+            # Who dies is seen once more.
+            was = now if slot.agent != "b" or "b" in then else {}
+            for name, images in (("obs", was), ("new_obs", then)):
+                expected = images.get(slot.agent, np.zeros(SHAPES[slot.agent])).ravel()
+                np.testing.assert_array_equal(columns[name][row, slot.obs], expected, err_msg=f"{row} {slot.agent} {name}")
+    assert columns["alive"].mean(0).min() > 0 and row == 24
     runner.stop()
+
+
+@BOTH
+@pytest.mark.parametrize(("add", "shown"), [(0.5, r"\.5"), (1000, ""), (-1000, "-"), (np.nan, "nan")])
+def test_images_that_are_no_bytes_are_refused(fast, add, shown):
+    """They are what the actor sees; rows would have other numbers."""
+    runner = make_runner(ImageEnv, {"dtype": "float64", "add": add}, fast=fast)
+    text = rf"Agent '[ac]': observation is .*{shown}.*: an image of uint8 has whole numbers from 0 to 255"
+    with pytest.raises(ValueError, match=r"(?s)" + text):
+        for _ in range(2):
+            rollout = runner.sample(num_timesteps=5, explore=True)[0]
+            if rollout.error:
+                raise ValueError(rollout.error)
+    runner.stop()
+
+
+@BOTH
+def test_floats_that_are_bytes_do(fast):
+    runners = [make_runner(ImageEnv, {"dtype": dtype}, fast=fast) for dtype in ("float32", "uint8")]
+    one, two = (rows_of([runner.sample(num_timesteps=9, explore=True)[0]]) for runner in runners)
+    for name, values in one.items():
+        np.testing.assert_array_equal(values, two[name])
+    for runner in runners:
+        runner.stop()
+
+
+@BOTH
+def test_recordings_have_them_as_bytes(tmp_path, fast):
+    runner = make_runner(ImageEnv, fast=fast, change=lambda c: c.offline_data(output=str(tmp_path)))
+    columns = rows_of([runner.sample(num_timesteps=12, explore=True)[0]])
+    runner.stop()
+    table = pq.read_table(tmp_path / "training")
+    for slot in runner.layout.slots:
+        for name, recorded in (("obs", "obs"), ("new_obs", "next_obs")):
+            values = table[f"{slot.agent}/{recorded}"].combine_chunks()
+            assert str(values.type) == f"fixed_size_list<element: uint8>[{np.prod(SHAPES[slot.agent])}]"
+            np.testing.assert_array_equal(values.values.to_numpy().reshape(len(table), -1), columns[name][:, slot.obs])

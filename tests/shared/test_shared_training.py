@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import ray
 import torch
+from image_env import ImageEnv
 from shared_trials import CLOSE, assert_same_results, assert_same_states, in_twins, status_of, twin_config
 from tiny_algorithm import same, state_of, tiny_config
 from users_replays import PlainReplay
@@ -38,6 +39,7 @@ VARIANTS = {
     "prioritized, n steps": lambda config: config.training(
         n_step=3, replay_buffer_config={"type": "PrioritizedJointReplayBuffer", "priority": "max"}
     ),
+    "images": lambda config: config.environment(ImageEnv, env_config={}).training(n_step=2),
     "a user's own": lambda config: config.training(replay_buffer_config={"type": PlainReplay}),
 }
 
