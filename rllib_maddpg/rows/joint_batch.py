@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rllib_maddpg.rows.layout import JointLayout
-from rllib_maddpg.rows.schema import ALIASES, RowSchema
+from rllib_maddpg.rows.schema import RowSchema
 
 
 class lazy:
@@ -136,7 +136,7 @@ class JointBatch:
     def columns(self) -> dict[str, Tensor]:
         """Per column of the schema, and under its aliases, a view `[B, width]`, the numbers of all agents side by side."""
         columns = self.schema.split(self.joint_rows)
-        return columns | {alias: columns[name] for alias, name in ALIASES.items()}
+        return columns | {alias: columns[name] for alias, name in self.schema.aliases.items()}
 
     @lazy
     def modules(self) -> dict[str, Mapping[str, Tensor]]:
@@ -151,7 +151,7 @@ class JointBatch:
 
         What belongs to the env, `[B, dim]`, is the same for all of them.
         """
-        column = ALIASES.get(column, column)
+        column = self.schema.real_name(column)
         key = (modules, column)
         if key not in self._stacked:
             kind, values = self.schema.columns[column], self.columns[column]

@@ -14,7 +14,7 @@ from torch import Tensor
 from rllib_maddpg.rows.actions import ActionCodec
 from rllib_maddpg.rows.joint_batch import JointBatch, lazy
 from rllib_maddpg.rows.layout import AgentSlot, JointLayout
-from rllib_maddpg.rows.schema import ALIASES, RowSchema
+from rllib_maddpg.rows.schema import RowSchema
 
 
 class SlotModule(NamedTuple):
@@ -108,11 +108,11 @@ class SlotsBatch(JointBatch):
     def columns(self) -> dict[str, Tensor]:
         """As in `JointBatch`, `[S, B, width]`."""
         columns = self.schema.split(self.joint_rows)
-        return columns | {alias: columns[name] for alias, name in ALIASES.items()}
+        return columns | {alias: columns[name] for alias, name in self.schema.aliases.items()}
 
     def stack(self, modules: Sequence[SlotModule], column: str) -> Tensor:
         """The column of the same modules of all slots: `[S * G, n, B, dim]` or `[S * G, n, B]`."""
-        column = ALIASES.get(column, column)
+        column = self.schema.real_name(column)
         key = (modules, column)
         if key not in self._stacked:
             kind, values = self.schema.columns[column], self.columns[column]
