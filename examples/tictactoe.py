@@ -3,8 +3,8 @@
     rllib-maddpg sweep tune_configs/tictactoe.yaml --out results/tictactoe
     python examples/tictactoe.py results/tictactoe --games 1000
 
-The actors are exported, and play in PettingZoo's own loop, without noise; nothing that has trained them takes part. For each run
-and each side there are so many games, with the share of wins, draws and losses, and the 95 % interval of wins (Wilson 1927).
+The actors are exported, and play in PettingZoo's own loop, without noise; nothing that has trained them takes part. For each
+run and side there are so many games: how many were won, drawn and lost, and the 95 % interval of the share of wins (Wilson 1927).
 """
 
 import argparse

@@ -19,7 +19,5 @@ def resolve_turns(config: Any, spaces: EnvSpaces) -> None:
     if spaces.has_turns:
         config.turn_based = True
     if config.turn_based:
-        fix = (
-            "Between two turns of an agent others act, each with rewards of their own: the steps of a return would not be its."
-        )
+        fix = "An agent's reward is that up to its next turn, after steps of others: what n of those would be is not defined."
         require(config, "n_step", config.n_step == 1, "1 where agents act in turns", fix)

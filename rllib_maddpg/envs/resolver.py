@@ -89,7 +89,8 @@ def resolve_env(env: str | type | Callable[..., Any]) -> EnvCreator:
             as "sisl/pursuit_v5", Gymnasium such as "Pendulum-v1", "package.module:callable"), or a class or callable.
             A callable is given `env_config` as its one argument or as keywords, as `CallableSource` says.
             It may make a `MultiAgentEnv` (taken as it is, but for RLlib's `PettingZooEnv`), a PettingZoo parallel env, an AEC
-            env (made parallel where it is parallelizable, else played in turns), a single-agent gymnasium env or one with a Tuple or Dict entry for each agent.
+            env (made parallel where it is parallelizable, else played in turns), a single-agent gymnasium env or one with a
+            Tuple or Dict entry for each agent.
 
     Raises:
         EnvError: (a ValueError) if the name is unknown, a package it needs is missing, or `env` is of another type.

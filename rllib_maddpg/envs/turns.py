@@ -60,8 +60,8 @@ class TurnBasedPettingZoo(AdaptedGame):
         """Steps the agent whose turn it is.
 
         Returns:
-            observations, rewards, terminateds, truncateds, infos of the agent that acts next, and of those whose part has ended.
-            An agent that terminates is not called truncated as well. At the episode's end exactly one `__all__` is True.
+            observations, rewards, terminateds, truncateds, infos of the agent that acts next, and of those whose part has
+            ended. An agent that terminates is not called truncated as well. At the episode's end exactly one `__all__` is True.
 
         Raises:
             EnvFailure: If an agent that has ended stays in the game, or has a turn that is not one of `possible_agents`.
