@@ -4,7 +4,7 @@
     python examples/tictactoe.py results/tictactoe --games 1000
 
 The actors are exported, and play in PettingZoo's own loop, without noise; nothing that has trained them takes part. For each
-run and side there are so many games: how many were won, drawn and lost, and the 95 % interval of the share of wins (Wilson 1927).
+run and side there are so many games: how many were won, drawn and lost, and the 95 % interval of that share of wins (Wilson).
 """
 
 import argparse
