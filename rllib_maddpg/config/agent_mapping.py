@@ -13,6 +13,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.policy.policy import PolicySpec
 
 from rllib_maddpg.config.checks import check_module_overrides
+from rllib_maddpg.config.critic_checks import check_critics
 from rllib_maddpg.config.model_checks import check_spec_modules, module_classes
 from rllib_maddpg.config.module_ids import check_module_ids
 from rllib_maddpg.config.own_columns import own_columns
@@ -105,6 +106,7 @@ def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
         _check_spec_spaces(config.policies[module], module, agent, env)
     check_module_overrides(config, used)
     resolve_state(config)
+    check_critics(config)
     check_ensembles(config, module_of)
     widths = [gym.spaces.flatdim(space) for space in env.observation_spaces.values()]
     beside = [*config.extra_columns, *(column for column in own_columns(config) if column.stored)]

@@ -74,8 +74,8 @@ class GroupedTorchLearner(TorchLearner):
             self._start_alike(seed)
         if start_alike({m: modules[m] for m in self._learnable}) and self._why_not_stacked():
             raise ValueError(
-                f"`critic_type`='attention' needs modules that are computed together, but {self._why_not_stacked()}. Set 'mlp', "
-                "or another `learner_class`."
+                f"`critic_type`='attention' needs modules that are computed together, but {self._why_not_stacked()}. Set "
+                "'mlp', or another `learner_class`."
             )
         # Every Learner draws the same numbers.
         self._noise: CounterNoise | GeneratorNoise = CounterNoise(

@@ -1,4 +1,4 @@
-"""A critic that looks at other agents by attention, so that its size does not grow with the square of their number. No Ray here.
+"""A critic that looks at other agents by attention, and does not grow with the square of their number. No Ray here.
 
 After MAAC's critic (Iqbal and Sha 2019, arXiv 1810.02912, section 3.2): one network judges all agents of a game,
 

@@ -1,6 +1,7 @@
 """Attention critics of several modules, computed as the one network that they are. No Ray here.
 
-Shapes: G modules of n agents each, B rows, N agents of the game; E is the width of what an agent's observation and action become.
+Shapes: G modules of n agents each, B rows, N agents of the game; E is the width of what becomes of an agent's observation and
+action.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from torch import nn
 class CommonWeights:
     """Networks of one shape, of several modules, that have one set of weights: parameters of all lie where the first one's do.
 
-    So each module has a network as any other, in checkpoints, too, and no two of them can drift apart. Whoever gives one of them
-    parameters or storage of its own is noticed by `is_tied`.
+    So each module has a network as any other, in checkpoints, too, and no two of them can drift apart. Whoever gives one of
+    them parameters or storage of its own is noticed by `is_tied`.
 
     Attributes:
         network: The first one, which is computed.

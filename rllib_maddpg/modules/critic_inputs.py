@@ -95,7 +95,9 @@ class SeparateInputs:
 
 
 class PresentInputs:
-    """(x, a) in parts, with who is in the game, of B rows of one game; it is as good as `CriticInputs` of all parts side by side.
+    """(x, a) in parts, with who is in the game; as good as `CriticInputs` of all parts side by side.
+
+    Shapes are those of B rows; where there are several games, with a dimension for these before B.
 
     Attributes:
         obs: Observations, `[B, obs_dim of all agents]`; None: they are not seen.

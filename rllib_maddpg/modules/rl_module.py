@@ -47,9 +47,10 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     may still have different rewards. On env runners only the actor exists.
 
     `model_config` keys: `fcnet_hiddens`, `fcnet_activation`, `use_layer_norm` (actor, and critic unless `critic_fcnet_hiddens`,
-    `critic_fcnet_activation`, `critic_use_layer_norm` are set); `critic_attention_heads`. `MADDPGConfig` adds `layout` (`JointLayout`), `schema`
-    (`RowSchema`), `module_id` and the settings that say which networks there are, and what they see: `critic_view`, `critic_type`,
-    `twin_q`, `infer_other_policies`, `num_sub_policies`, `normalize_observations`, `normalize_rewards`.
+    `critic_fcnet_activation`, `critic_use_layer_norm` are set); `critic_attention_heads`. `MADDPGConfig` adds `layout`
+    (`JointLayout`), `schema` (`RowSchema`), `module_id` and the settings that say which networks there are, and what they see:
+    `critic_view`, `critic_type`, `twin_q`, `infer_other_policies`, `num_sub_policies`, `normalize_observations`,
+    `normalize_rewards`.
 
     To bring other networks, subclass and override `build_actor`, `build_critic` and `build_inferred`; to have more of them,
     `networks`.

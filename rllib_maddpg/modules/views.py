@@ -65,8 +65,8 @@ class View:
             )
         if not isinstance(self.presence, bool) or (self.presence and self.agents != "all"):
             raise ValueError(
-                f"View {self.name!r} has agents={self.agents!r} and presence={self.presence!r}. Give True or False; with True it "
-                "must show all agents (`agents='all'`)."
+                f"View {self.name!r} has agents={self.agents!r} and presence={self.presence!r}. Give True or False; with "
+                "True it must show all agents (`agents='all'`)."
             )
         object.__setattr__(self, "columns", tuple(self.columns))
         whose = self.agents, self.columns, self.observations
