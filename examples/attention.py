@@ -3,7 +3,7 @@
     python examples/attention.py results/attention --seeds 0 1
     python examples/attention.py results/attention --plot docs/attention.png
 
-Both learn from the same number of env steps with the same settings, one run after the other. After each 10,000 env steps 100
+Both learn from the same number of env steps with the same settings, one run after the other. After each 10,000 env steps 50
 episodes are played without noise. A line of `curves.csv` is the mean return of such episodes, over all agents; runs that are in
 it are not repeated.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rllib_maddpg import MADDPGConfig
 
-AGENTS, ENV_STEPS, BETWEEN, EPISODES = 24, 100_000, 10_000, 100
+AGENTS, ENV_STEPS, BETWEEN, EPISODES = 24, 100_000, 10_000, 50
 KINDS = ("attention", "mlp")
 FIELDS = ("critic_type", "seed", "env_steps", "return", "seconds")
 
@@ -28,10 +28,11 @@ def config_of(critic_type: str, seed: int) -> MADDPGConfig:
         .env_runners(num_envs_per_env_runner=8)
         .training(
             critic_type=critic_type,
-            lr=0.001,
-            num_env_steps_per_update=25,
+            lr=0.002,
+            num_env_steps_per_update=50,
             train_batch_size_per_learner=256,
             actor_output_reg=1e-4,
+            normalize_rewards=True,
             noise_scale=[[0, 0.3], [80_000, 0.05]],
             replay_buffer_config={"capacity": ENV_STEPS},
         )
