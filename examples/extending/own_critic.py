@@ -1,4 +1,4 @@
-"""A critic of your own: a graph network, in which agents hear of those near them.
+"""Another critic: a graph network, in which agents hear of those near them.
 
     python examples/extending/own_critic.py
     python examples/extending/own_critic.py --rounds 0
