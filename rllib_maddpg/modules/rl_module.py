@@ -256,9 +256,12 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         return critic(torch.cat(parts, -1)).squeeze(-1)
 
     def _attention_values(self, critic: AttentionCritic, obs: Tensor, actions: Tensor) -> Tensor:
-        """As `q_values`, whose `obs` ends with who is in the game."""
+        """As `q_values`; if `obs` does not end with who is in the game, all are."""
         judged = [self.layout.index(slot.agent) for slot in self.layout.slots_of(self.module_id)]
-        seen, columns, present = obs.split([self.layout.obs_dim, critic.columns_dim, len(self.layout)], -1)
+        widths = [self.layout.obs_dim, critic.columns_dim, len(self.layout)]
+        if obs.shape[-1] == sum(widths[:2]):
+            obs = torch.cat([obs, obs.new_ones(*obs.shape[:-1], widths[2])], -1)
+        seen, columns, present = obs.split(widths, -1)
         embedded = critic.embedded(critic.seen(seen, actions))
         attends = others_in_game(present, torch.tensor(judged, device=obs.device))
         return critic.judge(embedded[judged], critic.looked_at(embedded), attends, columns).t()
