@@ -179,7 +179,10 @@ def of_role(groups: Mapping[str, list[NetworkGroup]], role: str) -> list[Network
 
 def once_each(groups: Iterable[NetworkGroup]) -> list[NetworkGroup]:
     """The groups; of those with the same weights the first one."""
-    return list({id(group.common or group): group for group in reversed(list(groups))}.values())[::-1]
+    first: dict[int, NetworkGroup] = {}
+    for group in groups:
+        first.setdefault(id(group.common or group), group)
+    return list(first.values())
 
 
 def learning_in(groups: Iterable[NetworkGroup], modules: Iterable[str]) -> list[str]:
