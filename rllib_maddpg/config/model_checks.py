@@ -29,6 +29,7 @@ MODEL_KEYS = (
     "critic_fcnet_hiddens",
     "critic_fcnet_activation",
     "critic_use_layer_norm",
+    "critic_attention_heads",
     *CONV_KEYS,
 )
 

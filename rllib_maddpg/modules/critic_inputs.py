@@ -103,6 +103,49 @@ class SeparateInputs:
         return self.actions.gather(2, columns.expand(-1, self.actions.shape[1], -1))
 
 
+class PresentInputs:
+    """(x, a) in parts, with who is in the game; as good as `CriticInputs` of all parts side by side.
+
+    Shapes are those of B rows; where there are several games, with a dimension for these before B.
+
+    Attributes:
+        obs: Observations, `[B, obs_dim of all agents]`; None: they are not seen.
+        columns: What else is seen, `[B, dim]`; None: nothing.
+        present: 1 for agents that are in the game, else 0, `[B, N]`.
+        actions: `[B, code_dim of all agents]`, or `[G, B, ...]` as in `SeparateInputs`.
+    """
+
+    def __init__(self, obs: Tensor | None, columns: Tensor | None, present: Tensor, actions: Tensor):
+        self.obs, self.columns, self.present, self.actions = obs, columns, present, actions
+        self._joined: CriticInputs | SlotInputs | SeparateInputs | None = None
+
+    def with_actions(self, actions: Tensor) -> PresentInputs:
+        """The same with other actions."""
+        return PresentInputs(self.obs, self.columns, self.present, actions)
+
+    @property
+    def values(self) -> Tensor:
+        """Observations, columns, who is in the game, and actions side by side."""
+        return self._all().values
+
+    def times(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """As in `CriticInputs`."""
+        return self._all().times(weight, bias)
+
+    def at(self, columns: Tensor) -> Tensor:
+        """As in `CriticInputs`."""
+        return self._all().at(columns)
+
+    def _all(self) -> CriticInputs | SlotInputs | SeparateInputs:
+        if self._joined is None:
+            shown = [part for part in (self.obs, self.columns, self.present.to(self.actions.dtype)) if part is not None]
+            if self.actions.shape[:-1] == shown[0].shape[:-1]:
+                self._joined = critic_inputs(torch.cat([*shown, self.actions], -1))
+            else:
+                self._joined = SeparateInputs(critic_inputs(torch.cat(shown, -1)), self.actions)
+        return self._joined
+
+
 def _worth_picking(values: Tensor) -> Tensor | None:
     # A GPU would have to be waited for, and a compiled update cannot have shapes that depend on values.
     if values.numel() < MIN_VALUES or values.device.type != "cpu" or torch.compiler.is_compiling():

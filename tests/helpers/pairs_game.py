@@ -11,18 +11,22 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 LENGTH = 6
 IMAGE = (4, 5, 2)
+# Who acts at each step of a game of turns.
+ORDER = ("ac", "b", "c", "ab", "c", "a")
 
 
 class PairsGame(MultiAgentEnv):
     """Agents "a" and "b" choose one of three actions, "c" moves in a box; an episode is cut after `LENGTH` steps.
 
     `env_config`: "masks": one action of "a" and of "b" is forbidden at each step, and taking it is an error; "deaths": "b" is
-    out of the game after three steps; "images": what they see beside masks are images of bytes.
+    out of the game after three steps; "images": what they see beside masks are images of bytes; "turns": agents act as `ORDER`
+    says, and all in the game are paid at each step.
     """
 
     def __init__(self, env_config: Mapping[str, Any]):
         super().__init__()
         self.masks, self.deaths = env_config.get("masks", False), env_config.get("deaths", False)
+        self.turns = env_config.get("turns", False)
         self.possible_agents = ["a", "b", "c"]
         self.agents = list(self.possible_agents)
         self.images = env_config.get("images", False)
@@ -39,21 +43,27 @@ class PairsGame(MultiAgentEnv):
         super().reset(seed=seed, options=options)
         self.agents, self.t = list(self.possible_agents), 0
         self.world = self.np_random.normal(size=4).astype(np.float32)
-        return self._observations(self.agents), {}
+        return self._observations(self._movers()), {}
+
+    def _movers(self) -> list[str]:
+        """Who is to act now."""
+        return [agent for agent in self.agents if not self.turns or agent in ORDER[self.t % LENGTH]]
 
     def step(self, action_dict: dict):
         for agent in set(action_dict) - {"c"}:
             if self.masks and action_dict[agent] == self._forbidden(agent):
                 raise RuntimeError(f"{agent} took the forbidden action {action_dict[agent]} at step {self.t}")
-        acting, self.t = list(action_dict), self.t + 1
+        assert sorted(action_dict) == self._movers()
+        acting, self.t = list(self.agents), self.t + 1
         self.world = 0.9 * self.world + self.np_random.normal(size=4, scale=0.1).astype(np.float32)
-        self.world[:2] += 0.1 * np.asarray(action_dict["c"], np.float32)
+        self.world[:2] += 0.1 * np.asarray(action_dict.get("c", (0.0, 0.0)), np.float32)
         rewards = {agent: float(self.world[i]) for i, agent in enumerate(acting)}
         dead = ["b"] if self.deaths and self.t == 3 else []
         self.agents = [agent for agent in acting if agent not in dead]
         terminated = {agent: agent in dead for agent in acting} | {"__all__": False}
         truncated = {agent: self.t == LENGTH and agent not in dead for agent in acting} | {"__all__": self.t == LENGTH}
-        return self._observations(acting), rewards, terminated, truncated, {}
+        seen = acting if self.t == LENGTH else [agent for agent in acting if agent in dead or agent in self._movers()]
+        return self._observations(seen), rewards, terminated, truncated, {}
 
     def state(self) -> np.ndarray:
         """What nobody sees alone, `[5]`."""
