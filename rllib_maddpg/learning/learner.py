@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,8 +68,8 @@ class MADDPGTorchLearner(GraphedTorchLearner):
     def critic_loss(self, q: Tensor, target: Tensor, rows: GroupRows, settings: GroupSettings) -> Tensor:
         """The loss of each module's critic, `[G]` (paper, equation 6).
 
-        An override that sums over `rows["alive"]` should take `rows.weighted("alive")`: the same, times the weights of rows
-        that are not drawn uniformly.
+        An override sums over `rows.weighted("acts")`: who acts in which row, times the weights of rows that are not drawn
+        uniformly. Where agents act in turns not all that are in the game do (docs/turns.md).
 
         Args:
             q: Q(x, a_1 ... a_N), `[G, n, B]`.
@@ -77,7 +78,7 @@ class MADDPGTorchLearner(GraphedTorchLearner):
         """
         huber = settings.critic_loss == "huber"
         error = losses.huber_error(q, target, settings.huber_delta) if huber else losses.squared_error(q, target)
-        return losses.critic_loss(error, rows.weighted("alive"), rows.count("alive"))
+        return losses.critic_loss(error, rows.weighted("acts"), rows.count("acts"))
 
     def actor_loss(self, q: Tensor, output: Tensor, rows: GroupRows, settings: GroupSettings) -> Tensor:
         """The loss of each module's actor, `[G]` (paper, equation 5).
@@ -162,7 +163,7 @@ class MADDPGTorchLearner(GraphedTorchLearner):
             return super()._why_not_stacked()
         # Such a loss may depend on a module's own parameters, so these must be the ones that learn.
         names = ("compute_critic_losses", "compute_actor_losses", "compute_inferred_losses")
-        own = [name for name in names if getattr(type(self), name) is not getattr(MADDPGTorchLearner, name)]
+        own = [name for name in names if _overrides(type(self), name)]
         return f"{type(self).__name__} overrides `{own[0]}`" if own else ""
 
     @classmethod
@@ -175,12 +176,12 @@ class MADDPGTorchLearner(GraphedTorchLearner):
     def why_not_ours(cls, config: Any) -> str:
         """What of such a Learner's updates is a user's own; empty: nothing is."""
         for name in ("td_target", "critic_loss", "actor_loss", "descend", "update_targets", "keep_td_errors"):
-            if getattr(cls, name) is not getattr(MADDPGTorchLearner, name):
+            if _overrides(cls, name):
                 return f"{cls.__name__} overrides `{name}`"
         own = MADDPGTorchLearner
         ours = (own.compute_inferred_losses, own.compute_critic_losses, own.compute_actor_losses)
         for stage in cls.stages(config):
-            if isinstance(stage, LossStage) and stage.losses not in ours:
+            if isinstance(stage, LossStage) and inspect.unwrap(stage.losses) not in ours:
                 return f"{cls.__name__} has losses of its own for networks of the role {stage.role!r}"
         return ""
 
@@ -194,12 +195,12 @@ class MADDPGTorchLearner(GraphedTorchLearner):
 
     @torch.no_grad()
     def _note_critics(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor) -> None:
-        alive = ctx.rows(group)["alive"]
-        self.keep_td_errors(ctx, group, q, target, alive)
+        acts = ctx.rows(group)["acts"]
+        self.keep_td_errors(ctx, group, q, target, acts)
         if ctx.reports:
-            living = alive.sum((1, 2)).clamp(min=1.0)
-            mean, td_error = (q * alive).sum((1, 2)) / living, ((q - target).abs() * alive).sum((1, 2)) / living
-            q = torch.where(alive > 0, q, mean[:, None, None]).flatten(1)
+            acting = acts.sum((1, 2)).clamp(min=1.0)
+            mean, td_error = (q * acts).sum((1, 2)) / acting, ((q - target).abs() * acts).sum((1, 2)) / acting
+            q = torch.where(acts > 0, q, mean[:, None, None]).flatten(1)
             ctx.note(group, qf_mean=mean, qf_min=q.amin(1), qf_max=q.amax(1), td_error_mean=td_error)
 
     @torch.no_grad()
@@ -209,3 +210,9 @@ class MADDPGTorchLearner(GraphedTorchLearner):
             acting = acts.sum((1, 2)).clamp(min=1.0)
             metrics = group.codec.head_metrics(output)
             ctx.note(group, **{name: (value * acts).sum((1, 2)) / acting for name, value in metrics.items()})
+
+
+def _overrides(cls: type, name: str) -> bool:
+    """Whether a Learner's class has another method than `MADDPGTorchLearner`."""
+    # Unwrapped, because Ray wraps the methods of the classes that it makes actors from.
+    return inspect.unwrap(getattr(cls, name)) is not inspect.unwrap(getattr(MADDPGTorchLearner, name))

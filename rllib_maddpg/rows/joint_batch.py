@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rllib_maddpg.rows.layout import JointLayout
-from rllib_maddpg.rows.schema import ALIASES, OBSERVATIONS, RowSchema
+from rllib_maddpg.rows.schema import OBSERVATIONS, RowSchema
 
 
 class lazy:
@@ -145,7 +145,7 @@ class JointBatch:
         columns = self.schema.split(self.joint_rows)
         if self.schema.observes_bytes:
             columns |= {name: columns[name].float() for name in OBSERVATIONS}
-        return columns | {alias: columns[name] for alias, name in ALIASES.items()}
+        return columns | {alias: columns[name] for alias, name in self.schema.aliases.items()}
 
     @lazy
     def modules(self) -> dict[str, Mapping[str, Tensor]]:
@@ -160,7 +160,7 @@ class JointBatch:
 
         What belongs to the env, `[B, dim]`, is the same for all of them.
         """
-        column = ALIASES.get(column, column)
+        column = self.schema.real_name(column)
         key = (modules, column)
         if key not in self._stacked:
             kind, values = self.schema.columns[column], self.columns[column]

@@ -69,8 +69,9 @@ BUILT_IN = (
 )
 # Which of them are images, where agents observe such.
 OBSERVATIONS = ("obs", f"{NEXT}obs")
-# Who is in the game is one thing, and who acts is another. Where all in the game act at every step they are one column.
-ALIASES = {"acts": "alive", "next_acts": "next_alive"}
+# Who is in the game is one thing, and who acts is another. Where all in the game act at every step they are one column; rows of
+# games of turns have columns of these names (`rows/turns.py`).
+ALIASES = {"acts": "alive", "acted": "alive", "next_acts": "next_alive"}
 # Rows whose x' nothing that is kept repeats, such as the last one of an episode: how many of 100 are counted when memory is
 # asked for in advance. They are so many where episodes, or the lives of agents, have ten steps.
 ALONE_PERCENT = 10
@@ -105,6 +106,7 @@ class RowSchema:
         own: Columns that settings ask for.
         columns: By name, in the order of the row; `new_<name>` is a column of its own.
         places: Where each of them lies.
+        aliases: Other names of columns: those of `ALIASES` that are no columns themselves.
         row_width: Words of a row.
         finite_width: Words of a row that must be finite; the first ones.
         observes_bytes: As of the layout.
@@ -124,6 +126,7 @@ class RowSchema:
         beside = (*self.extra, *self.own)
         self.observes_bytes = layout.observes_bytes
         self.columns = {column.name: column for column in sorted(with_next(beside, self.observes_bytes), key=_rank)}
+        self.aliases = {alias: name for alias, name in ALIASES.items() if alias not in self.columns}
         self.places = _places(self.columns.values(), _sizes(layout.obs_dim, layout.action_dim, len(layout)))
         self.row_width = sum(place.words for place in self.places)
         self.finite_width = sum(p.words for p, c in zip(self.places, self.columns.values(), strict=True) if not _rank(c))
@@ -136,15 +139,19 @@ class RowSchema:
         return self if len(kept) == len(self.own) else RowSchema(self.layout, self.extra, kept)
 
     def __contains__(self, name: str) -> bool:
-        return ALIASES.get(name, name) in self.columns
+        return self.real_name(name) in self.columns
+
+    def real_name(self, name: str) -> str:
+        """The name of the column that a name, which may be an alias, stands for."""
+        return self.aliases.get(name, name)
 
     def column(self, name: str) -> Column:
         """The column of a name, which may be an alias."""
-        return self.columns[ALIASES.get(name, name)]
+        return self.columns[self.real_name(name)]
 
     def width(self, name: str) -> int:
         """Numbers of a column in one row, of all agents together."""
-        return self._by_name[ALIASES.get(name, name)].size
+        return self._by_name[self.real_name(name)].size
 
     def width_of_one(self, name: str, module: str) -> int:
         """Numbers of a column in one row for a single agent of a module; all of those that belong to the env."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from rllib_maddpg.rows.actions import ActionCodec
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.layout import AgentSlot, JointLayout
-from rllib_maddpg.rows.schema import ALIASES, RowSchema
+from rllib_maddpg.rows.schema import RowSchema
 
 
 class SlotModule(NamedTuple):
@@ -101,7 +101,7 @@ class SlotsBatch(JointBatch):
 
     def stack(self, modules: Sequence[SlotModule], column: str) -> Tensor:
         """The column of the same modules of all slots: `[S * G, n, B, dim]` or `[S * G, n, B]`."""
-        column = ALIASES.get(column, column)
+        column = self.schema.real_name(column)
         key = (modules, column)
         if key not in self._stacked:
             kind, values = self.schema.columns[column], self.columns[column]
