@@ -153,6 +153,5 @@ class NextObservations:
         sources[: len(ahead)][ahead == 0] = -1 - self._pool.put(words.view(np.int32))
         self._write(np.arange(len(sources)), sources)
         self._followers.forget()
-        self._ends = {}
         if self._pool.is_sparse:
             self._close_ranks()

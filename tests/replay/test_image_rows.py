@@ -209,6 +209,16 @@ def test_a_restored_ring_goes_on(before, after):
     check(other, history, 4, since)
 
 
+def test_rows_of_one_run_do_not_follow_those_of_another():
+    """Both are in the same step of an episode of the same number; the second one takes over the state of the first."""
+    ring, other = (JointReplayBuffer(image_schema(), 10) for _ in range(2))
+    ring.add(row(episodes=0, t=0, obs=1, new_obs=2))
+    other.add(row(episodes=0, t=0, obs=3, new_obs=4))
+    other.set_state(ring.get_state())
+    other.add(row(episodes=0, t=1, obs=4, new_obs=5))  # is what it saw last itself
+    assert other.latest(2).columns["new_obs"][:, 0].tolist() == [2, 5] and other._next_obs.alone == 2
+
+
 def test_sampling_goes_on_alike():
     history = ImageHistory(seed=2)
     ring = PrioritizedJointReplayBuffer(image_schema(3, weighs=True), 60, seed=1)
