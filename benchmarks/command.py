@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks import text
+from benchmarks.critics import measure_critics
 from benchmarks.drawn_update import measure_drawn_updates
 from benchmarks.draws import measure_draws
 from benchmarks.ensembles import measure_ensembles
@@ -49,6 +50,7 @@ PARTS: dict[str, Callable[[str, Options], Iterable[dict[str, Any]]]] = {
     "update": measure_update,
     "gradients": measure_gradients,
     "family": measure_family,
+    "critics": measure_critics,
     "ensembles": measure_ensembles,
     "draws": measure_draws,
     "train": measure_train,

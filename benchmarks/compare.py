@@ -60,7 +60,8 @@ class Table:
     """One comparison; `to_dict` is what JSON holds and the printers take.
 
     Attributes:
-        part: "sampling", "replay", "update", "gradients", "family", "ensembles", "draws", "train", "scale" or "shared".
+        part: "sampling", "replay", "update", "gradients", "family", "critics", "ensembles", "draws", "train", "scale" or
+            "shared".
         title: What is compared.
         setting: Scenario and sizes.
         unit: Of all values.

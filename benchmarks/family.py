@@ -38,7 +38,9 @@ def _table(scenario: str, options: Options, env_config: dict[str, Any]) -> Table
             algo = stack.enter_context(built(make_config(scenario, **given).training(**settings)))
             fill(algo, options.batch)
             does = ", ".join(f"{key}={value}" for key, value in settings.items()) or "defaults"
-            contenders.append(Contender(name, does, lambda algo=algo: 1e3 * seconds_per_unit(_updates(algo), options.seconds)))
+            contenders.append(
+                Contender(name, does, lambda algo=algo: 1e3 * seconds_per_unit(two_updates(algo), options.seconds))
+            )
         values = measure_in_turn(contenders, options.repeats)
         agents = len(algo.layout)
     setting = f"{scenario}, {agents} agents, {options.batch:,} rows, networks of 2 x 64, {options.device}"
@@ -47,7 +49,7 @@ def _table(scenario: str, options: Options, env_config: dict[str, Any]) -> Table
     return Table("family", "Updates of the family", setting, "ms per update", contenders, values, claims)
 
 
-def _updates(algo: MADDPG) -> Any:
+def two_updates(algo: MADDPG) -> Any:
     """Two updates in a call, so that a delay of two counts: rows drawn, newest rows, no metrics."""
     rows = algo.config.train_batch_size_per_learner
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rllib_maddpg.learning import losses
-from rllib_maddpg.learning.groups import NetworkGroup
+from rllib_maddpg.learning.groups import NetworkGroup, once_each
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.layout import JointLayout
 
@@ -68,10 +68,11 @@ def clipped_gradients(
     total = each.sum()
     if not total.requires_grad:
         raise ValueError(f"The {role} loss depends on no parameter that can be trained. Compute it with `group.network`.")
-    stacked = [p for group in groups for p in group.network.parameters]
+    leaders = once_each(groups)
+    stacked = [p for group in leaders for p in group.network.parameters]
     learning = [p for p in stacked if p.requires_grad]
     found = dict(zip(map(id, learning), torch.autograd.grad(total, learning, allow_unused=True), strict=True))
-    for group in groups:
+    for group in leaders:
         if all(found.get(id(p)) is None for p in group.network.parameters):
             raise ValueError(
                 f"The {role} loss does not depend on network {group.name!r} of modules {list(group.modules)}. Compute it with "
@@ -83,15 +84,36 @@ def clipped_gradients(
     *gradients, totals = sum_over_learners([*gradients, each.detach()])
     result = ClippedGradients([], dict(zip(module_losses, totals, strict=True)), {})
     remaining = iter(gradients)
-    for group in groups:
+    for group in leaders:
         network, settings = group.network, group.settings
         own = [g if network.is_stacked else g.unsqueeze(0) for _, g in zip(network.parameters, remaining, strict=False)]
+        if group.common is not None:
+            _finish_common(group, own, groups, module_losses, result)
+            continue
         norm = losses.clip_gradients(own, settings.grad_clip.flatten(), settings.grad_clip_by)
         members = [k for k, module_id in enumerate(group.modules) if module_id in module_losses]
         norms = result.norms.setdefault(group.name, {})
         norms.update({group.modules[k]: norm[k] for k in members})
         result.of_groups.append((group, own, members))
     return result
+
+
+def _finish_common(
+    group: NetworkGroup,
+    gradients: list[Tensor],
+    groups: Sequence[NetworkGroup],
+    module_losses: Mapping[str, Tensor],
+    result: ClippedGradients,
+) -> None:
+    """The gradient of weights that several modules have in common is that of the mean of their losses, as in MAAC.
+
+    So it is as large as that of one module's critic, and `grad_clip` means the same.
+    """
+    learn = [m for other in groups if other.common is group.common for m in other.modules if m in module_losses]
+    torch._foreach_mul_(gradients, 1 / len(learn))
+    (norm,) = losses.clip_gradients(gradients, group.settings.grad_clip.flatten()[:1], group.settings.grad_clip_by)
+    result.norms.setdefault(group.name, {}).update(dict.fromkeys(learn, norm))
+    result.of_groups.append((group, gradients, [0]))
 
 
 def _laid_out_as(p: Tensor, gradient: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ class GraphedTorchLearner(JointTorchLearner):
             return f"module {next(iter(self._rules))!r} acts by a rule of its own"
         for group in self._all_groups():
             of = f"network {group.name!r} of module {group.modules[0]!r}"
-            if not group.network.is_stacked:
+            if not group.network.is_stacked and group.common is None:
                 return f"{of} is not one of the MLPs that are computed together"
             if group.is_trainable and not group.optimizer.is_joint:
                 return f"the optimizer of {of} is no plain Adam"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
 
+from rllib_maddpg.learning.common_groups import CommonOptimizer, start_alike
 from rllib_maddpg.learning.group_optimizer import GroupOptimizer
-from rllib_maddpg.learning.groups import ModuleSettings, NetworkGroup, group_networks
+from rllib_maddpg.learning.groups import ModuleSettings, NetworkGroup, group_networks, once_each
 from rllib_maddpg.learning.normalizer import Normalizer
 from rllib_maddpg.learning.process_speedups import speed_up_process
 from rllib_maddpg.learning.update_noise import CounterNoise, GeneratorNoise
@@ -71,6 +72,11 @@ class GroupedTorchLearner(TorchLearner):
         self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
         if distributed:
             self._start_alike(seed)
+        if start_alike({m: modules[m] for m in self._learnable}) and self._why_not_stacked():
+            raise ValueError(
+                f"`critic_type`='attention' needs modules that are computed together, but {self._why_not_stacked()}. Set "
+                "'mlp', or another `learner_class`."
+            )
         # Every Learner draws the same numbers.
         self._noise: CounterNoise | GeneratorNoise = CounterNoise(
             CounterNoise.keys_of(int(seed)), self._rank, self._device, self._world
@@ -135,13 +141,22 @@ class GroupedTorchLearner(TorchLearner):
         for module_id, module in networks.items():
             self._check_optimizers(module_id, module)
         self._make_normalizer(networks)
-        for group in self._all_groups():
-            if group.is_trainable:
-                group.optimizer = GroupOptimizer(
-                    [self.get_optimizer(m, group.name) for m in group.modules],
-                    [list(getattr(self._networks(m), group.name).parameters()) for m in group.modules],
-                    group.network.parameters if group.network.is_stacked else None,
-                )
+        for groups in self._groups.values():
+            for group in once_each(groups):
+                if group.is_trainable:
+                    self._make_optimizer(group, [other for other in groups if other.common and other.common is group.common])
+
+    def _make_optimizer(self, group: NetworkGroup, with_its_weights: Sequence[NetworkGroup]) -> None:
+        modules = [m for other in with_its_weights or [group] for m in other.modules]
+        optimizers = [self.get_optimizer(m, group.name) for m in modules]
+        parameters = [list(getattr(self._networks(m), group.name).parameters()) for m in modules]
+        if with_its_weights:
+            common = CommonOptimizer(optimizers, parameters)
+            for other in with_its_weights:
+                other.optimizer = common
+            return
+        stacked = group.network.parameters if group.network.is_stacked else None
+        group.optimizer = GroupOptimizer(optimizers, parameters, stacked)
 
     def _make_normalizer(self, networks: dict[str, MADDPGTorchRLModule]) -> None:
         observations, rewards = self.config.normalize_observations, self.config.normalize_rewards

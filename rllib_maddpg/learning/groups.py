@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rllib_maddpg.learning.common_groups import common_key, common_weights
 from rllib_maddpg.learning.group_optimizer import GroupOptimizer
 from rllib_maddpg.learning.group_settings import GroupSettings
+from rllib_maddpg.modules.attention_critics import AttentionCritics
+from rllib_maddpg.modules.common_weights import CommonWeights
 from rllib_maddpg.modules.critics import SingleCritic, StackedCritics, StackedOwnCritics
+from rllib_maddpg.modules.image_stack import ImageStack
+from rllib_maddpg.modules.images import ImageNetwork, image_kind_of, is_plain_image_network
 from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec
 from rllib_maddpg.modules.stacking import SingleNetwork, StackedMLP, is_plain_mlp, shape_of
 from rllib_maddpg.rows.schema import RowSchema
@@ -39,6 +44,8 @@ class NetworkGroup:
         optimizer: Steps them, once the Learner has made it; None: they are not trained.
         place: Which of their modules' critics they are, in the order in which these are declared: the first one judges actors.
             Of actors the number of the sub-policy; the first group stands for all (`JointActions.policy`). 0 in other roles.
+        common: What has one set of weights for all its modules, and perhaps for those of other groups, too; None: each network
+            has weights of its own.
     """
 
     def __init__(
@@ -48,6 +55,7 @@ class NetworkGroup:
         modules: Mapping[str, Any],
         settings: Mapping[str, ModuleSettings],
         stacked: bool,
+        common: Sequence[CommonWeights] | None = None,
     ):
         self.name, self.role, self.view, self.about = spec.name, spec.role, spec.view, spec.about
         self.is_trainable = spec.lr is not None
@@ -57,7 +65,11 @@ class NetworkGroup:
         self.codec = schema.layout.codec_of(spec.about or self.modules[0])
         self._attributes, self._modules = spec.attributes, list(modules.values())
         self._joined_from = self._networks()
-        joined = [self._joined(schema, networks, stacked) for networks in self._joined_from]
+        self.common = None if common is None else common[0]
+        if common is None:
+            joined = [self._joined(schema, networks, stacked) for networks in self._joined_from]
+        else:
+            joined = [AttentionCritics(schema.layout, self.modules, weights) for weights in common]
         self.network, self.target = joined if spec.has_target else (*joined, None)
         own = [settings[m] for m in self.modules]
         self.settings = GroupSettings([s.numbers for s in own], own[0].words, self.network.parameters[0])
@@ -77,9 +89,13 @@ class NetworkGroup:
 
     def _joined(self, schema: RowSchema, networks: list, stacked: bool) -> Any:
         if self.view is None:
+            if stacked and isinstance(networks[0], ImageNetwork):
+                return ImageStack.of_actors(networks)
             return StackedMLP(networks) if stacked else SingleNetwork(networks[0])
         if not stacked:
             return SingleCritic(schema, self._modules[0], networks[0], self.view)
+        if isinstance(networks[0], ImageNetwork):
+            return ImageStack.of_critics(schema, self.modules, networks, self.view)
         if self.view.is_shared:
             return StackedCritics(schema, self.modules, networks, self.view)
         return StackedOwnCritics(networks)
@@ -113,9 +129,12 @@ def group_networks(
             key = module_id if key is None else key
             specs.setdefault((spec.name, key), spec)
             alike.setdefault(spec.name, {}).setdefault(key, {})[module_id] = module
+    common = common_weights(modules) if stacked else {}
     return {
         name: [
-            NetworkGroup(specs[name, key], schema, members, settings, stacked=isinstance(key, tuple))
+            NetworkGroup(
+                specs[name, key], schema, members, settings, isinstance(key, tuple), common.get((name, next(iter(members))))
+            )
             for key, members in by_key.items()
         ]
         for name, by_key in alike.items()
@@ -125,7 +144,9 @@ def group_networks(
 def _key(spec: NetworkSpec, module: Any, settings: ModuleSettings) -> tuple | None:
     """Equal for networks that can be computed as one; None if it is for itself."""
     network = getattr(module, spec.name)
-    if not is_plain_mlp(network) or (spec.view is not None and not module.has_plain_values):
+    common = common_key(spec, network)
+    shape = common or _shape(network)
+    if shape is None or (common is None and spec.view is not None and not module.has_plain_values):
         return None
     # Critics only ask where an agent's action lies and how wide it is, not what it means. Networks about other agents, which
     # are those of all modules of the group, do not ask for their own.
@@ -138,7 +159,14 @@ def _key(spec: NetworkSpec, module: Any, settings: ModuleSettings) -> tuple | No
     words = tuple((key, repr(value)) for key, value in settings.words.items())
     # What else a spec says must be the same, too; how a network was built and how fast it learns does not matter.
     kind = spec.role, spec.view, spec.about, spec.has_target, spec.lr is None, _place(spec, module)
-    return kind, agents, shape_of(network), action, mask_at, words, settings.apart
+    return kind, agents, shape, action, mask_at, words, settings.apart
+
+
+def _shape(network: Any) -> tuple | None:
+    """What networks must share to be computed as one; None: it is none of those that can be."""
+    if is_plain_image_network(network):
+        return image_kind_of(network)
+    return shape_of(network) if is_plain_mlp(network) else None
 
 
 def _place(spec: NetworkSpec, module: Any) -> int:
@@ -160,6 +188,14 @@ def first_of(groups: Iterable[NetworkGroup]) -> list[NetworkGroup]:
 def of_role(groups: Mapping[str, list[NetworkGroup]], role: str) -> list[NetworkGroup]:
     """All groups of networks of a role."""
     return [group for by_name in groups.values() for group in by_name if group.role == role]
+
+
+def once_each(groups: Iterable[NetworkGroup]) -> list[NetworkGroup]:
+    """The groups; of those with the same weights the first one."""
+    first: dict[int, NetworkGroup] = {}
+    for group in groups:
+        first.setdefault(id(group.common or group), group)
+    return list(first.values())
 
 
 def learning_in(groups: Iterable[NetworkGroup], modules: Iterable[str]) -> list[str]:

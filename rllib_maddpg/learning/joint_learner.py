@@ -21,7 +21,7 @@ from rllib_maddpg.learning import losses
 from rllib_maddpg.learning.context import UpdateContext
 from rllib_maddpg.learning.finite_checks import FiniteCheck, ImmediateCheck
 from rllib_maddpg.learning.gradients import ClippedGradients, clipped_gradients
-from rllib_maddpg.learning.groups import learning_in, of_role
+from rllib_maddpg.learning.groups import learning_in, of_role, once_each
 from rllib_maddpg.learning.reported_learner import ReportedTorchLearner
 from rllib_maddpg.learning.stages import Stage, check_losses, check_stages
 from rllib_maddpg.learning.update_call import UpdateCall
@@ -312,9 +312,10 @@ class JointTorchLearner(ReportedTorchLearner):
         """theta' <- tau theta + (1 - tau) theta' of the trained modules, every `target_network_update_freq` env steps."""
         if not ctx.plan.moves_targets:
             return
-        for group in ctx.learning_groups():
+        for group in once_each(ctx.learning_groups()):
             if group.target is not None:
-                tau = (group.settings.tau * ctx.learns(group)).flatten()
+                learns = ctx.learns(group) if group.common is None else 1.0  # weights in common are those of somebody who does
+                tau = (group.settings.tau * learns).flatten()[: 1 if group.common else None]
                 pairs = zip(group.target.parameters, group.network.parameters, strict=True)
                 if not group.network.is_stacked:
                     pairs = ((target.unsqueeze(0), source.unsqueeze(0)) for target, source in pairs)

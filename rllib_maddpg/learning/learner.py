@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -162,7 +163,7 @@ class MADDPGTorchLearner(GraphedTorchLearner):
             return super()._why_not_stacked()
         # Such a loss may depend on a module's own parameters, so these must be the ones that learn.
         names = ("compute_critic_losses", "compute_actor_losses", "compute_inferred_losses")
-        own = [name for name in names if getattr(type(self), name) is not getattr(MADDPGTorchLearner, name)]
+        own = [name for name in names if _overrides(type(self), name)]
         return f"{type(self).__name__} overrides `{own[0]}`" if own else ""
 
     @classmethod
@@ -175,12 +176,12 @@ class MADDPGTorchLearner(GraphedTorchLearner):
     def why_not_ours(cls, config: Any) -> str:
         """What of such a Learner's updates is a user's own; empty: nothing is."""
         for name in ("td_target", "critic_loss", "actor_loss", "descend", "update_targets", "keep_td_errors"):
-            if getattr(cls, name) is not getattr(MADDPGTorchLearner, name):
+            if _overrides(cls, name):
                 return f"{cls.__name__} overrides `{name}`"
         own = MADDPGTorchLearner
         ours = (own.compute_inferred_losses, own.compute_critic_losses, own.compute_actor_losses)
         for stage in cls.stages(config):
-            if isinstance(stage, LossStage) and stage.losses not in ours:
+            if isinstance(stage, LossStage) and inspect.unwrap(stage.losses) not in ours:
                 return f"{cls.__name__} has losses of its own for networks of the role {stage.role!r}"
         return ""
 
@@ -209,3 +210,9 @@ class MADDPGTorchLearner(GraphedTorchLearner):
             acting = acts.sum((1, 2)).clamp(min=1.0)
             metrics = group.codec.head_metrics(output)
             ctx.note(group, **{name: (value * acts).sum((1, 2)) / acting for name, value in metrics.items()})
+
+
+def _overrides(cls: type, name: str) -> bool:
+    """Whether a Learner's class has another method than `MADDPGTorchLearner`."""
+    # Unwrapped, because Ray wraps the methods of the classes that it makes actors from.
+    return inspect.unwrap(getattr(cls, name)) is not inspect.unwrap(getattr(MADDPGTorchLearner, name))

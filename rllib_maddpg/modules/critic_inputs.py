@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rllib_maddpg.modules.stacking import wide_linear, wide_linear_of_games
+from rllib_maddpg.rows.joint_batch import lazy
 
 # Values that are worth looking at; and the rows whose products take as long as it takes to pick columns out of the weights.
 MIN_VALUES = 2**17
@@ -27,8 +28,16 @@ class CriticInputs:
 
     def __init__(self, values: Tensor):
         self.values = values
-        self.columns = _worth_picking(values)
-        self.picked = values if self.columns is None else values.index_select(1, self.columns)
+
+    @lazy
+    def columns(self) -> Tensor | None:
+        """As in the attributes."""
+        return _worth_picking(self.values)
+
+    @lazy
+    def picked(self) -> Tensor:
+        """As in the attributes."""
+        return self.values if self.columns is None else self.values.index_select(1, self.columns)
 
     def times(self, weight: Tensor, bias: Tensor) -> Tensor:
         """First layers of G networks, `[G, out, dim]` and `[G, out]`: `[G, B, out]`."""
@@ -92,6 +101,49 @@ class SeparateInputs:
         """As in `CriticInputs`; columns of actions only."""
         columns = (columns - self.obs.values.shape[-1]).unsqueeze(1)
         return self.actions.gather(2, columns.expand(-1, self.actions.shape[1], -1))
+
+
+class PresentInputs:
+    """(x, a) in parts, with who is in the game; as good as `CriticInputs` of all parts side by side.
+
+    Shapes are those of B rows; where there are several games, with a dimension for these before B.
+
+    Attributes:
+        obs: Observations, `[B, obs_dim of all agents]`; None: they are not seen.
+        columns: What else is seen, `[B, dim]`; None: nothing.
+        present: 1 for agents that are in the game, else 0, `[B, N]`.
+        actions: `[B, code_dim of all agents]`, or `[G, B, ...]` as in `SeparateInputs`.
+    """
+
+    def __init__(self, obs: Tensor | None, columns: Tensor | None, present: Tensor, actions: Tensor):
+        self.obs, self.columns, self.present, self.actions = obs, columns, present, actions
+        self._joined: CriticInputs | SlotInputs | SeparateInputs | None = None
+
+    def with_actions(self, actions: Tensor) -> PresentInputs:
+        """The same with other actions."""
+        return PresentInputs(self.obs, self.columns, self.present, actions)
+
+    @property
+    def values(self) -> Tensor:
+        """Observations, columns, who is in the game, and actions side by side."""
+        return self._all().values
+
+    def times(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """As in `CriticInputs`."""
+        return self._all().times(weight, bias)
+
+    def at(self, columns: Tensor) -> Tensor:
+        """As in `CriticInputs`."""
+        return self._all().at(columns)
+
+    def _all(self) -> CriticInputs | SlotInputs | SeparateInputs:
+        if self._joined is None:
+            shown = [part for part in (self.obs, self.columns, self.present.to(self.actions.dtype)) if part is not None]
+            if self.actions.shape[:-1] == shown[0].shape[:-1]:
+                self._joined = critic_inputs(torch.cat([*shown, self.actions], -1))
+            else:
+                self._joined = SeparateInputs(critic_inputs(torch.cat(shown, -1)), self.actions)
+        return self._joined
 
 
 def _worth_picking(values: Tensor) -> Tensor | None:

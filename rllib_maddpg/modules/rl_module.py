@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,9 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
 
+from rllib_maddpg.modules.attention import HEADS, AttentionCritic, others_in_game
+from rllib_maddpg.modules.critic_types import ATTENTION_CRITIC, MLP_CRITIC
+from rllib_maddpg.modules.images import encoder_settings, images_of_agent, images_of_view, with_images
 from rllib_maddpg.modules.inferred import check_inferred, inferred_specs
 from rllib_maddpg.modules.networks import MLP
 from rllib_maddpg.modules.normalizing import (
@@ -44,9 +48,10 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     may still have different rewards. On env runners only the actor exists.
 
     `model_config` keys: `fcnet_hiddens`, `fcnet_activation`, `use_layer_norm` (actor, and critic unless `critic_fcnet_hiddens`,
-    `critic_fcnet_activation`, `critic_use_layer_norm` are set). `MADDPGConfig` adds `layout` (`JointLayout`), `schema`
-    (`RowSchema`), `module_id` and the settings that say which networks there are, and what they see: `critic_view`, `twin_q`,
-    `infer_other_policies`, `num_sub_policies`, `normalize_observations`, `normalize_rewards`.
+    `critic_fcnet_activation`, `critic_use_layer_norm` are set); `critic_attention_heads`. `MADDPGConfig` adds `layout`
+    (`JointLayout`), `schema` (`RowSchema`), `module_id` and the settings that say which networks there are, and what they see:
+    `critic_view`, `critic_type`, `twin_q`, `infer_other_policies`, `num_sub_policies`, `normalize_observations`,
+    `normalize_rewards`.
 
     To bring other networks, subclass and override `build_actor`, `build_critic` and `build_inferred`; to have more of them,
     `networks`.
@@ -108,7 +113,10 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
 
     def networks(self) -> list[NetworkSpec]:
         """All networks of this module. Optimizers, targets, checkpoints and metrics follow from it."""
-        critic = partial(self.build_critic, self.input_dim(self.critic_view))
+        if self._has_attention:
+            critic = self.build_attention_critic
+        else:
+            critic = partial(self.build_critic, self.input_dim(self.critic_view))
         names = ["critic", "twin_critic"] if self.model_config.get("twin_q", False) else ["critic"]
         return [
             *self.actor_networks(),
@@ -133,21 +141,51 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
 
     def build_actor(self, obs_dim: int, output_dim: int) -> nn.Module:
         """Network `[..., obs_dim]` -> head output `[..., output_dim]` (logits, or values before tanh or softmax)."""
-        hiddens, activation = self.model_config["fcnet_hiddens"], self.model_config["fcnet_activation"]
-        return MLP(obs_dim, output_dim, hiddens, activation, final_scale=0.1, layer_norm=self._has_layer_norm)
+        images = images_of_agent(self.layout, self.module_id)
+        return with_images(self._head(output_dim), obs_dim, images, encoder_settings(self.model_config, critic=False))
 
-    def build_critic(self, input_dim: int) -> nn.Module:
-        """Network `[..., input_dim]` -> `[..., 1]`."""
-        hiddens = self.model_config.get("critic_fcnet_hiddens") or self.model_config["fcnet_hiddens"]
-        activation = self.model_config.get("critic_fcnet_activation") or self.model_config["fcnet_activation"]
+    def build_critic(self, input_dim: int, view: View | None = None) -> nn.Module:
+        """Network `[..., input_dim]` -> `[..., 1]`.
+
+        Args:
+            input_dim: As `input_dim(view)` says.
+            view: What it sees; None: what the module's critics see.
+        """
+        head = partial(MLP, out_dim=1, **self._critic_layers)
+        images = images_of_view(self.layout, self.module_id, self.critic_view if view is None else view)
+        return with_images(head, input_dim, images, encoder_settings(self.model_config, critic=True))
+
+    def build_attention_critic(self) -> AttentionCritic:
+        """With `critic_type="attention"`: the network that judges agents of all modules whose critics are like it."""
+        columns = sum(self.schema.width(name) for name in self.critic_view.columns)
+        heads = self.model_config.get("critic_attention_heads") or HEADS
+        return AttentionCritic(self.layout, columns, heads=heads, **self._critic_layers)
+
+    @property
+    def _critic_layers(self) -> dict[str, Any]:
         layer_norm = self.model_config.get("critic_use_layer_norm")
-        return MLP(input_dim, 1, hiddens, activation, layer_norm=self._has_layer_norm if layer_norm is None else layer_norm)
+        return {
+            "hiddens": self.model_config.get("critic_fcnet_hiddens") or self.model_config["fcnet_hiddens"],
+            "activation": self.model_config.get("critic_fcnet_activation") or self.model_config["fcnet_activation"],
+            "layer_norm": self._has_layer_norm if layer_norm is None else layer_norm,
+        }
 
-    def build_inferred(self, input_dim: int, output_dim: int) -> nn.Module:
+    def build_inferred(self, input_dim: int, output_dim: int, about: str | None = None) -> nn.Module:
         """Approximation of another module's actor: `[..., input_dim]`, its agent's observation, and behind it a one-hot of the
-        agent if the module serves several, -> head output `[..., output_dim]`."""
+        agent if the module serves several, -> head output `[..., output_dim]`.
+
+        Args:
+            input_dim, output_dim: The widths.
+            about: Id of the other module, where its agents observe images.
+        """
+        images = [] if about is None else images_of_agent(self.layout, about)
+        return with_images(self._head(output_dim), input_dim, images, encoder_settings(self.model_config, critic=False))
+
+    def _head(self, output_dim: int) -> Callable[[int], MLP]:
+        """Makes, from the width of its input, the MLP of a network that chooses actions."""
         hiddens, activation = self.model_config["fcnet_hiddens"], self.model_config["fcnet_activation"]
-        return MLP(input_dim, output_dim, hiddens, activation, final_scale=0.1, layer_norm=self._has_layer_norm)
+        layer_norm = self._has_layer_norm
+        return partial(MLP, out_dim=output_dim, hiddens=hiddens, activation=activation, final_scale=0.1, layer_norm=layer_norm)
 
     @property
     def _has_layer_norm(self) -> bool:
@@ -197,9 +235,14 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
 
     @property
     def critic_view(self) -> View:
-        """What the critic sees: the setting `critic_view`."""
+        """What the critic sees: the setting `critic_view`; and who is in the game, if it is an attention critic."""
         view = self.model_config.get("critic_view", "all")
-        return VIEWS[view] if isinstance(view, str) else view
+        view = VIEWS[view] if isinstance(view, str) else view
+        return dataclasses.replace(view, presence=True) if self._has_attention else view
+
+    @property
+    def _has_attention(self) -> bool:
+        return self.model_config.get("critic_type", MLP_CRITIC) == ATTENTION_CRITIC
 
     def input_dim(self, view: View) -> int:
         """Width of the input of a network with this view: what it shows, and the one-hot of a shared module's agent."""
@@ -222,12 +265,25 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         Returns:
             `[B, n]`.
         """
+        if isinstance(critic, AttentionCritic):
+            return self._attention_values(critic, obs, actions)
         batch, n = len(obs), self.num_agents
         parts = [part.unsqueeze(1).expand(batch, n, -1) if part.dim() == 2 else part for part in (obs, actions)]
         if n > 1:
             eye = torch.eye(n, dtype=obs.dtype, device=obs.device)
             parts.append(eye.expand(batch, n, n))
         return critic(torch.cat(parts, -1)).squeeze(-1)
+
+    def _attention_values(self, critic: AttentionCritic, obs: Tensor, actions: Tensor) -> Tensor:
+        """As `q_values`; if `obs` does not end with who is in the game, all are."""
+        judged = [self.layout.index(slot.agent) for slot in self.layout.slots_of(self.module_id)]
+        widths = [self.layout.obs_dim, critic.columns_dim, len(self.layout)]
+        if obs.shape[-1] == sum(widths[:2]):
+            obs = torch.cat([obs, obs.new_ones(*obs.shape[:-1], widths[2])], -1)
+        seen, columns, present = obs.split(widths, -1)
+        embedded = critic.embedded(critic.seen(seen, actions))
+        attends = others_in_game(present, torch.tensor(judged, device=obs.device))
+        return critic.judge(embedded[judged], critic.looked_at(embedded), attends, columns).t()
 
     def actor_state(self) -> list[Tensor]:
         """All parameters and buffers that an env runner's copy of this module has; in the same order here and there."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rllib_maddpg.modules.critic_inputs import CriticInputs, SeparateInputs, SlotInputs, critic_inputs
+from rllib_maddpg.modules.critic_inputs import CriticInputs, PresentInputs, SeparateInputs, SlotInputs, critic_inputs
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.schema import NEXT, RowSchema
 
@@ -41,12 +41,15 @@ class View:
         columns: Names of other columns that it sees, too: the env's global state ("state"), and users' columns, of which it
             sees what belongs to the env and what belongs to these agents.
         observations: Whether it sees the agents' observations. False: only their actions and the columns.
+        presence: Whether it sees which agents are in the game (a number each, behind the columns). Attention critics do; only
+            where all agents are seen.
     """
 
     name: str
     agents: str = "all"
     columns: tuple[str, ...] = ()
     observations: bool = True
+    presence: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -59,6 +62,11 @@ class View:
             raise ValueError(
                 f"View {self.name!r} has observations={self.observations!r} and columns={self.columns!r}. Give True or False, "
                 "and columns where observations are not seen."
+            )
+        if not isinstance(self.presence, bool) or (self.presence and self.agents != "all"):
+            raise ValueError(
+                f"View {self.name!r} has agents={self.agents!r} and presence={self.presence!r}. Give True or False; with "
+                "True it must show all agents (`agents='all'`)."
             )
         object.__setattr__(self, "columns", tuple(self.columns))
         whose = self.agents, self.columns, self.observations
@@ -105,7 +113,8 @@ class View:
     def obs_dim(self, schema: RowSchema, module: str) -> int:
         """Width of what it shows beside actions."""
         names = ("obs", *self.columns) if self.observations else self.columns
-        return sum(schema.width(name) if self.is_shared else schema.width_of_one(name, module) for name in names)
+        width = sum(schema.width(name) if self.is_shared else schema.width_of_one(name, module) for name in names)
+        return width + len(schema.layout) if self.presence else width
 
     def action_dim(self, schema: RowSchema, module: str) -> int:
         """Width of the action codes that it shows, which come last."""
@@ -118,7 +127,7 @@ class View:
         obs: Tensor | None = None,
         actions: Tensor | None = None,
         at_next: bool = False,
-    ) -> CriticInputs | SlotInputs | SeparateInputs | Tensor:
+    ) -> CriticInputs | SlotInputs | SeparateInputs | PresentInputs | Tensor:
         """What the networks of some modules see, without the one-hots of the judged agents.
 
         Args:
@@ -131,8 +140,10 @@ class View:
 
         Returns:
             The same for all: `CriticInputs` `[B, dim]` (`SlotInputs` of several games), or but for the actions
-            `SeparateInputs`; else `[G, n, B, dim]`.
+            `SeparateInputs`, or in parts `PresentInputs`; else `[G, n, B, dim]`.
         """
+        if self.presence:
+            return self._in_parts(joint, obs, actions, at_next)
         if self.is_shared and obs is actions is None and not self.columns:
             return critic_inputs(joint.obs_and_actions)  # without a copy
         obs = joint.columns["obs"] if obs is None else obs
@@ -147,6 +158,20 @@ class View:
         seen = [joint.layout.stack(obs, modules, "obs")] if self.observations else []
         seen += [_with_width(joint.stack(modules, name)).to(actions.dtype) for name in columns]
         return torch.cat([*seen, joint.layout.stack(actions, modules, "actions")], -1)
+
+    def _in_parts(self, joint: JointBatch, obs: Tensor | None, actions: Tensor | None, at_next: bool) -> PresentInputs:
+        """As `inputs`, with who is in the game."""
+        at = NEXT if at_next else ""
+        actions = joint.columns["actions"] if actions is None else actions
+        if self.observations:
+            obs = joint.columns["obs"] if obs is None else obs
+        columns = [joint.columns[at + name].to(actions.dtype) for name in self.columns]
+        return PresentInputs(
+            obs if self.observations else None,
+            torch.cat(columns, -1) if columns else None,
+            joint.columns["next_alive" if at_next else "alive"],
+            actions,
+        )
 
 
 def _with_width(column: Tensor) -> Tensor:

@@ -143,6 +143,7 @@ CONTENDERS = {
     "update": [["ours", "bare PyTorch"]],
     "gradients": [["written out", "autograd's"]],
     "family": [["MADDPG", "MATD3", "IDDPG", "inferred policies"]],
+    "critics": [["mlp", "attention"]],
     "ensembles": [["one policy", "3 sub-policies", "3, one draw for all"]],
     "draws": [["uniform, one step", "prioritized", "n-step", "prioritized, n-step"]],
     "train": [["bare loop", "ours, one process", "ours, one remote runner"], list(shares.DOES)],

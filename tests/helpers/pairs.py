@@ -45,9 +45,11 @@ FEATURES: dict[str, Callable[[MADDPGConfig], object]] = {
     "ensembles": lambda config: config.training(num_sub_policies=2),
     "inferred policies": lambda config: config.training(infer_other_policies=True),
     "MATD3": lambda config: config.training(twin_q=True, policy_delay=2, target_policy_noise=0.2),
-    "local critics": lambda config: _own(config, a={"critic_view": "own"}),
+    "local critics": lambda config: _own(config, a={"critic_view": "own", "critic_type": "mlp"}),
+    "attention": lambda config: config.training(critic_type="attention"),
     "prioritized": lambda config: config.training(replay_buffer_config={"type": "PrioritizedJointReplayBuffer"}),
     "n-step": lambda config: config.training(n_step=3),
+    "images": lambda config: _in_env(config, images=True),
     "masks": lambda config: _in_env(config, masks=True),
     "state": lambda config: _own(config, c={"critic_view": "state+all"}),
     "normalization": lambda config: config.training(normalize_observations=True, normalize_rewards=True),
@@ -62,6 +64,8 @@ FEATURES: dict[str, Callable[[MADDPGConfig], object]] = {
 }
 # Pair -> the key that the error names, what it says, and why.
 REFUSED: dict[frozenset[str], tuple[str, str, str]] = {
+    frozenset(("attention", "images")): ("critic_type", "observe images", "attention critics have no encoders for images"),
+    frozenset(("images", "normalization")): ("normalize_observations", "image", "images are scaled to 0 ... 1 anyway"),
     frozenset(("n-step", "turns")): (
         "n_step",
         "where agents act in turns",

@@ -10,6 +10,7 @@ import numpy as np
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 LENGTH = 6
+IMAGE = (4, 5, 2)
 # Who acts at each step of a game of turns.
 ORDER = ("ac", "b", "c", "ab", "c", "a")
 
@@ -18,7 +19,8 @@ class PairsGame(MultiAgentEnv):
     """Agents "a" and "b" choose one of three actions, "c" moves in a box; an episode is cut after `LENGTH` steps.
 
     `env_config`: "masks": one action of "a" and of "b" is forbidden at each step, and taking it is an error; "deaths": "b" is
-    out of the game after three steps; "turns": agents act as `ORDER` says, and all in the game are paid at each step.
+    out of the game after three steps; "images": what they see beside masks are images of bytes; "turns": agents act as `ORDER`
+    says, and all in the game are paid at each step.
     """
 
     def __init__(self, env_config: Mapping[str, Any]):
@@ -27,7 +29,10 @@ class PairsGame(MultiAgentEnv):
         self.turns = env_config.get("turns", False)
         self.possible_agents = ["a", "b", "c"]
         self.agents = list(self.possible_agents)
+        self.images = env_config.get("images", False)
         seen = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
+        if self.images:
+            seen = gym.spaces.Box(0, 255, IMAGE, np.uint8)
         masked = gym.spaces.Dict({"observations": seen, "action_mask": gym.spaces.MultiBinary(3)})
         chooses = masked if self.masks else seen
         self.observation_spaces = {"a": chooses, "b": chooses, "c": seen}
@@ -74,7 +79,13 @@ class PairsGame(MultiAgentEnv):
 
     def _observations(self, agents: list[str]) -> dict[str, Any]:
         seen = {agent: self.world + np.float32(i) for i, agent in enumerate(agents)}
+        if self.images:  # each number in a row of its own
+            seen = {agent: np.broadcast_to(_grey(numbers)[:, None, None], IMAGE).copy() for agent, numbers in seen.items()}
         if not self.masks:
             return seen
         allowed = {agent: (np.arange(3) != self._forbidden(agent)).astype(np.int8) for agent in agents}
         return {a: obs if a == "c" else {"observations": obs, "action_mask": allowed[a]} for a, obs in seen.items()}
+
+
+def _grey(numbers: np.ndarray) -> np.ndarray:
+    return np.clip(128 + 40 * numbers, 0, 255).astype(np.uint8)
