@@ -29,7 +29,10 @@ def make_env(manifest: dict):
     config.pop("direct_stepping", None)  # a matter of speed, for training
     if env["module"] is None or config.pop("wrappers", None):
         raise SystemExit(f"{env['name']} is not a bare mpe2 scenario: build the env yourself and give `play` what it needs.")
-    return importlib.import_module(env["module"]).parallel_env(**config)
+    module = importlib.import_module(env["module"])
+    if not hasattr(module, "parallel_env"):
+        raise SystemExit(f"{env['name']} is a game of turns: play it as examples/tictactoe.py does.")
+    return module.parallel_env(**config)
 
 
 def episode_seed(seed: int, number: int) -> int:

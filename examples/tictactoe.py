@@ -8,6 +8,7 @@ run and side there are so many games: how many were won, drawn and lost, and the
 """
 
 import argparse
+import csv
 import importlib
 import json
 import math
@@ -20,10 +21,12 @@ from rllib_maddpg.deploy.export import export_actors
 from rllib_maddpg.deploy.maddpg_actors import load_actors
 
 
-def runs_of(folder: Path) -> list[Path]:
-    """The runs in a folder of a sweep; the folder itself, if it is a run or a checkpoint."""
-    runs = sorted(path.parent for path in folder.glob("*/config.yaml"))
-    return runs or [folder]
+def runs_of(folder: Path) -> dict[str, Path]:
+    """By name the runs in a folder of a sweep, their newest checkpoints; the folder itself, if it is a run or a checkpoint."""
+    if not (folder / "results.csv").is_file():
+        return {folder.name: folder}
+    with open(folder / "results.csv", newline="", encoding="utf-8") as file:
+        return {f"seed {row['seed']}": folder / row["checkpoint"] for row in csv.DictReader(file) if row["checkpoint"]}
 
 
 def wilson(wins: int, games: int) -> tuple[float, float]:
@@ -75,12 +78,12 @@ def main() -> None:
     args = parser.parse_args()
     found = {}
     print("| run | side | wins | draws | losses | wins [95 %] |\n|---|---|---|---|---|---|", flush=True)
-    for run in runs_of(args.folder):
-        found[run.name] = results_of(run, args.games, args.seed)
-        for side, own in found[run.name].items():
+    for name, run in runs_of(args.folder).items():
+        found[name] = results_of(run, args.games, args.seed)
+        for side, own in found[name].items():
             low, high = own["interval"]
             share = f"{own['wins'] / args.games:.3f} [{low:.3f}, {high:.3f}]"
-            print(f"| {run.name} | {side} | {own['wins']} | {own['draws']} | {own['losses']} | {share} |", flush=True)
+            print(f"| {name} | {side} | {own['wins']} | {own['draws']} | {own['losses']} | {share} |", flush=True)
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))
 
