@@ -29,14 +29,15 @@ def measure_critics(scenario: str, options: Options) -> list[dict[str, Any]]:
 def _table(scenario: str, options: Options, env_config: dict[str, Any]) -> Table:
     given = {"num_envs": options.num_envs, "batch": options.batch, "device": options.device, "env_config": env_config}
     with contextlib.ExitStack() as stack:
-        contenders, parameters = [], {}
+        contenders, algos = [], {}
         for kind in (PLAIN, ATTENTION):
             algo = stack.enter_context(built(make_config(scenario, **given).training(critic_type=kind)))
             fill(algo, options.batch)
             updates = two_updates(algo)
             contenders.append(Contender(kind, f"critic_type={kind!r}", partial(_milliseconds, updates, options)))
-            parameters[kind] = _parameters(algo)
+            algos[kind] = algo
         values = measure_in_turn(contenders, options.repeats)
+        parameters = {kind: _parameters(algo) for kind, algo in algos.items()}
         agents = len(algo.layout)
     setting = f"{scenario}, {agents} agents, {options.batch:,} rows, networks of 2 x 64, {options.device}"
     claim = ratio(values, ATTENTION, PLAIN, at_most=BAR if agents == AGENTS[-1] else None)
@@ -64,7 +65,7 @@ def _milliseconds(updates: Callable[[], int], options: Options) -> float:
 
 
 def _parameters(algo: MADDPG) -> int:
-    """Of all critics, those that several modules have in common once."""
+    """Of all critics, those that several modules have in common once; after an update."""
     learner = algo.learner_group._learner
     critics = [learner.module[m].unwrapped().critic for m in algo.layout.modules]
     return sum({p.data_ptr(): p.numel() for critic in critics for p in critic.parameters()}.values())
