@@ -50,7 +50,7 @@ class ReplayAlgorithm(Algorithm):
             self.learner_group.foreach_learner(lambda learner: learner.collect_td_errors(of))
 
     def _store(self, collected: Collected) -> int:
-        """Keeps all rows that are sound, and raises what went wrong with others; returns how many it keeps.
+        """Keeps all rows that are sound, and raises what went wrong with others; returns the env steps of those that it keeps.
 
         Raises:
             ValueError: If a rollout has an error, or the replay buffer does not say what it has stored.
@@ -64,7 +64,8 @@ class ReplayAlgorithm(Algorithm):
                 errors.append(ValueError(stored.error))
             if stored.error or stored.lost:
                 continue
-            self._env_steps += stored.rows
+            # Rows are env steps, but in games of turns.
+            self._env_steps += rollout.env_steps() if self.config.turn_based else stored.rows
             self._episode_numbers[rollout.worker_index] = rollout.episode_numbers
             if rollout.error:
                 errors.append(ValueError(rollout.error))

@@ -14,6 +14,7 @@ from ray.rllib.policy.policy import PolicySpec
 
 from rllib_maddpg.config.checks import check_module_overrides
 from rllib_maddpg.config.critic_checks import check_critics
+from rllib_maddpg.config.image_checks import check_images
 from rllib_maddpg.config.model_checks import check_spec_modules, module_classes
 from rllib_maddpg.config.module_ids import check_module_ids
 from rllib_maddpg.config.own_columns import own_columns
@@ -26,7 +27,8 @@ from rllib_maddpg.envs import EnvSpaces
 from rllib_maddpg.modules.rule_modules import check_not_trained
 from rllib_maddpg.rows.actions import make_codec
 from rllib_maddpg.rows.layout import check_shared_modules
-from rllib_maddpg.rows.schema import bytes_per_row
+from rllib_maddpg.rows.observations import image_shape, is_byte_image
+from rllib_maddpg.rows.schema import bytes_per_kept_row
 
 
 class AgentMapping:
@@ -105,12 +107,16 @@ def resolve_agents(config: AlgorithmConfig, env: EnvSpaces) -> None:
     for agent, module in module_of.items():
         _check_spec_spaces(config.policies[module], module, agent, env)
     check_module_overrides(config, used)
+    check_images(config, env.observation_spaces, module_of)
     resolve_state(config)
-    check_critics(config)
+    spaces = env.observation_spaces.values()
+    has_images = any(map(image_shape, spaces))
+    check_critics(config, has_images)
     check_ensembles(config, module_of)
-    widths = [gym.spaces.flatdim(space) for space in env.observation_spaces.values()]
+    widths = [gym.spaces.flatdim(space) for space in spaces]
     beside = [*config.extra_columns, *(column for column in own_columns(config) if column.stored)]
-    check_replay_memory(config, bytes_per_row(sum(widths), sum(codes), len(env.agents), beside))
+    size = bytes_per_kept_row(sum(widths), sum(codes), len(env.agents), beside, all(map(is_byte_image, spaces)))
+    check_replay_memory(config, size, has_images)
 
 
 def _check_spec_spaces(spec: PolicySpec | tuple, module: str, agent: Any, env: EnvSpaces) -> None:

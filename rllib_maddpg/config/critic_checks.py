@@ -19,11 +19,12 @@ _OF_A_STEP = ("critic_lr", "lr", "tau", "grad_clip", "grad_clip_by")
 _HEADS_KEY = "critic_attention_heads"
 
 
-def check_critics(config: AlgorithmConfig) -> None:
+def check_critics(config: AlgorithmConfig, has_images: bool = False) -> None:
     """Modules with attention critics agree in what they have in common, and nobody else asks for heads.
 
     Args:
         config: With its env's `policies`.
+        has_images: Whether some agent observes images.
 
     Raises:
         ValueError: Naming key and module.
@@ -36,6 +37,9 @@ def check_critics(config: AlgorithmConfig) -> None:
         _check_heads(config, models[module], module in having)
     if not having:
         return
+    fix = "Set 'mlp', whose critics encode images by `conv_filters`; or let the agents observe features."
+    allowed = "'mlp' where agents observe images: attention critics have no encoders for these"
+    require(config, "critic_type", not has_images, allowed, fix, ATTENTION_CRITIC)
     fix = "Set it to False, or `critic_type='mlp'`."
     allowed = "False with attention critics: they are one network, which learns from the same rows for all modules"
     require(config, "minibatch_per_module", not config.minibatch_per_module, allowed, fix)

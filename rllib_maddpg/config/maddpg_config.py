@@ -25,6 +25,7 @@ from rllib_maddpg.config.rllib_table import MIN_REMOTE_FRAGMENT
 from rllib_maddpg.config.setters import name_settings
 from rllib_maddpg.config.shared_checks import shared_learner_name
 from rllib_maddpg.config.table import SETTINGS
+from rllib_maddpg.config.turn_checks import resolve_turns
 from rllib_maddpg.envs import probe_env
 from rllib_maddpg.envs.masks import MASKS_KEY
 from rllib_maddpg.modules.views import VIEWS, View
@@ -103,6 +104,7 @@ class MADDPGConfig(MethodsConfig):
             spaces = probe_env(self.env, self.env_config, self.num_env_runners)
             if spaces.info_masks:  # as env runners, and whoever restores a checkpoint, shall have the env
                 self.env_config = {**self.env_config, MASKS_KEY: list(spaces.info_masks)}
+            resolve_turns(self, spaces)
             resolve_agents(self, spaces)
             check_connectors(self, spaces)
             check_members(self, spaces)

@@ -11,8 +11,10 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 
+from rllib_maddpg.config.conv_checks import check_conv_keys
 from rllib_maddpg.config.require import is_whole, near, require, same
 from rllib_maddpg.envs.errors import did_you_mean
+from rllib_maddpg.modules.images import CONV_KEYS
 from rllib_maddpg.modules.networks import ACTIVATIONS
 from rllib_maddpg.modules.rule_modules import has_networks
 from rllib_maddpg.modules.views import View
@@ -28,6 +30,7 @@ MODEL_KEYS = (
     "critic_fcnet_activation",
     "critic_use_layer_norm",
     "critic_attention_heads",
+    *CONV_KEYS,
 )
 
 
@@ -60,9 +63,7 @@ def check_models(config: AlgorithmConfig) -> None:
             own_networks |= has_own_networks(cls)
     _check_model_config(config, config.model_config, own_networks)
     for spec in specs:
-        # Specs may have been built before.
-        own = {k: v for k, v in model_config_of(spec).items() if k not in AddedToModel._fields}
-        _check_model_config(config, {**config.model_config, **own}, own_networks)
+        _check_model_config(config, _merged(config, spec), own_networks)
 
 
 def _check_types(config: AlgorithmConfig) -> None:
@@ -123,6 +124,17 @@ def model_config_of(spec: RLModuleSpec) -> dict[str, Any]:
     """The `model_config` of a spec, as a dict."""
     model = spec.model_config or {}
     return dataclasses.asdict(model) if dataclasses.is_dataclass(model) else dict(model)
+
+
+def merged_model_config(config: AlgorithmConfig, module: str) -> dict[str, Any]:
+    """What a module's networks are made from: its own keys, and those of all modules where it has none."""
+    return _merged(config, specs_of(config, [module])[module])
+
+
+def _merged(config: AlgorithmConfig, spec: RLModuleSpec) -> dict[str, Any]:
+    # Specs may have been built before.
+    own = {k: v for k, v in model_config_of(spec).items() if k not in AddedToModel._fields}
+    return {**config.model_config, **own}
 
 
 def _default_spec(config: AlgorithmConfig) -> RLModuleSpec:
@@ -196,3 +208,4 @@ def _check_model_config(config: AlgorithmConfig, model: Mapping[str, Any], own_n
         ok = isinstance(value, bool) or (value is None and bool(prefix))
         fix = "None: as the actor." if prefix else "True: layer norm behind each hidden layer."
         require(config, f"model_config['{key}']", ok, "True or False", fix, value)
+    check_conv_keys(config, model)

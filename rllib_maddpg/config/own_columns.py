@@ -8,6 +8,7 @@ from rllib_maddpg.config.replay_checks import drawn_columns
 from rllib_maddpg.config.state_columns import state_columns
 from rllib_maddpg.config.sub_policy_checks import sub_policy_columns
 from rllib_maddpg.rows.schema import Column
+from rllib_maddpg.rows.turns import turn_columns
 
 
 def own_columns(config: Any) -> list[Column]:
@@ -16,4 +17,5 @@ def own_columns(config: Any) -> list[Column]:
     Args:
         config: A `MADDPGConfig`.
     """
-    return [*sub_policy_columns(config), *state_columns(config), *drawn_columns(config)]
+    turns = turn_columns() if config.turn_based else []
+    return [*sub_policy_columns(config), *state_columns(config), *turns, *drawn_columns(config)]

@@ -133,10 +133,15 @@ def check_replay_class(config: AlgorithmConfig) -> tuple[type[JointReplay], dict
     return cls, settings
 
 
-def check_replay_memory(config: AlgorithmConfig, bytes_per_row: int) -> None:
+def check_replay_memory(config: AlgorithmConfig, bytes_per_row: int, has_images: bool = False) -> None:
     """A full buffer fits this machine, or its device; of one in several parts, each of them.
 
     A shared learner itself knows what fits it.
+
+    Args:
+        config: Its `replay_buffer_config` is looked at.
+        bytes_per_row: That a buffer needs for each row.
+        has_images: Whether some agent observes images, which could be smaller.
 
     Raises:
         ValueError: If not.
@@ -146,7 +151,7 @@ def check_replay_memory(config: AlgorithmConfig, bytes_per_row: int) -> None:
     cls, settings = check_replay_class(config)
     # Where the parts will lie is not known yet; each looks at its own machine when it is made.
     rows = math.ceil(settings["capacity"] / cls.parts(settings))
-    check_memory(rows, bytes_per_row, settings.get("device", DEFAULTS["device"]))
+    check_memory(rows, bytes_per_row, settings.get("device", DEFAULTS["device"]), has_images)
 
 
 def _check_protocol(config: AlgorithmConfig, cls: type[JointReplay]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rllib_maddpg.config.image_spaces import check_image_space
 from rllib_maddpg.rows.observations import MASK, Flattener, part_name
 
 # Names of what says which actions are allowed, in Gymnasium, PettingZoo, RLlib, PyMARL, OpenSpiel and others.
@@ -36,17 +37,13 @@ def check_agents(agents: Iterable[Hashable]) -> None:
 
 
 def check_observation_space(space: gym.Space, agent: Any) -> None:
-    """An agent's observations can become a vector, and are no images.
+    """An agent's observations can become a vector; if they are images, one that encoders take.
 
     Raises:
         ValueError: If not.
     """
     Flattener(space, agent)
-    if isinstance(space, gym.spaces.Box) and len(space.shape) >= 3:
-        raise ValueError(
-            f"Agent {agent!r}: observation space {space} looks like an image, for which MADDPG has no encoder. Wrap the env "
-            "so that the agent observes features, or, if a long vector is what you want, with SuperSuit's `flatten_v0`."
-        )
+    check_image_space(space, agent)
 
 
 def check_action_mask(observation_space: gym.Space, action_space: gym.Space, agent: Any) -> None:

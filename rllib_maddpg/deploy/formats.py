@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from rllib_maddpg.deploy.program import ActorProgram
-from rllib_maddpg.modules.networks import ACTIVATIONS
+from rllib_maddpg.modules.images import ImageEncoder, ImageNetwork, is_plain_image_network
+from rllib_maddpg.modules.networks import ACTIVATIONS, MLP
 from rllib_maddpg.modules.normalizing import LIMIT
 from rllib_maddpg.modules.stacking import is_plain_mlp
 
@@ -81,40 +83,71 @@ def to_safetensors(program: ActorProgram) -> bytes:
     """The weights alone; `describe_network` and the manifest have the rest.
 
     Raises:
-        ValueError: If the actor is not an `MLP`.
+        ValueError: If the actor is neither an `MLP` nor one that sees images by RLlib's encoder.
     """
     from safetensors.torch import save
 
     describe_network(program)
+    mlp, convolutions = _parts(program.actor)
     weights: dict[str, torch.Tensor] = {}
-    for prefix, layers in {"": program.actor.linears, "norm_": program.actor.norms}.items():
+    for prefix, layers in {"": mlp.linears, "norm_": mlp.norms}.items():
         for i, layer in enumerate(layers):
             weights.update({f"{i}.{prefix}{name}": p.detach().contiguous() for name, p in layer.named_parameters()})
+    for i, layer in enumerate(convolutions):
+        weights.update({f"conv_{i}.{name}": p.detach().contiguous() for name, p in layer.named_parameters()})
     if program.obs_filter is not None:
         weights.update(program.obs_filter.named_buffers(prefix="obs"))
     return save(weights, metadata={"format": "pt"})
 
 
 def describe_network(program: ActorProgram) -> dict[str, Any]:
-    """What the weights do not tell of an `MLP`.
+    """What the weights do not tell of an `MLP`, or of a CNN with an MLP behind it.
 
     Raises:
         ValueError: If the actor is something else.
     """
-    actor = program.actor
-    hooks = actor._forward_hooks or actor._forward_pre_hooks
-    if not is_plain_mlp(actor) or hooks or type(actor.activation) not in _NAMES:
+    mlp, _ = _parts(program.actor)
+    widths = [mlp.linears[0].in_features, *(layer.out_features for layer in mlp.linears)]
+    network = {"activation": _NAMES[type(mlp.activation)], "widths": widths}
+    if mlp.norms:
+        network["layer_norm"] = mlp.norms[0].eps
+    if program.obs_filter is not None:
+        network["obs_limit"] = LIMIT
+    if isinstance(program.actor, ImageNetwork):
+        network["image"] = _describe_encoder(program.actor.features.encoders[0])
+    return network
+
+
+def _parts(actor: nn.Module) -> tuple[MLP, list[nn.Conv2d]]:
+    """The MLP of an actor, and the convolutions ahead of it, if it sees images.
+
+    Raises:
+        ValueError: As `describe_network`.
+    """
+    sees_image = is_plain_image_network(actor) and len(actor.features.encoders) == 1
+    mlp = actor.mlp if sees_image else actor
+    if not is_plain_mlp(mlp) or mlp._forward_hooks or mlp._forward_pre_hooks or type(mlp.activation) not in _NAMES:
         raise ValueError(
             f"The actor is a {type(actor).__name__} of your own, and safetensors holds weights only, which say nothing of how "
             "it computes. Use --format onnx or --format torchscript, which trace it."
         )
-    widths = [actor.linears[0].in_features, *(layer.out_features for layer in actor.linears)]
-    network = {"activation": _NAMES[type(actor.activation)], "widths": widths}
-    if actor.norms:
-        network["layer_norm"] = actor.norms[0].eps
-    if program.obs_filter is not None:
-        network["obs_limit"] = LIMIT
-    return network
+    layers = actor.features.encoders[0].net.modules() if sees_image else ()
+    return mlp, [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+
+
+def _describe_encoder(encoder: ImageEncoder) -> dict[str, Any]:
+    """Pixels become (value - low) * scale; a layer has its padding (left, right, top, bottom) and strides (height, width)."""
+    layers: list[dict[str, Any]] = []
+    padding, activation = [0, 0, 0, 0], "linear"
+    for layer in encoder.net[0].cnn:
+        if isinstance(layer, nn.ZeroPad2d):
+            padding = list(layer.padding)
+        elif isinstance(layer, nn.Conv2d):
+            layers.append({"padding": padding, "strides": list(layer.stride)})
+            padding = [0, 0, 0, 0]
+        else:
+            activation = _NAMES[type(layer)]  # the same behind all layers
+    return {"low": encoder.low, "scale": encoder.scale, "activation": activation, "layers": layers}
 
 
 @contextlib.contextmanager

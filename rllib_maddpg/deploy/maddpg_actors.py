@@ -226,6 +226,8 @@ class Actor:
             high = low + np.reshape(spec["choices"], shape)
             if (numbers != np.floor(numbers)).any() or (numbers < low).any() or (numbers >= high).any():
                 raise ValueError(f"{name} must be whole numbers from {low.tolist()} to {(high - 1).tolist()}.")
+        if spec["dtype"] == "uint8" and ((numbers != np.floor(numbers)) | (numbers < 0) | (numbers > 255)).any():
+            raise ValueError(f"{name} is an image of bytes: it must be whole numbers from 0 to 255.")
         if spec.get("mask") and ((numbers != 0) & (numbers != 1)).any():
             raise ValueError(f"{name} must be ones and zeros: it says which actions are allowed.")
         with np.errstate(over="ignore"):
@@ -298,7 +300,8 @@ class NumpyNetwork:
         """
         Args:
             weights: "0.weight" `[out, in]`, "0.bias" `[out]`, "1.weight" and so on, float32. Layer norm has "0.norm_weight" and
-                "0.norm_bias" `[out]`, too; normalization of observations "obs.mean" and "obs.scale" `[in]`.
+                "0.norm_bias" `[out]`, too; normalization of observations "obs.mean" and "obs.scale" `[in]`. Of what sees images
+                "conv_0.weight" `[out, in, height, width]`, "conv_0.bias" `[out]` and so on come first.
             entry: The agent's part of the manifest.
         """
         network = entry["network"]
@@ -308,10 +311,15 @@ class NumpyNetwork:
         self._filter = (weights["obs.mean"], weights["obs.scale"]) if "obs_limit" in network else None
         self._activation, self._network = ACTIVATIONS[network["activation"]], network
         self._inputs, self._action = entry["observation"], entry["action"]
+        convolutions = range(len(network["image"]["layers"])) if "image" in network else ()
+        self._convolutions = [(weights[f"conv_{i}.weight"], weights[f"conv_{i}.bias"]) for i in convolutions]
 
     def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Parts `[B, ...]` -> actions `[B, ...]`."""
-        x = np.concatenate([_vector(part, spec) for part, spec in zip(parts, self._inputs, strict=True)], -1)
+        if self._convolutions:
+            x = self._features(parts[0])
+        else:
+            x = np.concatenate([_vector(part, spec) for part, spec in zip(parts, self._inputs, strict=True)], -1)
         if self._filter is not None:
             mean, scale = self._filter
             x = np.clip((x - mean) * scale, -self._network["obs_limit"], self._network["obs_limit"])
@@ -322,6 +330,19 @@ class NumpyNetwork:
         if "choices" not in self._action:
             return self._scaled(x)
         return self._choices(np.split(x, np.cumsum(self._action["choices"])[:-1], -1), parts)
+
+    def _features(self, images: np.ndarray) -> np.ndarray:
+        """`[B, height, width, channels]` -> `[B, features]`, row by row and pixel by pixel."""
+        image = self._network["image"]
+        x = (images.astype(np.float32) - np.float32(image["low"])) * np.float32(image["scale"])
+        for (weight, bias), layer in zip(self._convolutions, image["layers"], strict=True):
+            left, right, top, bottom = layer["padding"]
+            x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+            windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], (1, 2))  # [B, rows, columns, in, h, w]
+            down, across = layer["strides"]
+            x = np.tensordot(windows[:, ::down, ::across], weight, ((3, 4, 5), (1, 2, 3))) + bias
+            x = ACTIVATIONS[image["activation"]](x)
+        return x.reshape(len(x), -1)
 
     def _normalized(self, x: np.ndarray, gain: np.ndarray, shift: np.ndarray) -> np.ndarray:
         x = x - x.mean(-1, keepdims=True)

@@ -66,7 +66,7 @@ class ActorProgram(nn.Module):
     def _vector(self, i: int, part: Tensor) -> Tensor:
         rows = part.reshape(-1, int(np.prod(self.inputs[i]["shape"], dtype=int)))
         if "columns" not in self.inputs[i]:
-            return rows
+            return rows.to(torch.float32)  # images may be bytes
         blocks = [rows[:, j : j + 1] == getattr(self, f"values_{i}_{j}") for j in range(len(self.inputs[i]["columns"]))]
         return torch.cat(blocks, -1).to(torch.float32)
 

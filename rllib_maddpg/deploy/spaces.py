@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from rllib_maddpg.rows.actions import ActionCodec, BoxCodec
-from rllib_maddpg.rows.observations import Flattener, Part
+from rllib_maddpg.rows.observations import NAME, Flattener, Part, is_byte_image
 
 
 def describe_observation(space: gym.Space, agent: Any) -> list[dict[str, Any]]:
@@ -21,11 +21,14 @@ def describe_observation(space: gym.Space, agent: Any) -> list[dict[str, Any]]:
     Returns:
         Per input `name`, `path` (keys that lead to it in a nested observation), `kind`, `shape` and `dtype`. Discrete ones also
         have `choices` (how many values each of their numbers has), `start`, and `columns`: per number the value that each
-        column of its one-hot stands for. Those that say which actions are allowed have `mask`.
+        column of its one-hot stands for. Those that say which actions are allowed have `mask`. Images of bytes are "uint8", all
+        else that does not choose is "float32".
 
     Raises:
         ValueError: For a space that cannot be flattened, or whose keys JSON does not have.
     """
+    if is_byte_image(space):
+        return [{"name": NAME, "path": [], "kind": "Box", "shape": list(space.shape), "dtype": "uint8"}]
     inputs: list[dict[str, Any]] = []
     for part in Flattener(space, agent).parts:
         for key in part.path:

@@ -1,4 +1,4 @@
-"""Environments: from a name, class or callable to an RLlib `MultiAgentEnv` in which all agents act at every step.
+"""Environments: from a name, class or callable to an RLlib `MultiAgentEnv`.
 
 `resolve_env` makes a creator, `probe_env` reads agents and spaces, `SeededEpisodes` gives each episode its own seed,
 `scenario_metrics` measures what the MPE papers report.
@@ -14,6 +14,7 @@ from rllib_maddpg.envs.recording import EpisodeRecord, RecordedEpisodes
 from rllib_maddpg.envs.resolver import EnvCreator, resolve_env
 from rllib_maddpg.envs.seeding import SeededEpisodes
 from rllib_maddpg.envs.single_agent import SingleAgentGame
+from rllib_maddpg.envs.turns import TurnBasedPettingZoo
 
 __all__ = [
     "EnvCreator",
@@ -27,6 +28,7 @@ __all__ = [
     "ScenarioMetrics",
     "SeededEpisodes",
     "SingleAgentGame",
+    "TurnBasedPettingZoo",
     "probe_env",
     "resolve_env",
     "scenario_metrics",

@@ -5,6 +5,8 @@ from typing import Any
 import gymnasium as gym
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
+from rllib_maddpg.envs.errors import EnvFailure
+
 
 class AdaptedGame(MultiAgentEnv):
     """An env of another library as a `MultiAgentEnv` of fixed agents; subclasses step it.
@@ -33,6 +35,26 @@ class AdaptedGame(MultiAgentEnv):
     def unwrapped_env(self) -> Any:
         """The bare env, below all of its wrappers (an AEC env if it was converted from one)."""
         return self.env.unwrapped
+
+    def check_spaces(self) -> None:
+        """The agents of a PettingZoo env still have the spaces that they had first.
+
+        Raises:
+            EnvFailure: Naming the first agent that has another one.
+        """
+        kinds = (
+            ("observation", self.observation_spaces, self.env.observation_space),
+            ("action", self.action_spaces, self.env.action_space),
+        )
+        for kind, spaces, space_of in kinds:
+            for agent, first in spaces.items():
+                space = space_of(agent)
+                if space is not first and space != first:
+                    raise EnvFailure(
+                        f"The {kind} space of agent {agent!r} was {first} and is {space} now,",
+                        "An agent keeps its spaces: make them as large as they ever get, and pad what is smaller.",
+                        can_pass=False,
+                    )
 
     def render(self) -> Any:
         """Renders as the env's own `render_mode` says; for "rgb_array": uint8 `[height, width, 3]`."""

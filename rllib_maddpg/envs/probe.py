@@ -10,10 +10,13 @@ import ray
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
+from rllib_maddpg.envs.adapted import AdaptedGame
 from rllib_maddpg.envs.api import check_reset_result
-from rllib_maddpg.envs.errors import EnvError
+from rllib_maddpg.envs.errors import EnvError, EnvFailure
 from rllib_maddpg.envs.masks import MASKS_KEY, MasksFromInfos, masks_in_infos
 from rllib_maddpg.envs.resolver import EnvCreator, resolve_env
+from rllib_maddpg.envs.step_checks import check_first_turn
+from rllib_maddpg.envs.turns import acts_in_turns
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,14 @@ class EnvSpaces:
         action_spaces: agent -> space, in that order.
         info_masks: Agents whose action masks were found in their infos, and stand in their observation spaces here; their env
             has to be made with `env_config["action_masks"]`.
+        has_turns: Whether agents were found to act in turns.
     """
 
     agents: tuple[Hashable, ...]
     observation_spaces: dict[Hashable, gym.Space]
     action_spaces: dict[Hashable, gym.Space]
     info_masks: tuple[Hashable, ...] = ()
+    has_turns: bool = False
 
 
 class NotBuiltError(EnvError):
@@ -46,14 +51,27 @@ def read_spaces(env: Any, name: str, config: Mapping[str, Any]) -> EnvSpaces:
     """Agents and spaces of an env, or of a wrapper around one.
 
     An env whose agents choose among actions is reset once, to see whether there are action masks in its infos, unless
-    `env_config["action_masks"]` says so.
+    `env_config["action_masks"]` says so. A user's own `MultiAgentEnv` is reset once more, and stepped where that leaves agents
+    out, to see whether they act in turns (`acts_in_turns`).
 
     Raises:
         EnvError: If it names none.
     """
-    spaces = _read(env.unwrapped, name)
+    spaces = replace(_read(env.unwrapped, name), has_turns=bool(acts_in_turns(env)))
+    if spaces.has_turns and isinstance(env.unwrapped, AdaptedGame):
+        _check_first_turn(env, name)
     masked = () if MASKS_KEY in config else tuple(masks_in_infos(env))
-    return replace(_read(MasksFromInfos(env, masked), name), info_masks=masked) if masked else spaces
+    return (
+        replace(_read(MasksFromInfos(env, masked), name), info_masks=masked, has_turns=spaces.has_turns) if masked else spaces
+    )
+
+
+def _check_first_turn(env: Any, name: str) -> None:
+    """A game of turns can be begun, and its agents keep their spaces then."""
+    try:
+        check_first_turn(env.reset(seed=0)[0])
+    except EnvFailure as failure:
+        raise EnvError(f"env={name!r}: {failure.what} after `reset`. {failure.fix}") from failure
 
 
 def probe_env(

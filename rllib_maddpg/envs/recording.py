@@ -41,10 +41,11 @@ class RecordedEpisodes(gym.Wrapper):
         self._record_frames = record_frames
         self._scenario = scenario_metrics(env)
         self._episode = EpisodeRecord()
+        self._before: dict[str, float] = {}  # what agents were paid that are not in the game yet
 
     def reset(self, **kwargs: Any) -> tuple[dict, dict]:
         observations, infos = self.env.reset(**kwargs)
-        self._episode = EpisodeRecord(returns=dict.fromkeys(observations, 0.0))
+        self._episode, self._before = EpisodeRecord(returns=dict.fromkeys(observations, 0.0)), {}
         self._render()
         return observations, infos
 
@@ -54,12 +55,14 @@ class RecordedEpisodes(gym.Wrapper):
         observations, rewards, terminateds, truncateds, _ = result
         episode = self._episode
         episode.length += 1
-        for agent in episode.returns.keys() & rewards.keys():
-            if is_number(rewards[agent]):  # else the loop refuses it, and says so
-                episode.returns[agent] += float(rewards[agent])
+        for agent, reward in rewards.items():
+            if is_number(reward):  # else the loop refuses it, and says so
+                # In a game of turns an agent may be paid before its first one.
+                own = episode.returns if agent in episode.returns else self._before
+                own[agent] = own.get(agent, 0.0) + float(reward)
         for agent in observations:
             if not (terminateds.get(agent) or truncateds.get(agent)):
-                episode.returns.setdefault(agent, 0.0)  # who joins here acts from the next step on
+                episode.returns.setdefault(agent, self._before.get(agent, 0.0))  # who joins here acts from the next step on
         if self._scenario is not None:
             self._scenario.on_step()
         self._render()

@@ -18,13 +18,10 @@ from rllib_maddpg.envs.names import find_source
 from rllib_maddpg.envs.parallel import ParallelPettingZoo
 from rllib_maddpg.envs.single_agent import SingleAgentGame
 from rllib_maddpg.envs.sources import CallableSource, ConfigSource, Source
+from rllib_maddpg.envs.turns import TurnBasedPettingZoo
 from rllib_maddpg.envs.wrappers import WRAPPERS_KEY, apply_wrappers
 
 DIRECT_STEPPING_KEY = "direct_stepping"
-_NO_TURNS = (
-    "MADDPG's critics learn from joint transitions, the actions of all agents at one and the same step, so all agents must "
-    "act at every step."
-)
 
 
 @dataclass(frozen=True)
@@ -91,8 +88,9 @@ def resolve_env(env: str | type | Callable[..., Any]) -> EnvCreator:
         env: A name (looked up in this order: `ray.tune.register_env`, mpe2 such as "simple_adversary", PettingZoo such
             as "sisl/pursuit_v5", Gymnasium such as "Pendulum-v1", "package.module:callable"), or a class or callable.
             A callable is given `env_config` as its one argument or as keywords, as `CallableSource` says.
-            It may make a `MultiAgentEnv` (taken as it is), a PettingZoo parallel env, an AEC env that is
-            parallelizable, a single-agent gymnasium env or one with a Tuple or Dict entry for each agent.
+            It may make a `MultiAgentEnv` (taken as it is, but for RLlib's `PettingZooEnv`), a PettingZoo parallel env, an AEC
+            env (made parallel where it is parallelizable, else played in turns), a single-agent gymnasium env or one with a
+            Tuple or Dict entry for each agent.
 
     Raises:
         EnvError: (a ValueError) if the name is unknown, a package it needs is missing, or `env` is of another type.
@@ -112,8 +110,9 @@ def resolve_env(env: str | type | Callable[..., Any]) -> EnvCreator:
 
 
 def _adapt(env: Any, name: str, wrappers: Sequence, direct_stepping: bool | None, rewards_from: str | None) -> MultiAgentEnv:
-    if isinstance(env, AECEnv):
-        env = _aec_to_parallel(env, name)
+    is_parallelizable = isinstance(env, AECEnv) and env.metadata.get("is_parallelizable", False)
+    if is_parallelizable:
+        env = aec_to_parallel(env)
     make_direct = _find_direct(env)
     if direct_stepping is not None and make_direct is None:
         raise EnvError(
@@ -126,23 +125,21 @@ def _adapt(env: Any, name: str, wrappers: Sequence, direct_stepping: bool | None
                 f'env_config["wrappers"]={wrappers!r}: env={name!r} is an RLlib MultiAgentEnv, which SuperSuit cannot '
                 "wrap. Take the key out, or let the creator return the PettingZoo env itself."
             )
-        if isinstance(env.unwrapped, PettingZooEnv):
-            raise EnvError(
-                f"env={name!r} is RLlib's `PettingZooEnv`, in which agents act in turns. {_NO_TURNS} Return the PettingZoo env "
-                "itself, which is made parallel where that can be done, or RLlib's `ParallelPettingZooEnv` of a parallel env."
-            )
-        return env
-    if wrappers and isinstance(env, ParallelEnv | gym.Env):
+        # RLlib's adapter for AEC envs misses the ends of agents that end differently; ours takes its place.
+        return TurnBasedPettingZoo(env.env) if type(env) is PettingZooEnv else env
+    if wrappers and isinstance(env, ParallelEnv | AECEnv | gym.Env):
         env = apply_wrappers(env, wrappers)
     elif make_direct is not None and direct_stepping is not False:
         env = make_direct(env)
     if isinstance(env, ParallelEnv):
         return ParallelPettingZoo(env)
+    if isinstance(env, AECEnv):
+        return TurnBasedPettingZoo(env)
     if isinstance(env, gym.Env):
         return JointGymGame(env, rewards_from) if agents_in_spaces(env) else SingleAgentGame(env)
     raise EnvError(
-        f"env={name!r} makes a {type(env).__name__}. It must make an RLlib MultiAgentEnv, a PettingZoo ParallelEnv, "
-        "a parallelizable PettingZoo AECEnv or a gymnasium Env."
+        f"env={name!r} makes a {type(env).__name__}. It must make an RLlib MultiAgentEnv, a PettingZoo ParallelEnv or "
+        "AECEnv, or a gymnasium Env."
     )
 
 
@@ -153,13 +150,3 @@ def _find_direct(env: Any) -> Callable[[ParallelEnv], ParallelEnv] | None:
     from rllib_maddpg.envs import mpe  # needs mpe2, which is optional
 
     return mpe.DirectMPE if mpe.can_step_directly(env) else None
-
-
-def _aec_to_parallel(env: AECEnv, name: str) -> ParallelEnv:
-    if not env.metadata.get("is_parallelizable", False):
-        raise EnvError(
-            f"env={name!r} is a PettingZoo AEC env (agents act in turns) that is not parallelizable. {_NO_TURNS} "
-            "Use a parallel env; or, if this one changes its world only after the last agent of a "
-            "cycle, set metadata['is_parallelizable'] = True."
-        )
-    return aec_to_parallel(env)

@@ -40,9 +40,18 @@ class KeywordSource:
         return _call_with_keywords(self.name, self.make, config, allowed=self.make)
 
 
+# Games of PettingZoo's whose agents observe what is drawn, where nothing is drawn (1.27: `draw()` returns) unless a
+# `render_mode` is set: without one all images of an episode are the same.
+_DRAWN_IF_RENDERED = ("pettingzoo.butterfly.cooperative_pong", "pettingzoo.butterfly.pistonball")
+
+
 @dataclass(frozen=True)
 class ModuleSource:
-    """A module laid out like PettingZoo's: `parallel_env` or, for games of turns, only `env`."""
+    """A module laid out like PettingZoo's: `parallel_env` or, for games of turns, only `env`.
+
+    Games that draw what agents observe only with a `render_mode` have "rgb_array", which opens no window, unless the config has
+    another.
+    """
 
     name: str
     module: str
@@ -50,6 +59,8 @@ class ModuleSource:
     def __call__(self, config: dict) -> Any:
         module = import_module(self.module)
         make = getattr(module, "parallel_env", None) or module.env
+        if self.module.rpartition("_v")[0] in _DRAWN_IF_RENDERED and config.get("render_mode") is None:
+            config = {**config, "render_mode": "rgb_array"}
         # `parallel_env` is `(**kwargs)` in most modules, the class below it names them.
         return _call_with_keywords(self.name, make, config, allowed=getattr(module, "raw_env", make))
 

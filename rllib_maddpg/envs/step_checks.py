@@ -17,9 +17,10 @@ LIVES = (
     'env_config={"wrappers": ["black_death_v3"]}.'
 )
 _TURNS = (
-    "Every agent in the game observes and acts at every step, or there are no joint transitions: convert a turn-based "
-    "game to a parallel one (PettingZoo: `aec_to_parallel`)."
+    "If agents of this game act in turns, set `turn_based=True` in `.env_runners()`; else every agent in the game must be "
+    "observed at every step."
 )
+_NO_TURN = "Who is observed acts next: observe an agent that is in the game, or end the episode."
 
 _DICTS = [dict] * 5
 _NUMBERS = {float, int, np.float64, np.float32}
@@ -86,6 +87,45 @@ def check_step(
     check_no_reward_is_lost([agent for agent in rewards if agent not in acted], ended, rewards)
 
 
+def check_first_turn(observations: Mapping[Hashable, Any]) -> None:
+    """Refuses a reset of a game of turns after which nobody acts.
+
+    Raises:
+        EnvFailure: If nobody is observed.
+    """
+    if not observations:
+        raise EnvFailure("`reset` gives no agent a turn: it observes nobody,", _NO_TURN, can_pass=False)
+
+
+def check_turns(agents: Collection[Hashable], ended: Collection[Hashable], result: tuple | list) -> None:
+    """Refuses a step of a game of turns of which no rows can be made, or whose rows would leave something out.
+
+    Args:
+        agents, ended, result: As in `check_step`.
+
+    Raises:
+        EnvFailure: Naming method or agent.
+    """
+    check_step_result(result)
+    observations, rewards, terminateds, truncateds, _ = result
+    check_known(agents, observations)
+    check_known(agents, rewards)
+    if terminateds.get("__all__") or truncateds.get("__all__"):
+        acting = []
+    else:
+        acting = [agent for agent in observations if not (terminateds.get(agent) or truncateds.get(agent))]
+        for agent in ended:
+            if agent in acting:
+                raise EnvFailure(f"Agent {agent!r} is observed after its end", LIVES, can_pass=False)
+        if not acting:
+            what = "`step` gives no agent a turn: it observes nobody that goes on, though the episode does,"
+            raise EnvFailure(what, _NO_TURN, can_pass=False)
+    for agent, reward in rewards.items():
+        if not is_number(reward):
+            raise EnvFailure(f"The reward of agent {agent!r} is {reward!r}", "Rewards are numbers; others may be left out.")
+    check_no_reward_is_lost([agent for agent in rewards if agent in ended], ended, rewards)
+
+
 def check_no_reward_is_lost(idle: Collection[Hashable], ended: Collection[Hashable], rewards: Mapping[Hashable, Any]) -> None:
     """Refuses a reward that belongs to no transition; zeros may be left out.
 
@@ -144,7 +184,7 @@ def _not_observed(
     others = [other for other in observations if other not in acted and other not in ended]
     if others:
         what = f"Agent {agent!r} acted but was not observed, while agent {others[0]!r} was observed without having acted,"
-        return EnvFailure(what, "This is a turn-based game. " + _TURNS, can_pass=False)
+        return EnvFailure(what, "This is a turn-based game. Set `turn_based=True` in `.env_runners()`.", can_pass=False)
     what = f"Agent {agent!r} has no observation, though it is in the game,"
     return EnvFailure(what, f"{_TURNS} An agent that is truncated needs its last observation.", is_turn=True)
 

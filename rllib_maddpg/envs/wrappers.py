@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pettingzoo import AECEnv
+
 from rllib_maddpg.envs.black_death import BlackDeath
 from rllib_maddpg.envs.errors import EnvError, did_you_mean
 
@@ -14,7 +16,7 @@ _EXAMPLE = '[["frame_stack_v2", {"stack_size": 4}], "black_death_v3"]'
 
 
 def apply_wrappers(env: Any, wrappers: Sequence) -> Any:
-    """Wraps a PettingZoo parallel env (or, where SuperSuit can, a gymnasium env); the first wrapper is the innermost.
+    """Wraps a PettingZoo env (or, where SuperSuit can, a gymnasium env); the first wrapper is the innermost.
 
     Args:
         env: The env.
@@ -60,7 +62,13 @@ def _find_wrapper(name: str) -> Callable:
     known = [other for other in dir(supersuit) if re.search(r"_v\d+$", other) and "vec" not in other]
     if name not in known:
         raise EnvError(f"{_KEY}: SuperSuit has no wrapper {name!r}.{did_you_mean(name, known)} Allowed: {known}.")
-    return BlackDeath if name == "black_death_v3" else getattr(supersuit, name)
+    return _black_death if name == "black_death_v3" else getattr(supersuit, name)
+
+
+def _black_death(env: Any) -> BlackDeath:
+    if isinstance(env, AECEnv):
+        raise EnvError(f"{_KEY}: black_death_v3 wraps parallel envs, and in {env} agents act in turns. Take it out.")
+    return BlackDeath(env)
 
 
 def _signature(make: Callable) -> str:

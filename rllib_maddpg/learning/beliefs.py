@@ -79,7 +79,7 @@ class Beliefs:
             output = outputs_of(group, joint, "obs")
             about = joint.layout.beside(group.modules, group.about)
             gumbel = self._actions.gumbel(group.codec, about, joint)
-            return self._actions.sampled(group, output, gumbel) * joint.stack(about, "acts").unsqueeze(-1)
+            return self._actions.sampled(group, output, gumbel) * joint.stack(about, "acted").unsqueeze(-1)
 
         return self._actions.once(("current_beliefs", group, joint), act)
 

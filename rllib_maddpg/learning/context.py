@@ -248,13 +248,13 @@ class UpdateContext:
         return self._actions.policy(group, self._joint(group) if joint is None else joint)
 
     def _next_obs(self, joint: JointBatch) -> Tensor:
-        """x', `[B, obs_dim of all agents]`, zeros for agents that do not act there."""
+        """x', `[B, obs_dim of all agents]`, zeros for agents that are not in the game there."""
 
         def masked() -> Tensor:
             widths = [slot.obs.stop - slot.obs.start for slot in self._layout.slots]
-            acts = joint.columns["next_acts"].split(1, -1)
-            agents = zip(joint.columns["new_obs"].split(widths, -1), acts, strict=True)
-            return torch.cat([obs * does for obs, does in agents], -1)
+            alive = joint.columns["next_alive"].split(1, -1)
+            agents = zip(joint.columns["new_obs"].split(widths, -1), alive, strict=True)
+            return torch.cat([obs * there for obs, there in agents], -1)
 
         return self.once(("next_obs", joint), masked)
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from rllib_maddpg.rows.drawn_columns import LATER_REWARDS, STEPS, WEIGHTS
 from rllib_maddpg.rows.joint_batch import JointBatch, lazy
-from rllib_maddpg.rows.schema import ALIASES
 
 
 class GroupRows:
@@ -40,7 +39,7 @@ class GroupRows:
         if column in self._added:
             return self._stack_added(column)
         if column not in self.joint.schema:
-            known = [*self.joint.schema.columns, *ALIASES, *self._added]
+            known = [*self.joint.schema.columns, *self.joint.schema.aliases, *self._added]
             raise ValueError(f"Rows have no column {column!r}, and no stage of this update has added one. There are: {known}.")
         return self.joint.stack(self.modules, column)
 
@@ -57,8 +56,8 @@ class GroupRows:
     def weighted(self, column: str) -> Tensor:
         """A column of zeros and ones, times the weights of the rows over the largest weight of the update, `[G, n, B]`.
 
-        It is the column itself where rows have no weights (`JointReplay.weighs_rows`). Losses are sums over `weighted("alive")`
-        divided by `count("alive")` (Schaul et al. 2016, section 3.4).
+        It is the column itself where rows have no weights (`JointReplay.weighs_rows`). Losses are sums over `weighted("acts")`
+        divided by `count("acts")` (Schaul et al. 2016, section 3.4).
         """
         if WEIGHTS not in self.joint.schema:
             return self[column]
@@ -91,7 +90,7 @@ class GroupRows:
 
     def count(self, column: str) -> Tensor:
         """Sum of a column of zeros and ones over rows, agents and Learners, at least 1, `[G]`."""
-        name = ALIASES.get(column, column)  # columns that are one are counted once
+        name = self.joint.schema.real_name(column)  # columns that are one are counted once
         if name not in self._counts:
             count = self[name].sum((1, 2))
             if self._distributed:

@@ -12,6 +12,8 @@ from rllib_maddpg.learning.group_settings import GroupSettings
 from rllib_maddpg.modules.attention_critics import AttentionCritics
 from rllib_maddpg.modules.common_weights import CommonWeights
 from rllib_maddpg.modules.critics import SingleCritic, StackedCritics, StackedOwnCritics
+from rllib_maddpg.modules.image_stack import ImageStack
+from rllib_maddpg.modules.images import ImageNetwork, image_kind_of, is_plain_image_network
 from rllib_maddpg.modules.specs import ACTOR, CRITIC, NetworkSpec
 from rllib_maddpg.modules.stacking import SingleNetwork, StackedMLP, is_plain_mlp, shape_of
 from rllib_maddpg.rows.schema import RowSchema
@@ -87,9 +89,13 @@ class NetworkGroup:
 
     def _joined(self, schema: RowSchema, networks: list, stacked: bool) -> Any:
         if self.view is None:
+            if stacked and isinstance(networks[0], ImageNetwork):
+                return ImageStack.of_actors(networks)
             return StackedMLP(networks) if stacked else SingleNetwork(networks[0])
         if not stacked:
             return SingleCritic(schema, self._modules[0], networks[0], self.view)
+        if isinstance(networks[0], ImageNetwork):
+            return ImageStack.of_critics(schema, self.modules, networks, self.view)
         if self.view.is_shared:
             return StackedCritics(schema, self.modules, networks, self.view)
         return StackedOwnCritics(networks)
@@ -139,7 +145,8 @@ def _key(spec: NetworkSpec, module: Any, settings: ModuleSettings) -> tuple | No
     """Equal for networks that can be computed as one; None if it is for itself."""
     network = getattr(module, spec.name)
     common = common_key(spec, network)
-    if common is None and (not is_plain_mlp(network) or (spec.view is not None and not module.has_plain_values)):
+    shape = common or _shape(network)
+    if shape is None or (common is None and spec.view is not None and not module.has_plain_values):
         return None
     # Critics only ask where an agent's action lies and how wide it is, not what it means. Networks about other agents, which
     # are those of all modules of the group, do not ask for their own.
@@ -152,8 +159,14 @@ def _key(spec: NetworkSpec, module: Any, settings: ModuleSettings) -> tuple | No
     words = tuple((key, repr(value)) for key, value in settings.words.items())
     # What else a spec says must be the same, too; how a network was built and how fast it learns does not matter.
     kind = spec.role, spec.view, spec.about, spec.has_target, spec.lr is None, _place(spec, module)
-    shape = common or shape_of(network)
     return kind, agents, shape, action, mask_at, words, settings.apart
+
+
+def _shape(network: Any) -> tuple | None:
+    """What networks must share to be computed as one; None: it is none of those that can be."""
+    if is_plain_image_network(network):
+        return image_kind_of(network)
+    return shape_of(network) if is_plain_mlp(network) else None
 
 
 def _place(spec: NetworkSpec, module: Any) -> int:

@@ -135,7 +135,7 @@ class JointActions:
 
         def act() -> Tensor:
             codes = self.current_codes(joint, self.layout.modules)
-            return self.layout.join(codes | self._rule_codes(joint, "obs", "acts"))
+            return self.layout.join(codes | self._rule_codes(joint, "obs", "acted"))
 
         return self.once(("current_actions", joint), act)
 
@@ -154,7 +154,7 @@ class JointActions:
         """What some modules' actors do now, as `next_codes`."""
 
         def act(group: NetworkGroup) -> Tensor:
-            return self.policy(group, joint)[1].detach() * joint.stack(group.modules, "acts").unsqueeze(-1)
+            return self.policy(group, joint)[1].detach() * joint.stack(group.modules, "acted").unsqueeze(-1)
 
         return self._codes(modules, act)
 

@@ -68,8 +68,8 @@ class MADDPGTorchLearner(GraphedTorchLearner):
     def critic_loss(self, q: Tensor, target: Tensor, rows: GroupRows, settings: GroupSettings) -> Tensor:
         """The loss of each module's critic, `[G]` (paper, equation 6).
 
-        An override that sums over `rows["alive"]` should take `rows.weighted("alive")`: the same, times the weights of rows
-        that are not drawn uniformly.
+        An override sums over `rows.weighted("acts")`: who acts in which row, times the weights of rows that are not drawn
+        uniformly. Where agents act in turns not all that are in the game do (docs/turns.md).
 
         Args:
             q: Q(x, a_1 ... a_N), `[G, n, B]`.
@@ -78,7 +78,7 @@ class MADDPGTorchLearner(GraphedTorchLearner):
         """
         huber = settings.critic_loss == "huber"
         error = losses.huber_error(q, target, settings.huber_delta) if huber else losses.squared_error(q, target)
-        return losses.critic_loss(error, rows.weighted("alive"), rows.count("alive"))
+        return losses.critic_loss(error, rows.weighted("acts"), rows.count("acts"))
 
     def actor_loss(self, q: Tensor, output: Tensor, rows: GroupRows, settings: GroupSettings) -> Tensor:
         """The loss of each module's actor, `[G]` (paper, equation 5).
@@ -195,12 +195,12 @@ class MADDPGTorchLearner(GraphedTorchLearner):
 
     @torch.no_grad()
     def _note_critics(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor) -> None:
-        alive = ctx.rows(group)["alive"]
-        self.keep_td_errors(ctx, group, q, target, alive)
+        acts = ctx.rows(group)["acts"]
+        self.keep_td_errors(ctx, group, q, target, acts)
         if ctx.reports:
-            living = alive.sum((1, 2)).clamp(min=1.0)
-            mean, td_error = (q * alive).sum((1, 2)) / living, ((q - target).abs() * alive).sum((1, 2)) / living
-            q = torch.where(alive > 0, q, mean[:, None, None]).flatten(1)
+            acting = acts.sum((1, 2)).clamp(min=1.0)
+            mean, td_error = (q * acts).sum((1, 2)) / acting, ((q - target).abs() * acts).sum((1, 2)) / acting
+            q = torch.where(acts > 0, q, mean[:, None, None]).flatten(1)
             ctx.note(group, qf_mean=mean, qf_min=q.amin(1), qf_max=q.amax(1), td_error_mean=td_error)
 
     @torch.no_grad()

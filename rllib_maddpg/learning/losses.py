@@ -1,6 +1,6 @@
 """The paper's equations as functions of tensors (Lowe et al. 2017, equations 5 and 6, Algorithm 1). No Ray here.
 
-Shapes: B rows, n agents of each of G modules. `alive` is 1.0 where the agent is in the game, `acts` where it chose its action.
+Shapes: B rows, n agents of each of G modules. `acts` is 1.0 where the agent chose its action and learns from the row.
 Sums over a whole batch are divided by `count`, the number of agent rows of the module that count, so that shards of a batch add
 up to its loss.
 Numbers that a module may have for itself, such as gamma, are tensors `[G, 1, 1]`.
@@ -36,15 +36,15 @@ def huber_error(q: Tensor, target: Tensor, delta: Tensor) -> Tensor:
     return torch.where(error <= delta, 0.5 * error.square(), delta * (error - 0.5 * delta))
 
 
-def critic_loss(error: Tensor, alive: Tensor, count: Tensor) -> Tensor:
-    """Mean error of the agents in the game, `[G]` (equation 6).
+def critic_loss(error: Tensor, acts: Tensor, count: Tensor) -> Tensor:
+    """Mean error of the agents that act, `[G]` (equation 6).
 
     Args:
         error: `squared_error` or `huber_error`, `[G, n, B]`.
-        alive: `[G, n, B]`; times the weights of rows, where they have any.
+        acts: `[G, n, B]`; times the weights of rows, where they have any.
         count: `[G]`.
     """
-    return masked_mean(error, alive, count)
+    return masked_mean(error, acts, count)
 
 
 def masked_mean(value: Tensor, mask: Tensor, count: Tensor) -> Tensor:

@@ -193,21 +193,21 @@ class Normalizer:
         return result, NewMoments([(self._moments, new), (self._acting, acting)])
 
     def _counted(self, batch: JointBatch) -> Tensor:
-        """The moments with those of the living agents of a batch, `[..., width]`.
+        """The moments with those of the agents that act in the rows of a batch, `[..., width]`.
 
         Sums are taken about the running mean, so that they are small numbers (Chan et al. 1979, of a sample and its sums).
         """
         old, columns = self._split(self._moments), batch.columns
-        alive = columns["alive"].double()
-        sums = {"agents": alive.sum(-2)}
+        acts = columns["acts"].double()
+        sums = {"agents": acts.sum(-2)}
         if self.observations:
             mean = old["obs_mean"].index_select(-1, self._stat_of_column).unsqueeze(-2)
-            apart = (columns["obs"].double() - mean) * alive.index_select(-1, self._agent_of_column)
+            apart = (columns["obs"].double() - mean) * acts.index_select(-1, self._agent_of_column)
             sums |= {"first": apart.sum(-2), "second": apart.square().sum(-2)}
         if self.rewards:
-            sums["squares"] = (columns["rewards"].double() * alive).square().sum(-2)
+            sums["squares"] = (columns["rewards"].double() * acts).square().sum(-2)
         for name in self._env_columns:
-            going_on = alive.amax(-1, keepdim=True)
+            going_on = acts.amax(-1, keepdim=True)
             apart = (columns[name].double() - old[f"{name}_mean"].unsqueeze(-2)) * going_on
             sums |= {name: going_on.sum(-2), f"{name} first": apart.sum(-2), f"{name} second": apart.square().sum(-2)}
         flat = torch.cat(list(sums.values()), -1)

@@ -59,7 +59,7 @@ class ReportedTorchLearner(GroupedTorchLearner):
             if totals:
                 ctx.results.metrics.note(totals, {self.TOTAL_LOSS_KEY: torch.stack(list(totals.values()))})
 
-    def keep_td_errors(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor, alive: Tensor) -> None:
+    def keep_td_errors(self, ctx: UpdateContext, group: NetworkGroup, q: Tensor, target: Tensor, acts: Tensor) -> None:
         """Adds a group's TD errors to those of the update's rows, for whoever wants them (`collects_td_errors`)."""
         if ctx.results.td_sums is not None:
             # With rows of its own for each module, those of module d.
@@ -68,10 +68,10 @@ class ReportedTorchLearner(GroupedTorchLearner):
                 slice(modules.index(group.modules[0]), None, len(modules)) if self.config.minibatch_per_module else slice(None)
             )
             # Modules that do not learn may stand in the group.
-            alive = alive * ctx.learns(group)
-            errors = (q - target).abs() * alive
+            acts = acts * ctx.learns(group)
+            errors = (q - target).abs() * acts
             sums, largest = ctx.results.td_sums[..., own], ctx.batch.max_over_agents(errors)
-            sums[:2] += torch.stack([ctx.batch.sum_over_agents(x) for x in (errors, alive)])
+            sums[:2] += torch.stack([ctx.batch.sum_over_agents(x) for x in (errors, acts)])
             sums[2].copy_(torch.maximum(sums[2], largest))
 
     def collect_td_errors(self, of: str) -> None:
@@ -79,7 +79,7 @@ class ReportedTorchLearner(GroupedTorchLearner):
         self.collects_td_errors, self.td_errors_of = True, of
 
     def take_td_errors(self) -> np.ndarray:
-        """Mean (or largest: `td_errors_of`) |TD error| of the trained modules' living agents in each row of the last call.
+        """Mean (or largest: `td_errors_of`) |TD error| of the trained modules' acting agents in each row of the last call.
 
         In float32, by the rows of the batch that `update` was given.
 

@@ -246,4 +246,4 @@ def _kind_of_group(group: NetworkGroup) -> Hashable:
     words = tuple((key, repr(value)) for key, value in group.settings.words.items())
     options = group.optimizer and group.optimizer.options()
     declared = group.name, group.role, group.view, group.about, group.modules, group.target is None
-    return *declared, type(network), type(network.activation), shapes, words, options
+    return *declared, network.kind, shapes, words, options

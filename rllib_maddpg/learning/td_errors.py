@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class TDErrors:
-    """Mean and largest |TD error| of the living agents in each row of several batches, one after the other."""
+    """Mean and largest |TD error| of the acting agents in each row of several batches, one after the other."""
 
     def __init__(self) -> None:
         self._sums: list[Tensor] = []
@@ -17,14 +17,14 @@ class TDErrors:
         """Adds those of the next batch.
 
         Args:
-            sums: Of each row the sum of |TD error| over the living agents, the number of these agents, and the largest error,
+            sums: Of each row the sum of |TD error| over the acting agents, the number of these agents, and the largest error,
                 `[3, B]`.
         """
         # Whoever computed them may overwrite them in the next update.
         self._sums.append(sums.clone())
 
     def take(self, largest: bool = False) -> np.ndarray:
-        """The errors of all rows, the mean of the agents' or the largest one, float32; 0 where nobody is alive that learns."""
+        """The errors of all rows, the mean of the agents' or the largest one, float32; 0 where nobody acts that learns."""
         if not self._sums:
             return np.zeros(0, np.float32)
         sums, agents, most = torch.cat(self._sums, -1).float()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rllib_maddpg.modules.stacking import wide_linear, wide_linear_of_games
+from rllib_maddpg.rows.joint_batch import lazy
 
 # Values that are worth looking at; and the rows whose products take as long as it takes to pick columns out of the weights.
 MIN_VALUES = 2**17
@@ -27,8 +28,16 @@ class CriticInputs:
 
     def __init__(self, values: Tensor):
         self.values = values
-        self.columns = _worth_picking(values)
-        self.picked = values if self.columns is None else values.index_select(1, self.columns)
+
+    @lazy
+    def columns(self) -> Tensor | None:
+        """As in the attributes."""
+        return _worth_picking(self.values)
+
+    @lazy
+    def picked(self) -> Tensor:
+        """As in the attributes."""
+        return self.values if self.columns is None else self.values.index_select(1, self.columns)
 
     def times(self, weight: Tensor, bias: Tensor) -> Tensor:
         """First layers of G networks, `[G, out, dim]` and `[G, out]`: `[G, B, out]`."""

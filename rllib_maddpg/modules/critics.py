@@ -32,11 +32,21 @@ from rllib_maddpg.rows.schema import RowSchema
 class StackedCritics(StackedMLP):
     """Critics of G modules whose networks are MLPs of one shape, which all see the same."""
 
-    def __init__(self, schema: RowSchema, modules: Sequence[str], critics: Sequence[MLP], view: View):
+    def __init__(
+        self, schema: RowSchema, modules: Sequence[str], critics: Sequence[MLP], view: View, obs_dim: int | None = None
+    ):
+        """
+        Args:
+            schema: Of the rows.
+            modules: Ids of the G modules.
+            critics: Their networks.
+            view: What they see.
+            obs_dim: Width of what they see beside actions; None: of what the view shows.
+        """
         super().__init__(critics)
         slots = [schema.layout.slots_of(m) for m in modules]
         self._agents, self._code_dim = len(slots[0]), slots[0][0].codec.dim
-        obs_dim = view.obs_dim(schema, modules[0])
+        obs_dim = view.obs_dim(schema, modules[0]) if obs_dim is None else obs_dim
         self._shared_inputs = obs_dim + view.action_dim(schema, modules[0])
         # Where each agent's own action lies in the inputs, [G, n * code_dim].
         own = [[obs_dim + c for s in group for c in range(s.actions.start, s.actions.stop)] for group in slots]

@@ -39,13 +39,14 @@ def has_std(codec: ActionCodec) -> bool:
     return codec.noise == "additive"
 
 
-def inferred_specs(layout: JointLayout, module_id: str, build: Callable[[int, int], nn.Module]) -> list[NetworkSpec]:
+def inferred_specs(layout: JointLayout, module_id: str, build: Callable[..., nn.Module]) -> list[NetworkSpec]:
     """The networks with which a module approximates all others.
 
     Args:
         layout: Of the game.
         module_id: The module that has them.
-        build: Makes one from the widths of input and output.
+        build: Makes one from the widths of input and output; where the other module's agents observe images, also from its
+            id, `about`.
     """
     specs = []
     for about in layout.modules:
@@ -54,7 +55,8 @@ def inferred_specs(layout: JointLayout, module_id: str, build: Callable[[int, in
         codec, agents = layout.codec_of(about), len(layout.slots_of(about))
         widths = layout.obs_dim_of(about) + (agents if agents > 1 else 0), codec.dim
         name, lr = inferred_name(layout, about), "inferred_lr"
-        specs.append(NetworkSpec(name, INFERRED, partial(build, *widths), lr=lr, about=about))
+        known = {"about": about} if layout.slots_of(about)[0].image else {}
+        specs.append(NetworkSpec(name, INFERRED, partial(build, *widths, **known), lr=lr, about=about))
         if has_std(codec):
             constant = partial(_constant, codec.dim)
             specs.append(NetworkSpec(std_name(layout, about), INFERRED, constant, lr=lr, has_target=False, about=about))

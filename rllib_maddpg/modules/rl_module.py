@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rllib_maddpg.modules.attention import HEADS, AttentionCritic, others_in_game
 from rllib_maddpg.modules.critic_types import ATTENTION_CRITIC, MLP_CRITIC
+from rllib_maddpg.modules.images import encoder_settings, images_of_agent, images_of_view, with_images
 from rllib_maddpg.modules.inferred import check_inferred, inferred_specs
 from rllib_maddpg.modules.networks import MLP
 from rllib_maddpg.modules.normalizing import (
@@ -140,12 +141,19 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
 
     def build_actor(self, obs_dim: int, output_dim: int) -> nn.Module:
         """Network `[..., obs_dim]` -> head output `[..., output_dim]` (logits, or values before tanh or softmax)."""
-        hiddens, activation = self.model_config["fcnet_hiddens"], self.model_config["fcnet_activation"]
-        return MLP(obs_dim, output_dim, hiddens, activation, final_scale=0.1, layer_norm=self._has_layer_norm)
+        images = images_of_agent(self.layout, self.module_id)
+        return with_images(self._head(output_dim), obs_dim, images, encoder_settings(self.model_config, critic=False))
 
-    def build_critic(self, input_dim: int) -> nn.Module:
-        """Network `[..., input_dim]` -> `[..., 1]`."""
-        return MLP(input_dim, 1, **self._critic_layers)
+    def build_critic(self, input_dim: int, view: View | None = None) -> nn.Module:
+        """Network `[..., input_dim]` -> `[..., 1]`.
+
+        Args:
+            input_dim: As `input_dim(view)` says.
+            view: What it sees; None: what the module's critics see.
+        """
+        head = partial(MLP, out_dim=1, **self._critic_layers)
+        images = images_of_view(self.layout, self.module_id, self.critic_view if view is None else view)
+        return with_images(head, input_dim, images, encoder_settings(self.model_config, critic=True))
 
     def build_attention_critic(self) -> AttentionCritic:
         """With `critic_type="attention"`: the network that judges agents of all modules whose critics are like it."""
@@ -162,11 +170,22 @@ class MADDPGTorchRLModule(TorchRLModule, InferenceOnlyAPI):
             "layer_norm": self._has_layer_norm if layer_norm is None else layer_norm,
         }
 
-    def build_inferred(self, input_dim: int, output_dim: int) -> nn.Module:
+    def build_inferred(self, input_dim: int, output_dim: int, about: str | None = None) -> nn.Module:
         """Approximation of another module's actor: `[..., input_dim]`, its agent's observation, and behind it a one-hot of the
-        agent if the module serves several, -> head output `[..., output_dim]`."""
+        agent if the module serves several, -> head output `[..., output_dim]`.
+
+        Args:
+            input_dim, output_dim: The widths.
+            about: Id of the other module, where its agents observe images.
+        """
+        images = [] if about is None else images_of_agent(self.layout, about)
+        return with_images(self._head(output_dim), input_dim, images, encoder_settings(self.model_config, critic=False))
+
+    def _head(self, output_dim: int) -> Callable[[int], MLP]:
+        """Makes, from the width of its input, the MLP of a network that chooses actions."""
         hiddens, activation = self.model_config["fcnet_hiddens"], self.model_config["fcnet_activation"]
-        return MLP(input_dim, output_dim, hiddens, activation, final_scale=0.1, layer_norm=self._has_layer_norm)
+        layer_norm = self._has_layer_norm
+        return partial(MLP, out_dim=output_dim, hiddens=hiddens, activation=activation, final_scale=0.1, layer_norm=layer_norm)
 
     @property
     def _has_layer_norm(self) -> bool:

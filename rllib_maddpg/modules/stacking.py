@@ -6,8 +6,8 @@ Shapes: G networks, each of which serves n agents on B rows.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -131,28 +131,31 @@ def wide_linear_of_games(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return y.unflatten(-1, (-1, out)).transpose(1, 2).flatten(0, 1)
 
 
-class StackedMLP:
-    """G MLPs of one shape.
+class StackedParameters:
+    """The parameters of G networks of one shape, side by side.
 
-    The parameters of a layer lie side by side in one tensor, and those of each MLP become views of it: an optimizer or
-    `load_state_dict` may go on to write to the MLPs. Whoever gives an MLP new parameters or new storage (`.double()`, `.to()`,
-    `load_state_dict(assign=True)`) is noticed by `is_tied`.
+    Each becomes one tensor, and those of each network views of it: an optimizer or `load_state_dict` may go on to write to the
+    networks. Whoever gives a network new parameters or new storage (`.double()`, `.to()`, `load_state_dict(assign=True)`) is
+    noticed by `is_tied`.
 
     Attributes:
-        parameters: W_1 `[G, out, in]`, b_1 `[G, out]`, W_2 ... as leaf tensors, to be differentiated by. With layer norm its
-            gains and shifts, `[G, out]` each, come behind those of the layer that they normalize.
+        parameters: `[G, ...]` each, in the order of the networks' own, as leaf tensors, to be differentiated by.
         is_stacked: True: `parameters` have a first dimension G.
     """
 
     is_stacked = True
 
-    def __init__(self, mlps: Sequence[MLP]):
-        self.activation = mlps[0].activation
+    def __init__(self, networks: Sequence[nn.Module]):
         # Where each parameter stands, which is quicker to ask than the networks.
-        self._places = [(layer._parameters, name) for mlp in mlps for layer in layers_of(mlp) for name in ("weight", "bias")]
-        self._has_norms = bool(mlps[0].norms)
+        self._places = [
+            (module._parameters, name)
+            for network in networks
+            for module in network.modules()
+            for name, parameter in module._parameters.items()
+            if parameter is not None
+        ]
         self.parameters: list[Tensor] = []
-        for own in zip(*(mlp.parameters() for mlp in mlps), strict=True):
+        for own in zip(*(network.parameters() for network in networks), strict=True):
             stacked = torch.stack([p.detach() for p in own])
             for k, param in enumerate(own):
                 param.data = stacked[k]
@@ -168,8 +171,8 @@ class StackedMLP:
         self.parameters = [new.requires_grad_(old.requires_grad) for old, new in zip(self.parameters, tensors, strict=True)]
         self._storage = self._pointers()
 
-    def repeated(self, times: int) -> StackedMLP:
-        """So many copies of these networks, one after the other, that no MLP has."""
+    def repeated(self, times: int) -> Self:
+        """So many copies of these networks, one after the other, that no network has."""
         new = copy.copy(self)
         new.parameters = [
             p.detach().repeat(times, *[1] * (p.dim() - 1)).requires_grad_(p.requires_grad) for p in self.parameters
@@ -178,11 +181,30 @@ class StackedMLP:
         return new
 
     def is_tied(self) -> bool:
-        """Whether the MLPs still lie in this stack."""
+        """Whether the networks still lie in this stack."""
         return self._pointers() == self._storage
 
     def _pointers(self) -> list[int]:
         return [parameters[name].data_ptr() for parameters, name in self._places]
+
+
+class StackedMLP(StackedParameters):
+    """G MLPs of one shape.
+
+    Attributes:
+        parameters: W_1 `[G, out, in]`, b_1 `[G, out]`, W_2 ... With layer norm its gains and shifts, `[G, out]` each, come
+            behind those of the layer that they normalize.
+    """
+
+    def __init__(self, mlps: Sequence[MLP]):
+        self.activation = mlps[0].activation
+        self._has_norms = bool(mlps[0].norms)
+        super().__init__(mlps)
+
+    @property
+    def kind(self) -> Hashable:
+        """What stacks of equally large parameters must share to compute the same."""
+        return type(self), type(self.activation)
 
     def __call__(self, x: Tensor, detach: bool = False) -> Tensor:
         """`[G, n, B, in]` -> `[G, n, B, out]`; with `detach` a gradient goes to `x` only."""

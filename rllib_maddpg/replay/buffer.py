@@ -17,9 +17,10 @@ from torch import Tensor
 
 from rllib_maddpg.replay.drawn_rows import DrawnRows
 from rllib_maddpg.replay.links import EpisodeLinks
+from rllib_maddpg.replay.next_observations import NextObservations
 from rllib_maddpg.replay.protocol import JointReplay, Stored
 from rllib_maddpg.replay.remote import LOST, RemoteRollout
-from rllib_maddpg.replay.resharding import AHEAD, BESIDE, merged, num_rows
+from rllib_maddpg.replay.resharding import AHEAD, ALONE, BESIDE, FOLLOWERS, NEW_OBS, merged, next_obs_of, num_rows
 from rllib_maddpg.replay.state_check import SCHEMA, check_buffer_state
 from rllib_maddpg.replay.update_stream import UpdateStream
 from rllib_maddpg.replay.upload import RingUpload
@@ -27,9 +28,15 @@ from rllib_maddpg.rows.counter_random import below
 from rllib_maddpg.rows.drawn_columns import most_steps
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.rollout import JointRollout
-from rllib_maddpg.rows.schema import RowSchema
+from rllib_maddpg.rows.schema import RowSchema, views
 
 logger = logging.getLogger(__name__)
+
+# What else to do where rows of images are too large.
+SMALLER_IMAGES = (
+    ", or make the images smaller by SuperSuit's `color_reduction_v0` and `resize_v1`: "
+    "env_config={'wrappers': [['color_reduction_v0', {'mode': 'full'}], ['resize_v1', {'x_size': 42, 'y_size': 42}]]}"
+)
 
 
 class JointReplayBuffer(JointReplay):
@@ -43,6 +50,7 @@ class JointReplayBuffer(JointReplay):
     by themselves or with those of others.
 
     Where the schema has columns of n steps, rows are drawn with what came after them in their episodes (`DrawnRows`).
+    Observations that are images of bytes are kept once (`NextObservations`); rows are drawn as they were added, to the bit.
 
     Attributes:
         rng: NumPy's generator for subclasses, whose state goes into checkpoints. After the state of an earlier version, which
@@ -71,16 +79,19 @@ class JointReplayBuffer(JointReplay):
         self._size = 0
         self.num_rows_added = 0
         self.device = torch.device(device)
-        check_memory(self.capacity, self.bytes_per_row, device)
+        check_memory(self.capacity, self.bytes_per_row, device, schema.layout.has_images)
         logger.info("Replay buffer: %d rows, up to %.1f MiB", self.capacity, self.capacity * self.bytes_per_row / 2**20)
-        shape = self.capacity, schema.stored.row_width
+        shape = self.capacity, schema.kept_width
         # np.zeros takes memory only as rows are written, so a large capacity costs nothing in a short run.
         on_cpu = self.device.type == "cpu"
         self._rows = torch.from_numpy(np.zeros(shape, np.float32)) if on_cpu else torch.zeros(shape, device=self.device)
-        self._columns = schema.stored.split(self._rows)
+        self._columns = views(self._rows, schema.kept)
         self._upload = RingUpload(self._rows)
         self._links = EpisodeLinks(self.capacity, self.device) if most_steps(schema) > 1 else None
-        self._drawn_rows = DrawnRows(schema, self._rows, self._links)
+        self._next_obs = None
+        if schema.observes_bytes:
+            self._next_obs = NextObservations(schema.stored, self.capacity, self.device, self._upload)
+        self._drawn_rows = DrawnRows(schema, self._rows, self._links, self._next_obs)
 
     def __len__(self) -> int:
         """Rows held now."""
@@ -93,8 +104,8 @@ class JointReplayBuffer(JointReplay):
 
     @property
     def bytes_per_row(self) -> int:
-        """Bytes of one joint row that is kept."""
-        return self.schema.stored.bytes_per_row
+        """Bytes of one joint row that is kept, as `RowSchema.bytes_per_kept_row` counts them."""
+        return self.schema.bytes_per_kept_row
 
     @override(JointReplay)
     def store(self, rollouts: Sequence[JointRollout | RemoteRollout]) -> list[Stored]:
@@ -120,9 +131,10 @@ class JointReplayBuffer(JointReplay):
         rows = len(rollout)
         skip = max(0, rows - self.capacity)
         place = (self._next + skip) % self.capacity
-        self._upload.write(rollout.rows[skip:], place)
-        if self._links is not None:
-            self._links.add(rollout, skip, self.num_rows_added + skip, place)
+        self._upload.write(rollout.rows[skip:, : self._rows.shape[1]], place)
+        for beside in (self._links, self._next_obs):
+            if beside is not None:
+                beside.add(rollout, skip, self.num_rows_added + skip, place)
         self._next = int((self._next + rows) % self.capacity)
         self._size = min(self.capacity, self._size + rows)
         self.num_rows_added += rows
@@ -203,11 +215,14 @@ class JointReplayBuffer(JointReplay):
         logger.info("Replay buffer in checkpoint: %d rows, %.1f MiB", self._size, self._size * self.bytes_per_row / 2**20)
         with self._upload:
             columns = {name: column[: self._size].cpu().numpy().copy() for name, column in self._columns.items()}
-        links = {}
-        if self._links is not None:
-            links = {BESIDE: {AHEAD: self._links.get_ahead(self._size)}}
+            beside, alone = {}, {}
+            if self._links is not None:
+                beside[AHEAD] = self._links.get_ahead(self._size)
+            if self._next_obs is not None:
+                beside[FOLLOWERS], alone[NEW_OBS] = self._next_obs.get_state(self._size)
         return {
-            **links,
+            **({BESIDE: beside} if beside else {}),
+            **({ALONE: alone} if alone else {}),
             "columns": columns,
             "next": self._next,
             "capacity": self.capacity,
@@ -260,6 +275,8 @@ class JointReplayBuffer(JointReplay):
             # Rows of a state without links are drawn with one step each.
             ahead = state.get(BESIDE, {}).get(AHEAD)
             self._links.set_ahead(None if ahead is None else ahead[order])
+        if self._next_obs is not None:
+            self._next_obs.set_state(*next_obs_of(state, order))
 
     @override(JointReplay)
     def check_state(self, state: dict[str, Any]) -> None:
@@ -270,8 +287,8 @@ class JointReplayBuffer(JointReplay):
         return (), {"schema": self.schema, "capacity": self.capacity, "device": str(self.device)}
 
 
-def check_memory(capacity: int, bytes_per_row: int, device: str = "cpu") -> None:
-    """Raises a ValueError if the device cannot hold a full buffer."""
+def check_memory(capacity: int, bytes_per_row: int, device: str = "cpu", has_images: bool = False) -> None:
+    """Raises a ValueError if the device cannot hold a full buffer; `has_images`: of rows that could be smaller."""
     what = "this machine"
     if device == "cpu":
         available = psutil.virtual_memory().available
@@ -284,5 +301,5 @@ def check_memory(capacity: int, bytes_per_row: int, device: str = "cpu") -> None
         raise ValueError(
             f"`replay_buffer_config['capacity']`={capacity} rows of {bytes_per_row} bytes need {needed / 2**30:.1f} GiB when "
             f"full, but {what} has {available / 2**30:.1f} GiB available. Set a capacity of at most "
-            f"{int(0.8 * available / bytes_per_row)}."
+            f"{int(0.8 * available / bytes_per_row)}{SMALLER_IMAGES if has_images else ''}."
         )

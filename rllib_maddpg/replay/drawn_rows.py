@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from rllib_maddpg.replay.links import EpisodeLinks
+from rllib_maddpg.replay.next_observations import NextObservations
 from rllib_maddpg.rows.drawn_columns import LATER_REWARDS, STEPS, columns_at_next, most_steps
-from rllib_maddpg.rows.schema import Place, RowSchema
+from rllib_maddpg.rows.schema import Place, RowSchema, views
 
 _REWARDS, _ENDS = "rewards", "terminateds"
 
@@ -29,21 +30,22 @@ class DrawnRows:
         n: Most steps from x to x'.
     """
 
-    def __init__(self, schema: RowSchema, ring: Tensor, links: EpisodeLinks | None):
+    def __init__(self, schema: RowSchema, ring: Tensor, links: EpisodeLinks | None, next_obs: NextObservations | None = None):
         """
         Args:
             schema: Of drawn rows.
-            ring: Stored rows, `[capacity, row_width of the stored ones]`.
+            ring: Rows, `[capacity, kept_width of the schema]`.
             links: Between these, where n is more than 1.
+            next_obs: Where their x' are, if rows of the ring do not have them.
         """
         self.n = most_steps(schema)
-        self._links = links
-        columns = schema.stored.split(ring)
+        self._links, self._next_obs = links, next_obs
+        columns = views(ring, schema.kept)
         self._rewards, self._ends = columns[_REWARDS], columns[_ENDS]
         self._added = torch.from_numpy(schema.empty()[schema.stored.row_width :]).to(ring.device)
         self._places = {place.name: slice(place.start, place.start + place.words) for place in schema.places}
         # What is needed of a last step lies side by side, or nearly: it takes less time to read all that is between.
-        at_next = _spans([place for place in schema.stored.places if place.name in columns_at_next(schema)])
+        at_next = _spans([place for place in schema.kept if place.name in columns_at_next(schema)])
         self._read = slice(min(self._places[_REWARDS].start, at_next[0].start), at_next[-1].stop)
         self._at_next = at_next
 
@@ -51,19 +53,21 @@ class DrawnRows:
         """The rows at these places: `[B, row_width]`.
 
         Args:
-            ring: The stored rows.
+            ring: The rows.
             places: int64 `[B]`, on the ring's device.
         """
         stored = ring.index_select(0, places)
+        window = self._links.windows(places, self.n) if self.n > 1 else None
+        if self._next_obs is not None:
+            stored = torch.cat([stored, self._next_obs(ring, places if window is None else window[-1])], -1)
         if not len(self._added):
             return stored
         rows = torch.cat([stored, self._added.expand(len(places), -1)], -1)
-        if self.n > 1:
-            self._look_ahead(ring, places, rows)
+        if window is not None:
+            self._look_ahead(ring, window, rows)
         return rows
 
-    def _look_ahead(self, ring: Tensor, places: Tensor, rows: Tensor) -> None:
-        window = self._links.windows(places, self.n)
+    def _look_ahead(self, ring: Tensor, window: Tensor, rows: Tensor) -> None:
         # A window with fewer steps has its last one again and again.
         is_there = (window[1:] != window[:-1]).unsqueeze(-1)
         last, first = ring[:, self._read].index_select(0, window[-1]), self._read.start

@@ -2,14 +2,70 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from rllib_maddpg.rows.rollout import JointRollout
 
-# Worker -> episode -> number of its last row among all that were added, and its `t`.
-Tails = dict[int, dict[int, tuple[int, int]]]
+
+class Followers:
+    """Finds which row follows which in its episode, known by env runner, episode and time, while rollouts come in."""
+
+    def __init__(self, capacity: int):
+        """
+        Args:
+            capacity: Places of the ring.
+        """
+        self._capacity = capacity
+        # Worker -> episode -> number of its last row among all that were added, and its `t`.
+        self._tails: dict[int, dict[int, tuple[int, int]]] = {}
+
+    def of(self, worker: int, episodes: np.ndarray, t: np.ndarray, goes_on: np.ndarray, number: int) -> Found:
+        """Looks at the rows of a rollout, one at least, and at the ends of the rollout before it of the same runner.
+
+        Args:
+            worker: Number of the runner.
+            episodes, t: Of rows of an env one after the other, each one env step later, except where there was a failure.
+            goes_on: Of each row whether another one may follow it.
+            number: Of the first row, among all that were added.
+        """
+        rows = len(t)
+        linked = goes_on[:-1] & (episodes[1:] == episodes[:-1]) & (t[1:] == t[:-1] + 1)
+        before, after = [], []
+        tails = self._tails.get(worker, {})
+        for first in np.flatnonzero(np.append(True, ~linked)).tolist():
+            last_number, last_t = tails.get(int(episodes[first]), (-1, -1))
+            # It may have been overwritten by this very rollout.
+            if 0 <= last_t == t[first] - 1 and number + rows - last_number <= self._capacity:
+                before.append(last_number)
+                after.append(first)
+        ends = [last for last in np.flatnonzero(np.append(~linked, True)).tolist() if goes_on[last]]
+        # Every episode that goes on in the next fragment has rows in this one.
+        self._tails[worker] = {int(episodes[last]): (number + last, int(t[last])) for last in ends}
+        return Found(linked, np.array(before, np.int64), np.array(after, np.int64), ends)
+
+    def forget(self) -> None:
+        """No episode goes on in rows that come later."""
+        self._tails = {}
+
+
+class Found(NamedTuple):
+    """What follows what, as `Followers` found it for the n rows of a rollout.
+
+    Attributes:
+        linked: Of each row but the last whether the next one follows it, bool `[n - 1]`.
+        before: Numbers of rows of an earlier rollout.
+        after: Of each of these the row that follows it.
+        ends: Rows that some row of the next rollout may follow.
+    """
+
+    linked: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    ends: list[int]
 
 
 class EpisodeLinks:
@@ -30,7 +86,7 @@ class EpisodeLinks:
             device: That of the ring.
         """
         self.following = torch.arange(capacity, dtype=torch.int32, device=device)
-        self._tails: Tails = {}
+        self._followers = Followers(capacity)
 
     def add(self, rollout: JointRollout, skip: int, number: int, place: int) -> None:
         """Links the rows of a rollout to each other, and to those of the rollout before it of the same runner.
@@ -48,24 +104,11 @@ class EpisodeLinks:
             return
         episodes, t = columns["episodes"][:, 0], columns["t"][:, 0]
         goes_on = (episodes >= 0) & ~columns["truncateds"].any(1)
-        linked = goes_on[:-1] & (episodes[1:] == episodes[:-1]) & (t[1:] == t[:-1] + 1)
+        found = self._followers.of(rollout.worker_index, episodes, t, goes_on, number)
         places = (place + np.arange(rows)) % capacity
-        before, after = [], []
-        tails = self._tails.get(rollout.worker_index, {})
-        for first in np.flatnonzero(np.append(True, ~linked)).tolist():
-            last_number, last_t = tails.get(int(episodes[first]), (-1, -1))
-            # It may have been overwritten by this very rollout.
-            if 0 <= last_t == t[first] - 1 and number + rows - last_number <= capacity:
-                before.append((place + last_number - number) % capacity)
-                after.append(places[first])
-        following = places + np.append(linked, False)
-        self._write(np.append(places, np.array(before, np.int64)), np.append(following, after) % capacity)
-        # Every episode that goes on in the next fragment has rows in this one.
-        self._tails[rollout.worker_index] = {
-            int(episodes[last]): (number + last, int(t[last]))
-            for last in np.flatnonzero(np.append(~linked, True)).tolist()
-            if goes_on[last]
-        }
+        following = places + np.append(found.linked, False)
+        before = (place + found.before - number) % capacity
+        self._write(np.append(places, before), np.append(following, places[found.after]) % capacity)
 
     def _write(self, places: np.ndarray, following: np.ndarray) -> None:
         device = self.following.device
@@ -104,4 +147,4 @@ class EpisodeLinks:
         if ahead is not None:
             following[: len(ahead)] += ahead
         self._write(places, following % capacity)
-        self._tails = {}
+        self._followers.forget()

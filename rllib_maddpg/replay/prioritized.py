@@ -127,7 +127,8 @@ class PrioritizedJointReplayBuffer(JointReplayBuffer):
         places = self._upload.places(places)
         batch = self.rows_at(places)
         chances = self._tree[places].double() * rows_per_number
-        batch.columns[WEIGHTS].copy_(chances.pow_(-self.beta).unsqueeze(-1))
+        # Not by `batch.columns`, which makes numbers of all images.
+        self.schema.split(batch.joint_rows)[WEIGHTS].copy_(chances.pow_(-self.beta).unsqueeze(-1))
         return batch
 
     def total(self) -> Tensor:

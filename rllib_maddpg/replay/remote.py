@@ -33,10 +33,14 @@ class RemoteRollout:
     def __init__(self, rollout: JointRollout):
         self.rows = ray.put(rollout)
         self.worker_index, self.episode_numbers, self.error = rollout.worker_index, rollout.episode_numbers, rollout.error
-        self._len = len(rollout)
+        self._len, self._env_steps = len(rollout), rollout.env_steps()
 
     def __len__(self) -> int:
         return self._len
+
+    def env_steps(self) -> int:
+        """As of the `JointRollout`."""
+        return self._env_steps
 
 
 class ShardedBatch:

@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from rllib_maddpg.replay.resharding import AHEAD, BESIDE, LARGEST, PRIORITIES, SHARDS, num_rows
+from rllib_maddpg.replay.resharding import (
+    AHEAD,
+    ALONE,
+    BESIDE,
+    FOLLOWERS,
+    LARGEST,
+    NEW_OBS,
+    PRIORITIES,
+    SHARDS,
+    num_rows,
+)
 from rllib_maddpg.replay.update_stream import KEY, NUMBER
 from rllib_maddpg.rows.schema import RowSchema, described
 
@@ -37,6 +47,8 @@ def check_buffer_state(state: Any, schema: RowSchema) -> None:
 
 def _check_ring(state: dict[str, Any], schema: RowSchema) -> None:
     columns, names = state["columns"], described(state.get(SCHEMA))[1].keys()
+    if schema.observes_bytes:
+        names = names - {NEW_OBS}
     if columns and columns.keys() != names:
         raise ValueError(f"The replay buffer of the checkpoint has the columns {sorted(columns)}, not {sorted(names)}.")
     rows = num_rows(columns)
@@ -53,6 +65,8 @@ def _check_ring(state: dict[str, Any], schema: RowSchema) -> None:
             f"{state['capacity']}."
         )
     _check_beside(state, rows)
+    if schema.observes_bytes and columns:
+        _check_next_obs(state, rows, schema.width(NEW_OBS))
     _check_counts(state)
 
 
@@ -71,6 +85,25 @@ def _check_beside(state: dict[str, Any], rows: int) -> None:
         raise ValueError(f"The replay buffer of the checkpoint has {AHEAD} that lead beyond its {rows} rows.")
     if LARGEST in state and not 0 < state[LARGEST] < np.inf:
         raise ValueError(f"The replay buffer of the checkpoint has {LARGEST}={state[LARGEST]!r}.")
+
+
+def _check_next_obs(state: dict[str, Any], rows: int, width: int) -> None:
+    """Each x' is the x of a younger row, or stands by itself."""
+    ahead, alone = state[BESIDE][FOLLOWERS], state[ALONE][NEW_OBS]
+    right = isinstance(ahead, np.ndarray) and ahead.dtype == np.int32 and ahead.shape == (rows,)
+    if right:
+        # Places from the oldest row on.
+        ages = (np.arange(rows) - (state["next"] if rows == state["capacity"] else 0)) % max(rows, 1)
+        right = bool(((ahead >= 0) & (ages + ahead < rows)).all())
+    if not right:
+        raise ValueError(f"The replay buffer of the checkpoint has {FOLLOWERS} that lead to none of its {rows} rows.")
+    shape = int((ahead == 0).sum()), width
+    if not isinstance(alone, np.ndarray) or alone.dtype != np.uint8 or alone.shape != shape:
+        kind = getattr(alone, "dtype", type(alone).__name__)
+        raise ValueError(
+            f"The replay buffer of the checkpoint has next observations of type {kind} and shape "
+            f"{getattr(alone, 'shape', None)}, not uint8 numbers of shape {shape}."
+        )
 
 
 def _check_counts(state: dict[str, Any]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from rllib_maddpg.rows.rollout import JointRollout
 from rllib_maddpg.rows.schema import RowSchema
+from rllib_maddpg.rows.turns import OpenTurns, rows_of
 
 
 class RowBlocks:
@@ -38,14 +41,30 @@ class RowBlocks:
 
     def rollout(self, steps: int, keep: np.ndarray | None = None) -> JointRollout:
         """The first `steps` rows of each env, or those where `keep` `[E, steps]` is True; env by env, in order of time."""
-        filled = self.filled[:, :steps] if keep is None else self.filled[:, :steps] & keep
+        filled = self._kept(steps, keep)
         self.schema.split(self._rows)["rewards"][:] = self._rewards
         rows = self._rows[:, :steps]
         return JointRollout(rows.reshape(-1, rows.shape[-1]) if filled.all() else rows[filled], self.schema.places)
 
+    def turns_rollout(self, steps: int, keep: np.ndarray | None, open_turns: Sequence[OpenTurns]) -> JointRollout:
+        """As `rollout`, of records of games of turns: what `rows.turns` makes of them.
+
+        Args:
+            steps, keep: As in `rollout`.
+            open_turns: Of each env; are brought up to date.
+        """
+        filled, rows = self._kept(steps, keep), self._rows[:, :steps]
+        each = zip(filled, rows, self._rewards[:, :steps], open_turns, strict=True)
+        made = [rows_of(self.schema, records[own], rewards[own], turns) for own, records, rewards, turns in each]
+        return JointRollout(np.concatenate(made), self.schema.places, steps=int(filled.sum()))
+
+    def _kept(self, steps: int, keep: np.ndarray | None) -> np.ndarray:
+        return self.filled[:, :steps] if keep is None else self.filled[:, :steps] & keep
+
     def agent_steps(self, steps: int) -> dict[str, int]:
-        """By agent the number of the first `steps` rows of each env in whose next state it is, or would be had it not ended."""
-        followed = (self.columns["next_alive"] + self.columns["terminateds"])[:, :steps][self.filled[:, :steps]]
+        """By agent the number of the first `steps` rows of each env after which it acts, or would had it not ended."""
+        acts = self.columns[self.schema.real_name("next_acts")]
+        followed = (acts + self.columns["terminateds"])[:, :steps][self.filled[:, :steps]]
         return dict(zip(self.schema.layout.agents, map(int, followed.sum(0)), strict=True))
 
     def _set(self, rows: np.ndarray, rewards: np.ndarray, filled: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rllib_maddpg.rows.layout import JointLayout
-from rllib_maddpg.rows.schema import ALIASES, RowSchema
+from rllib_maddpg.rows.schema import OBSERVATIONS, RowSchema
 
 
 class lazy:
@@ -55,14 +55,16 @@ class JointBatch:
         """Joins columns that are split by module: `[B, n, dim]` or `[B, n]` for the n agents of each module.
 
         What belongs to the env may stand with any module. Columns that no module has get their `fill`. Rows are as precise as
-        the observations; in others than float32 there is no place for columns of whole numbers.
+        the observations, unless these are images of bytes; in others than float32 there is no place for columns of whole
+        numbers.
         """
         given = {
             name: [torch.as_tensor(modules[m][name]).flatten(1) for m in schema.layout.modules if name in modules[m]]
             for name in schema.columns
         }
         obs = given["obs"][0]
-        rows = torch.from_numpy(schema.empty(len(obs))).to(obs.dtype)
+        rows = torch.from_numpy(schema.empty(len(obs)))
+        rows = rows if schema.observes_bytes else rows.to(obs.dtype)
         for name, values in schema.split(rows).items():
             parts = given[name]
             if parts:
@@ -76,8 +78,10 @@ class JointBatch:
 
     @property
     def obs_and_actions(self) -> Tensor:
-        """x and a side by side, as they lie in the row: `[B, obs_dim + code_dim of all agents]`."""
-        return self.joint_rows[:, : self.layout.obs_dim + self.layout.action_dim]
+        """x and a side by side, `[B, obs_dim + code_dim of all agents]`: as they lie in the row, unless x is bytes."""
+        if self.schema.observes_bytes:
+            return torch.cat([self.columns["obs"], self.columns["actions"]], -1)
+        return self.joint_rows[..., : self.layout.obs_dim + self.layout.action_dim]
 
     @property
     def raw(self) -> JointBatch:
@@ -134,9 +138,14 @@ class JointBatch:
 
     @lazy
     def columns(self) -> dict[str, Tensor]:
-        """Per column of the schema, and under its aliases, a view `[B, width]`, the numbers of all agents side by side."""
+        """Per column of the schema, and under its aliases, a view `[B, width]`, the numbers of all agents side by side.
+
+        Observations that are bytes in the row are made float32 numbers 0 ... 255, once, when the first column is asked for.
+        """
         columns = self.schema.split(self.joint_rows)
-        return columns | {alias: columns[name] for alias, name in ALIASES.items()}
+        if self.schema.observes_bytes:
+            columns |= {name: columns[name].float() for name in OBSERVATIONS}
+        return columns | {alias: columns[name] for alias, name in self.schema.aliases.items()}
 
     @lazy
     def modules(self) -> dict[str, Mapping[str, Tensor]]:
@@ -151,7 +160,7 @@ class JointBatch:
 
         What belongs to the env, `[B, dim]`, is the same for all of them.
         """
-        column = ALIASES.get(column, column)
+        column = self.schema.real_name(column)
         key = (modules, column)
         if key not in self._stacked:
             kind, values = self.schema.columns[column], self.columns[column]

@@ -17,6 +17,7 @@ from rllib_maddpg.rows.observations import (
     differs_from_rllib,
     flatteners,
     image_shape,
+    is_byte_image,
     is_flat_box,
     mask_columns,
 )
@@ -164,7 +165,7 @@ class JointLayout:
     @property
     def observes_bytes(self) -> bool:
         """Whether all agents observe images of bytes, so that rows have a byte for each number that is observed."""
-        return all(slot.image and slot.observed.dtype == np.uint8 for slot in self.slots)
+        return all(is_byte_image(slot.observed) for slot in self.slots)
 
     def action_groups(self) -> list[ActionGroup]:
         """All agents in order, neighbours with equal action spaces together."""

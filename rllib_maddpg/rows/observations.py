@@ -264,6 +264,11 @@ def image_shape(space: gym.Space | None) -> tuple[int, int, int] | None:
     return space.shape if isinstance(space, gym.spaces.Box) and len(space.shape) == 3 else None
 
 
+def is_byte_image(space: gym.Space | None) -> bool:
+    """Whether it is an image whose numbers are bytes."""
+    return image_shape(space) is not None and space.dtype == np.uint8
+
+
 def mask_columns(space: gym.Space | None, agent: Any) -> slice | None:
     """Columns of the action mask in the vector of an agent that observes a space; None: there is none."""
     return Flattener(space, agent).mask if isinstance(space, gym.spaces.Dict) and MASK in space.spaces else None

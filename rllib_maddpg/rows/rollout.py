@@ -18,11 +18,15 @@ _WHAT = {"obs": "observation", "new_obs": "next observation", "rewards": "reward
 class JointRollout:
     """Joint transitions `(x, a, r, x', terminated)` of all agents: one row is one environment step.
 
+    In a game of turns one row is the transition of the agents that act at one step and next act at the same one
+    (`rllib_maddpg.rows.turns`), so there may be more rows than env steps, or fewer.
+
     Attributes:
         rows: All columns side by side in the order of the schema, float32 `[T, row_width]`: one array to send and to store.
         places: Where each column lies in a row; what goes along of the schema.
         worker_index: Runner that sampled it (0: the local one).
         episode_numbers: Number of the next episode in each of the runner's envs.
+        steps: Env steps of games of turns, whose rows are none; None: each row is one.
         error: Why there are fewer rows than asked for, for the algorithm to raise when it has stored them; empty: all is well.
     """
 
@@ -31,6 +35,7 @@ class JointRollout:
     worker_index: int = 0
     episode_numbers: list[int] = field(default_factory=list)
     error: str = ""
+    steps: int | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -56,12 +61,13 @@ class JointRollout:
         return views(self.rows, self.places)
 
     def env_steps(self) -> int:
-        """Number of rows."""
-        return len(self)
+        """Number of env steps: that of the rows, but in games of turns."""
+        return len(self) if self.steps is None else self.steps
 
     def agent_steps(self) -> int:
         """Number of actions taken, over all agents."""
-        return int(self.columns["alive"].sum())
+        columns = self.columns
+        return int(columns.get("acts", columns["alive"]).sum())
 
     @classmethod
     def empty(cls, schema: RowSchema, rows: int) -> JointRollout:
@@ -71,7 +77,10 @@ class JointRollout:
     @classmethod
     def concat(cls, schema: RowSchema, blocks: list[JointRollout]) -> JointRollout:
         """One block after the other; no blocks give no rows."""
-        return cls(np.concatenate([b.rows for b in blocks]), schema.places) if blocks else cls.empty(schema, 0)
+        if not blocks:
+            return cls.empty(schema, 0)
+        steps = None if blocks[0].steps is None else sum(b.env_steps() for b in blocks)
+        return cls(np.concatenate([b.rows for b in blocks]), schema.places, steps=steps)
 
     def check_finite(self, schema: RowSchema) -> None:
         """Refuses NaN and infinity from the environment.

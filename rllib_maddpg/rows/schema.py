@@ -67,8 +67,16 @@ BUILT_IN = (
     Column("episodes", "env", dtype="int32", fill=-1),
     Column("t", "env", dtype="int32", fill=-1),
 )
-# Who is in the game is one thing, and who acts is another. Where all in the game act at every step they are one column.
-ALIASES = {"acts": "alive", "next_acts": "next_alive"}
+# Which of them are images, where agents observe such.
+OBSERVATIONS = ("obs", f"{NEXT}obs")
+# Who is in the game is one thing, and who acts is another. Where all in the game act at every step they are one column; rows of
+# games of turns have columns of these names (`rows/turns.py`).
+ALIASES = {"acts": "alive", "acted": "alive", "next_acts": "next_alive"}
+# Rows whose x' nothing that is kept repeats, such as the last one of an episode: how many of 100 are counted when memory is
+# asked for in advance. They are so many where episodes, or the lives of agents, have ten steps.
+ALONE_PERCENT = 10
+# Bytes of the links by which a row of images finds its x', on the host and on the ring's device.
+_LINKS = 8
 
 
 class Place(NamedTuple):
@@ -88,17 +96,24 @@ class RowSchema:
     of int32 and uint8, whose bits are kept in words: such words are copied, but no number is to be made of them. What is not
     stored comes last.
 
+    Where all agents observe images of bytes (`JointLayout.observes_bytes`), `obs` and `new_obs` have a byte for each number and
+    lie in this order behind all others that are stored. Replay buffers keep such rows without `new_obs`, which is nearly always
+    the `obs` of another row. All other observations, also images of a team that has others, too, are floats.
+
     Attributes:
         layout: Order of agents in a row.
         extra: The users' columns, as they gave them.
         own: Columns that settings ask for.
         columns: By name, in the order of the row; `new_<name>` is a column of its own.
         places: Where each of them lies.
+        aliases: Other names of columns: those of `ALIASES` that are no columns themselves.
         row_width: Words of a row.
         finite_width: Words of a row that must be finite; the first ones.
+        observes_bytes: As of the layout.
     """
 
     version = VERSION
+    observes_bytes = False  # of schemas that earlier versions have pickled
 
     def __init__(self, layout: JointLayout, extra: Iterable[Column] = (), own: Iterable[Column] = ()):
         """
@@ -109,7 +124,9 @@ class RowSchema:
         """
         self.layout, self.extra, self.own = layout, tuple(extra), tuple(own)
         beside = (*self.extra, *self.own)
-        self.columns = {column.name: column for column in sorted(with_next(beside), key=_rank)}
+        self.observes_bytes = layout.observes_bytes
+        self.columns = {column.name: column for column in sorted(with_next(beside, self.observes_bytes), key=_rank)}
+        self.aliases = {alias: name for alias, name in ALIASES.items() if alias not in self.columns}
         self.places = _places(self.columns.values(), _sizes(layout.obs_dim, layout.action_dim, len(layout)))
         self.row_width = sum(place.words for place in self.places)
         self.finite_width = sum(p.words for p, c in zip(self.places, self.columns.values(), strict=True) if not _rank(c))
@@ -122,15 +139,19 @@ class RowSchema:
         return self if len(kept) == len(self.own) else RowSchema(self.layout, self.extra, kept)
 
     def __contains__(self, name: str) -> bool:
-        return ALIASES.get(name, name) in self.columns
+        return self.real_name(name) in self.columns
+
+    def real_name(self, name: str) -> str:
+        """The name of the column that a name, which may be an alias, stands for."""
+        return self.aliases.get(name, name)
 
     def column(self, name: str) -> Column:
         """The column of a name, which may be an alias."""
-        return self.columns[ALIASES.get(name, name)]
+        return self.columns[self.real_name(name)]
 
     def width(self, name: str) -> int:
         """Numbers of a column in one row, of all agents together."""
-        return self._by_name[ALIASES.get(name, name)].size
+        return self._by_name[self.real_name(name)].size
 
     def width_of_one(self, name: str, module: str) -> int:
         """Numbers of a column in one row for a single agent of a module; all of those that belong to the env."""
@@ -138,10 +159,25 @@ class RowSchema:
         each = {"obs": layout.obs_dim_of(module), "actions": layout.codec_of(module).dim, "agents": 1, "env": 1}
         return each[column.per] * int(column.width)
 
+    @cached_property
+    def kept(self) -> tuple[Place, ...]:
+        """The columns of a row that lie in the ring of a replay buffer, which are the first ones of those that are stored."""
+        return tuple(_kept(self.stored.places, self.observes_bytes))
+
+    @property
+    def kept_width(self) -> int:
+        """Words of these."""
+        return sum(place.words for place in self.kept)
+
     @property
     def bytes_per_row(self) -> int:
         """Bytes of one row."""
         return 4 * self.row_width
+
+    @property
+    def bytes_per_kept_row(self) -> int:
+        """Bytes that a replay buffer needs for each row that it keeps, as the function `bytes_per_kept_row` counts them."""
+        return _bytes_kept(self.stored.places, self.observes_bytes)
 
     def split(self, rows: Any) -> dict[str, Any]:
         """The columns of whole rows `[..., row_width]`, array or tensor, as views `[..., width]` of their own types."""
@@ -205,9 +241,14 @@ def described(description: Mapping[str, Any] | None) -> tuple[int, Mapping[str, 
     return description["version"], description["columns"]
 
 
-def with_next(extra: Iterable[Column] = ()) -> list[Column]:
-    """The built-in columns and others, each followed by its value at x' where there is one."""
-    columns = list(BUILT_IN)
+def with_next(extra: Iterable[Column] = (), observes_bytes: bool = False) -> list[Column]:
+    """The built-in columns and others, each followed by its value at x' where there is one.
+
+    Args:
+        extra: The others.
+        observes_bytes: Whether all agents observe images of bytes.
+    """
+    columns = [replace(c, dtype="uint8") if observes_bytes and c.name in OBSERVATIONS else c for c in BUILT_IN]
     for column in extra:
         columns.append(column)
         if column.at_next:
@@ -215,16 +256,22 @@ def with_next(extra: Iterable[Column] = ()) -> list[Column]:
     return columns
 
 
-def bytes_per_row(obs_dim: int, action_dim: int, num_agents: int, extra: Iterable[Column] = ()) -> int:
-    """Bytes of a row, before there is a layout.
+def bytes_per_kept_row(
+    obs_dim: int, action_dim: int, num_agents: int, extra: Iterable[Column] = (), observes_bytes: bool = False
+) -> int:
+    """Bytes that a replay buffer needs for each row that it keeps, before there is a layout.
+
+    Of images of bytes each is counted once, and `ALONE_PERCENT` of them twice: those that no other row repeats.
 
     Args:
         obs_dim: Numbers in the observations of all agents.
         action_dim: Numbers in the action codes of all agents.
         num_agents: N.
         extra: Columns beside the built-in ones.
+        observes_bytes: Whether all agents observe images of bytes.
     """
-    return 4 * sum(place.words for place in _places(with_next(extra), _sizes(obs_dim, action_dim, num_agents)))
+    columns = sorted(with_next(extra, observes_bytes), key=_rank)
+    return _bytes_kept(_places(columns, _sizes(obs_dim, action_dim, num_agents)), observes_bytes)
 
 
 def views(rows: Any, places: Sequence[Place]) -> dict[str, Any]:
@@ -254,10 +301,22 @@ def _places(columns: Iterable[Column], sizes: Mapping[str, int]) -> tuple[Place,
     return tuple(places)
 
 
+def _kept(places: Sequence[Place], once: bool) -> Sequence[Place]:
+    """Those of stored columns that lie in a ring."""
+    return places[:-1] if once else places  # `new_obs` is the last one
+
+
+def _bytes_kept(places: Sequence[Place], once: bool) -> int:
+    beside = math.ceil(places[-1].words * ALONE_PERCENT / 100) * 4 + _LINKS if once else 0
+    return 4 * sum(place.words for place in _kept(places, once)) + beside
+
+
 def _rank(column: Column) -> int:
     """Columns of the same kind lie side by side; 0: those that must be finite."""
     if not column.stored:
-        return len(DTYPES) + 1
+        return len(DTYPES) + 1 + len(OBSERVATIONS)
+    if column.name in OBSERVATIONS and column.dtype == "uint8":
+        return len(DTYPES) + 1 + OBSERVATIONS.index(column.name)
     return DTYPES.index(column.dtype) + (column.dtype != "float32" or not column.finite)
 
 

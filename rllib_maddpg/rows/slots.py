@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from rllib_maddpg.rows.actions import ActionCodec
-from rllib_maddpg.rows.joint_batch import JointBatch, lazy
+from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.layout import AgentSlot, JointLayout
-from rllib_maddpg.rows.schema import ALIASES, RowSchema
+from rllib_maddpg.rows.schema import RowSchema
 
 
 class SlotModule(NamedTuple):
@@ -81,7 +81,7 @@ class SlotsLayout(JointLayout):
 
 
 class SlotsBatch(JointBatch):
-    """B joint rows of each slot.
+    """B joint rows of each slot; columns are `[S, B, width]`.
 
     Attributes:
         joint_rows: `[S, B, row_width]`.
@@ -96,23 +96,12 @@ class SlotsBatch(JointBatch):
         """Order of agents and modules."""
         return self._layout
 
-    @property
-    def obs_and_actions(self) -> Tensor:
-        """x and a side by side: `[S, B, obs_dim + code_dim of all agents]`."""
-        return self.joint_rows[..., : self.layout.obs_dim + self.layout.action_dim]
-
     def __len__(self) -> int:
         return self.joint_rows.shape[1]
 
-    @lazy
-    def columns(self) -> dict[str, Tensor]:
-        """As in `JointBatch`, `[S, B, width]`."""
-        columns = self.schema.split(self.joint_rows)
-        return columns | {alias: columns[name] for alias, name in ALIASES.items()}
-
     def stack(self, modules: Sequence[SlotModule], column: str) -> Tensor:
         """The column of the same modules of all slots: `[S * G, n, B, dim]` or `[S * G, n, B]`."""
-        column = ALIASES.get(column, column)
+        column = self.schema.real_name(column)
         key = (modules, column)
         if key not in self._stacked:
             kind, values = self.schema.columns[column], self.columns[column]

@@ -19,6 +19,7 @@ from rllib_maddpg.replay.remote import RemoteRollout
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.rollout import JointRollout
 from rllib_maddpg.rows.schema import RowSchema
+from rllib_maddpg.rows.turns import has_turns
 from rllib_maddpg.sampling.actors import JointActors
 from rllib_maddpg.sampling.episodes import rollout_from_episodes
 from rllib_maddpg.sampling.exploration import JointExploration, exploration_settings, greedy
@@ -35,6 +36,7 @@ from rllib_maddpg.sampling.stock_loop import SamplingError
 from rllib_maddpg.sampling.sub_policies import SubPolicyDraws, sub_policy_counts
 from rllib_maddpg.sampling.sub_policy_connector import add_selection
 from rllib_maddpg.sampling.traces import EpisodeTraces
+from rllib_maddpg.sampling.turn_episodes import TurnTraces
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class MADDPGEnvRunner(SeededEnvsLoop):
             self.layout = self.schema.layout
             self._traces = EpisodeTraces(self.schema)
             self._masks = ObservedMasks(self.layout)
+            self._turns = TurnTraces(self.schema) if has_turns(self.schema) else None
         # Where there are envs side by side, on one runner or on several; one runner is enough to tell.
         self._seeds_compared = max(self.num_envs, config.num_env_runners) < 2 or (self.worker_index or 0) > 1
         self.sampling_error = ""  # of the last call of `sample`
@@ -223,7 +226,7 @@ class MADDPGEnvRunner(SeededEnvsLoop):
         except SamplingError as error:
             return self._nothing(error)
         try:
-            rollout = rollout_from_episodes(episodes, self.schema, self._traces)
+            rollout = rollout_from_episodes(episodes, self.schema, self._traces, self._turns)
         except ValueError as error:
             return self._nothing(error)
         finally:

@@ -11,23 +11,28 @@ from rllib_maddpg.rows.layout import AgentSlot
 from rllib_maddpg.rows.rollout import JointRollout
 from rllib_maddpg.rows.schema import RowSchema
 from rllib_maddpg.sampling.traces import EpisodeTraces
+from rllib_maddpg.sampling.turn_episodes import TurnTraces
 
 
-def rollout_from_episodes(episodes: Iterable[MultiAgentEpisode], schema: RowSchema, traces: EpisodeTraces) -> JointRollout:
+def rollout_from_episodes(
+    episodes: Iterable[MultiAgentEpisode], schema: RowSchema, traces: EpisodeTraces, turns: TurnTraces | None = None
+) -> JointRollout:
     """Joint rows of episodes or chunks of episodes, one after the other.
 
     Args:
         episodes: As `MultiAgentEnvRunner.sample()` returns them; observations as the module saw them.
         schema: The columns of a row.
         traces: What was noted of these episodes beside them.
+        turns: What was noted of them where they are of a game of turns.
 
     Returns:
-        One row per env step of the episodes.
+        One row per env step of the episodes; in games of turns one for each of the transitions that end in them.
 
     Raises:
-        ValueError: If an agent leaves out env steps between two of its observations (turn-based games), since such a step
-            has no joint transition.
+        ValueError: If an agent leaves out env steps between two of its observations, and the game is not said to have turns.
     """
+    if turns is not None:
+        return JointRollout.concat(schema, [turns.rows_of(episode, traces) for episode in episodes])
     return JointRollout.concat(schema, [_rows_of(episode, schema, traces) for episode in episodes])
 
 
@@ -84,7 +89,6 @@ def _first_row(episode: MultiAgentEpisode, agent: str, acted: int, steps: int) -
     if len(times) != acted + 1 or times[-1] - times[0] != acted:
         raise ValueError(
             f"Agent {agent!r} has {len(times)} observations and {acted} actions within {steps} env steps of an episode, with "
-            "gaps in between: a turn-based game has no joint transitions. Convert it to a parallel one (PettingZoo: "
-            "`aec_to_parallel`), so that every agent in the game observes and acts at every step."
+            "gaps in between: this is a turn-based game. Set `turn_based=True` in `.env_runners()`."
         )
     return int(times[0])

@@ -210,7 +210,7 @@ class Games:
         """
         self.lengths += 1
         self._returns += columns["rewards"]
-        self._agent_steps += columns["alive"]
+        self._agent_steps += self._acting(columns)
         failed = {}
         if not (was_plain or (is_finite(self.obs) and is_finite(self._returns))):
             for env, (obs, rewards) in enumerate(zip(columns["new_obs"], columns["rewards"], strict=True)):
@@ -221,6 +221,11 @@ class Games:
         if not (was_plain or all(self.whole)):
             self.obs[~self.alive[:, self._agent_of_obs]] = 0.0
         return failed
+
+    @staticmethod
+    def _acting(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Who acts in the rows of a step."""
+        return columns["alive"]
 
     def finished(self, env: int) -> FinishedEpisode:
         """Summary of an env's episode, which is over."""

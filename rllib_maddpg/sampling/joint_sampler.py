@@ -22,9 +22,11 @@ from rllib_maddpg.rows.blocks import RowBlocks
 from rllib_maddpg.rows.observations import ObservationError
 from rllib_maddpg.rows.rollout import JointRollout, is_finite
 from rllib_maddpg.rows.schema import RowSchema
+from rllib_maddpg.rows.turns import OpenTurns, has_turns
 from rllib_maddpg.sampling.failures import Failures
 from rllib_maddpg.sampling.games import FinishedEpisode, Games
 from rllib_maddpg.sampling.info_columns import InfoColumns
+from rllib_maddpg.sampling.turn_games import TurnGames
 
 
 @dataclass
@@ -86,7 +88,8 @@ class JointSampler:
         self._remake_env = remake_env
         self._groups = layout.action_groups()
         self._flatteners = layout.flatteners()
-        self._games = Games(layout, len(envs))
+        self._games = (TurnGames if has_turns(schema) else Games)(layout, len(envs))
+        self._open_turns = [OpenTurns(schema) for _ in envs] if has_turns(schema) else None
         self._infos = InfoColumns(schema, len(envs))
         self._sub_policies = sub_policies if SUB_POLICIES in schema else None
         # Per env what steps it, and which env that is below plain wrappers.
@@ -157,7 +160,10 @@ class JointSampler:
             self._due_reset = list(range(num_envs))
         sample.agent_steps = blocks.agent_steps(sample.rounds)
         keep = None if num_episodes is None else np.arange(sample.rounds) < ends[:, None]
-        sample.rollout = blocks.rollout(sample.rounds, keep)
+        if self._open_turns is None:
+            sample.rollout = blocks.rollout(sample.rounds, keep)
+        else:
+            sample.rollout = blocks.turns_rollout(sample.rounds, keep, self._open_turns)
         sample.rollout.error = error
         return sample
 
@@ -220,7 +226,7 @@ class JointSampler:
         """What steps an env with the actions of all agents, in the quickest way that it has; results as `Games` takes them."""
         inner = plainly_wrapped(self.envs[env])
         # The quicker ones give other infos than RLlib's loop gets, or none.
-        is_quick = type(inner) is ParallelPettingZoo and not self._infos
+        is_quick = type(inner) is ParallelPettingZoo and not self._infos and self._open_turns is None
         if self._flatteners:
             return partial(self._step_and_flatten, env, inner, "quick_step" if is_quick else "step")
         if not is_quick or "step" in vars(inner):

@@ -19,7 +19,7 @@ from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
 
 from rllib_maddpg.envs.api import check_reset_result
 from rllib_maddpg.envs.seeding import episode_number
-from rllib_maddpg.envs.step_checks import check_known, check_step, fitting
+from rllib_maddpg.envs.step_checks import check_first_turn, check_known, check_step, check_turns, fitting
 from rllib_maddpg.modules.rule_modules import RuleError
 from rllib_maddpg.ray_compat import StockEnvRunner, log_value
 from rllib_maddpg.rows.observations import ObservationError, Part
@@ -28,6 +28,7 @@ from rllib_maddpg.sampling.masks import ObservedMasks
 from rllib_maddpg.sampling.noise import NoiseError
 from rllib_maddpg.sampling.sub_policies import SubPolicyDraws
 from rllib_maddpg.sampling.traces import EpisodeTraces
+from rllib_maddpg.sampling.turn_episodes import TurnTraces
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class StockLoop(StockEnvRunner):
     _failures: Failures | None = None  # made when it is needed
     # Made by the subclass, which knows the columns of a row.
     _traces: EpisodeTraces  # of the running episodes
+    _turns: TurnTraces | None = None  # of games of turns
     _masks: ObservedMasks
     _sub_policies: SubPolicyDraws | None = None  # where there are ensembles
 
@@ -122,6 +124,8 @@ class StockLoop(StockEnvRunner):
                     observations, infos = self.env.reset(seed=seed, options=options)
                 self._ended: list[set] = [set() for _ in range(self.num_envs)]  # by env the agents whose part is over
                 self._traces.clear()
+                if self._turns is not None:
+                    self._turns.clear()
                 for number in range(self.num_envs):
                     observations[number] = self._checked_reset(number, observations[number], infos[number])
                 return observations, infos
@@ -156,6 +160,9 @@ class StockLoop(StockEnvRunner):
         check_known(self._spaces(), observations)
         self._masks.check(observations, observations)
         played = None if self._played is None else self._played[number].copy()
+        if self._turns is not None:
+            check_first_turn(observations)
+            self._turns.begin(self._ongoing_episodes[number], observations)
         self._traces.begin(self._ongoing_episodes[number], episode_number(self.env.envs, number), infos, played)
         return self._fitted(observations)
 
@@ -166,7 +173,10 @@ class StockLoop(StockEnvRunner):
         """
         result = tuple(part[number] for part in results)
         ended = self._ended[number]
-        check_step(self._spaces(), actions, ended, result)
+        if self._turns is None:
+            check_step(self._spaces(), actions, ended, result)
+        else:
+            check_turns(self._spaces(), ended, result)
         observations, rewards, terminateds, truncateds, infos = result
         self._traces.step(self._ongoing_episodes[number], infos)
         observations, rewards, infos = (
@@ -176,8 +186,15 @@ class StockLoop(StockEnvRunner):
         over = terminateds.get("__all__") or truncateds.get("__all__")
         acting = [a for a in observations if not (over or terminateds.get(a) or truncateds.get(a))]
         self._masks.check(observations, acting)
+        rewards = {agent: float(reward) if agent in actions else reward for agent, reward in rewards.items()}
+        if self._turns is not None:
+            # RLlib has every agent that acts and is observed be paid something.
+            rewards = dict.fromkeys(actions, 0.0) | {agent: float(reward) for agent, reward in rewards.items()}
+            result = (observations, rewards, terminateds, truncateds, infos)
+            observations = self._turns.step(self._ongoing_episodes[number], actions, result)
+            ended |= self._turns.ended(self._ongoing_episodes[number])
         results[0][number] = self._fitted(observations)
-        results[1][number] = rewards | {agent: float(rewards[agent]) for agent in actions}
+        results[1][number] = rewards
         results[4][number] = infos
         if over:
             self._failures.has_finished(number)

@@ -124,7 +124,7 @@ class SharedLearnerActor:
     def _written(self, slot: int) -> int:
         """Bytes of a trial's rows so far."""
         own = self._slots.get(slot)
-        return own.rows * own.learner.schema.stored.bytes_per_row if own is not None else 0
+        return own.rows * own.learner.schema.bytes_per_kept_row if own is not None else 0
 
     async def hold(self, holder: str, anchor: Any) -> None:
         """Stays until `unhold`, or until the anchor is dead, also without any trial."""

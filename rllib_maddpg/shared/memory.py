@@ -15,6 +15,7 @@ import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 
+from rllib_maddpg.replay.buffer import SMALLER_IMAGES
 from rllib_maddpg.replay.choice import DEFAULTS
 
 logger = logging.getLogger(__name__)
@@ -42,11 +43,13 @@ class SlotNeed:
         capacity: Rows of its ring.
         bytes_per_row: Of its ring.
         networks: Bytes of parameters, targets and the optimizers' moments, and of what stacks of them take besides.
+        has_images: Whether rows have images, which could be smaller.
     """
 
     capacity: int
     bytes_per_row: int
     networks: int
+    has_images: bool = False
 
     @property
     def ring(self) -> int:
@@ -67,7 +70,8 @@ def slot_need(config: AlgorithmConfig, module_spec: MultiRLModuleSpec) -> SlotNe
     """
     schema = next(iter(module_spec.rl_module_specs.values())).model_config["schema"]
     capacity = {**DEFAULTS, **config.replay_buffer_config}["capacity"]
-    return SlotNeed(int(capacity), schema.stored.bytes_per_row, NETWORK_COPIES * network_bytes(_modules(module_spec)))
+    networks = NETWORK_COPIES * network_bytes(_modules(module_spec))
+    return SlotNeed(int(capacity), schema.bytes_per_kept_row, networks, schema.layout.has_images)
 
 
 def _modules(module_spec: MultiRLModuleSpec) -> Any:
@@ -207,11 +211,12 @@ class Memory:
         if need.total <= room:
             return
         rows = int(0.8 * (room - need.networks) / need.bytes_per_row)
+        images = SMALLER_IMAGES if need.has_images else ""
         smaller = "Give the modules smaller networks, or the trial a Learner of its own: `shared_learner=None`."
         raise ValueError(
             f"`replay_buffer_config['capacity']`={need.capacity} rows of {need.bytes_per_row} bytes need {_size(need.ring)} "
             f"when full, and the networks {_size(need.networks)}, but a shared learner has {_size(room)} on {self._where} for "
-            f"all its trials. {f'Set a capacity of at most {rows}.' if rows > 0 else smaller}"
+            f"all its trials. {f'Set a capacity of at most {rows}{images}.' if rows > 0 else smaller}"
         )
 
     def _wake(self) -> None:

@@ -344,7 +344,7 @@ def test_evaluation_on_the_training_runner_is_noise_free_and_leaves_its_clock(bu
 
 def test_a_turn_based_game_stops_the_run_also_on_remote_runners(build):
     config = small_config(TurnsEnv, num_envs=1).environment(env_config={"script": TIME_LIMIT}).env_runners(num_env_runners=1)
-    with pytest.raises(ValueError, match=r"Agent 'a' has .*aec_to_parallel"):
+    with pytest.raises(ValueError, match=r"Agent 'a' has .*turn_based=True"):
         build(config).train()
 
 

@@ -68,16 +68,26 @@ WAYS = [
     ("shards", "2 Learners"),
     ("pipelined runners", "shared Learner"),
 ]
-MEMBERS = [name for name in FEATURES if name not in IN_ACTORS | {"CUDA graphs"}]
+MEMBERS = [name for name in FEATURES if name not in IN_ACTORS | {"CUDA graphs", "images"}]
+# All that go together.
+TEAMS = {"n-step": [m for m in MEMBERS if m != "turns"], "turns": [m for m in MEMBERS if m != "n-step"]}
 
 
 @pytest.mark.parametrize(
     "way", [pytest.param(way, marks=[pytest.mark.slow] * bool(IN_ACTORS.intersection(way))) for way in WAYS], ids=" and ".join
 )
-def test_all_together(way, build, request):
+@pytest.mark.parametrize("team", TEAMS)
+def test_all_together(way, team, build, request):
     if "shared Learner" in way:
         request.getfixturevalue("shared_learner")
-    trains(build(config_of((*MEMBERS, *way))))
+    trains(build(config_of((*TEAMS[team], *way))))
+
+
+@pytest.mark.parametrize("team", TEAMS)
+def test_images_and_all_that_go_with_them(team, build):
+    """Masks stand in Dicts, where images are vectors: so the team is a mixed one."""
+    others = [name for name in TEAMS[team] if frozenset((name, "images")) not in REFUSED]
+    trains(build(config_of((*others, "images", "CUDA graphs"))))
 
 
 @pytest.mark.parametrize("pair", REFUSED, ids=lambda pair: " and ".join(sorted(pair)))

@@ -14,7 +14,7 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.env.wrappers.pettingzoo_env import ParallelPettingZooEnv
 from ray.tune.registry import ENV_CREATOR, _global_registry, register_env
 
-from rllib_maddpg.envs import EnvCreator, ParallelPettingZoo, SingleAgentGame, resolve_env
+from rllib_maddpg.envs import EnvCreator, ParallelPettingZoo, SingleAgentGame, TurnBasedPettingZoo, resolve_env
 
 
 class OneAgentGame(MultiAgentEnv):
@@ -204,12 +204,10 @@ def test_errors_inside_the_env_stay_as_they_are():
         resolve_env(creator)({})
 
 
-def test_games_of_turns_are_refused():
+def test_games_of_turns_stay_such():
     for env in ("classic/tictactoe_v3", lambda config: tictactoe_v3.env()):
-        text = error_of(env)
-        assert "not parallelizable" in text
-        assert "joint transitions" in text
-        assert "Use a parallel env" in text
+        game = resolve_env(env)({})
+        assert type(game) is TurnBasedPettingZoo and game.possible_agents == ["player_1", "player_2"]
 
 
 def test_what_is_no_env_is_refused():

@@ -5,10 +5,8 @@ import numpy as np
 import pytest
 from pettingzoo import ParallelEnv
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
-from ray.rllib.env.wrappers.pettingzoo_env import PettingZooEnv
 from runners import make_runner
 
-from rllib_maddpg.envs import resolve_env
 from rllib_maddpg.envs.api import check_gym_reset, check_gym_step, check_reset_result, check_step_result
 from rllib_maddpg.envs.errors import EnvFailure
 from rllib_maddpg.envs.step_checks import fitting
@@ -72,15 +70,15 @@ class Zoo(ParallelEnv):
 
 
 class Mover(Pair):
-    """Turns: only who moves next observes, and gets the reward of the move before."""
+    """Turns, which begin too late to be found out beforehand: only who moves next observes."""
 
     def reset(self, *, seed=None, options=None):
         super().reset()
         return self.see("a"), {}
 
     def change(self, result):
-        mover = "ab"[self.time % 2]
-        return self.see(mover), {mover: 1.0}, *result[2:]
+        mover = "a" if self.time < 25 else "b"
+        return self.see(mover), {mover: 1.0}, {**GOES_ON}, {**GOES_ON}, {}
 
 
 class Returning(Zoo):
@@ -175,7 +173,7 @@ def drop(part, agent):
 
 # what is said of the env, the env
 FAULTS = {
-    "Agent 'a' acted but was not observed, while agent 'b' was observed without having acted, at step 1": Mover,
+    "Agent 'a' acted but was not observed, while agent 'b' was observed without having acted, at step 25": Mover,
     "Agent 'b' is observed after its end at step 4": Returning,
     "Agent 'b' is observed after its end at step 4 of": with_change(second_life),
     "Agent 'b' gets the reward 10.0 after its end at step 5": LateReward,
@@ -226,7 +224,7 @@ def test_both_loops_say_which_faults_may_pass(said):
 
 
 def test_the_way_out_is_said():
-    assert "turn-based game" in error_of(Mover)
+    assert "This is a turn-based game. Set `turn_based=True` in `.env_runners()`." in error_of(Mover)
     for env in (Returning, with_change(second_life)):
         assert "Give each life an id of its own" in error_of(env) and '"black_death_v3"' in error_of(env)
     assert "pay it at the agent's last step" in error_of(LateReward)
@@ -511,10 +509,3 @@ def test_a_reset_that_always_fails_in_rllibs_loop():
 
     runner = make_runner(Broken, fast=False, change=restart)
     assert runner.sample(num_timesteps=3)[0].error.startswith("OSError: no answer at step 0 of the episode in env 0")
-
-
-def test_rllibs_adapter_for_turns_is_refused_before_it_is_played():
-    from mpe2 import simple_spread_v3
-
-    with pytest.raises(ValueError, match=r"RLlib's `PettingZooEnv`, in which agents act in turns.* Return the PettingZoo env"):
-        resolve_env(lambda config: PettingZooEnv(simple_spread_v3.env()))({})

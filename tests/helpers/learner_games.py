@@ -20,6 +20,7 @@ from torch import Tensor
 
 from rllib_maddpg import MADDPGConfig
 from rllib_maddpg.learning.learner import MADDPGTorchLearner
+from rllib_maddpg.rows.observations import is_flat_box
 
 # Our column -> the oracle's name of it. Its `acting` is `alive`, so long as no agent of the game waits.
 COLUMNS = {
@@ -94,7 +95,7 @@ def spaces_of(config: MADDPGConfig) -> dict:
     """The spaces that an env runner would report: of the agents, and of the modules."""
     env = config.env(config.env_config)
     agents = env.observation_spaces, env.action_spaces
-    vectors = {a: flatten_space(s) if isinstance(s, gym.spaces.Dict) else s for a, s in agents[0].items()}
+    vectors = {a: s if is_flat_box(s) else flatten_space(s) for a, s in agents[0].items()}
     modules = {config.policy_mapping_fn(a, None): (vectors[a], agents[1][a]) for a in env.possible_agents}
     return {INPUT_ENV_SINGLE_SPACES: tuple(map(gym.spaces.Dict, agents)), **modules}
 

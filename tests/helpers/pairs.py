@@ -49,11 +49,13 @@ FEATURES: dict[str, Callable[[MADDPGConfig], object]] = {
     "attention": lambda config: config.training(critic_type="attention"),
     "prioritized": lambda config: config.training(replay_buffer_config={"type": "PrioritizedJointReplayBuffer"}),
     "n-step": lambda config: config.training(n_step=3),
+    "images": lambda config: _in_env(config, images=True),
     "masks": lambda config: _in_env(config, masks=True),
     "state": lambda config: _own(config, c={"critic_view": "state+all"}),
     "normalization": lambda config: config.training(normalize_observations=True, normalize_rewards=True),
     "shared parameters": _shared_parameters,
     "dead agents": lambda config: _in_env(config, deaths=True),
+    "turns": lambda config: _in_env(config, turns=True),
     "2 Learners": lambda config: config.learners(num_learners=2),
     "shards": lambda config: config.training(replay_buffer_config={"num_shards": 2}),
     "pipelined runners": lambda config: config.env_runners(num_env_runners=1, sample_mode="pipelined"),
@@ -62,6 +64,13 @@ FEATURES: dict[str, Callable[[MADDPGConfig], object]] = {
 }
 # Pair -> the key that the error names, what it says, and why.
 REFUSED: dict[frozenset[str], tuple[str, str, str]] = {
+    frozenset(("attention", "images")): ("critic_type", "observe images", "attention critics have no encoders for images"),
+    frozenset(("images", "normalization")): ("normalize_observations", "image", "images are scaled to 0 ... 1 anyway"),
+    frozenset(("n-step", "turns")): (
+        "n_step",
+        "where agents act in turns",
+        "an agent's reward is that up to its next turn, after steps of others: what n of those would be is not defined",
+    ),
     frozenset(("2 Learners", "CUDA graphs")): ("cuda_graph", "several Learners", "Learners wait for each other in an update"),
     frozenset(("2 Learners", "shared Learner")): ("num_learners", "one Learner each", "a trial has one Learner there"),
     frozenset(("shards", "shared Learner")): ("replay_buffer_config['num_shards']", "beside", "rows lie beside the Learner"),

@@ -7,7 +7,7 @@ from sample_rows import LAYOUT, SCHEMA, arrays, check_rows, rows
 
 from rllib_maddpg.replay import JointReplayBuffer
 from rllib_maddpg.replay.buffer import check_memory
-from rllib_maddpg.rows.schema import RowSchema, bytes_per_row
+from rllib_maddpg.rows.schema import RowSchema, bytes_per_kept_row
 
 
 def numbers(buffer):
@@ -66,9 +66,9 @@ def test_memory_is_what_the_columns_need():
     buffer = JointReplayBuffer(SCHEMA, capacity=50)
     # x and x' of 7, codes of 8; rewards, terminateds, truncateds, alive, next_alive of 3 agents; episode and t: 4 bytes each.
     plain = 4 * (2 * 7 + 8 + 5 * 3 + 2)
-    assert RowSchema(LAYOUT).bytes_per_row == bytes_per_row(7, 8, 3) == plain
+    assert RowSchema(LAYOUT).bytes_per_row == bytes_per_kept_row(7, 8, 3) == plain
     # Users': lives; 7 bytes twice, which take two words each; contexts of 3 twice; maybe as x.
-    assert buffer.bytes_per_row == bytes_per_row(7, 8, 3, SCHEMA.extra) == plain + 4 * (3 * 2 + 2 * 2 + 2 * 3 + 7)
+    assert buffer.bytes_per_row == bytes_per_kept_row(7, 8, 3, SCHEMA.extra) == plain + 4 * (3 * 2 + 2 * 2 + 2 * 3 + 7)
     assert buffer._rows.nbytes == 50 * buffer.bytes_per_row
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.layout import JointLayout
 from rllib_maddpg.rows.rollout import JointRollout
-from rllib_maddpg.rows.schema import BUILT_IN, DTYPES, PER, VERSION, Column, RowSchema, bytes_per_row, with_next
+from rllib_maddpg.rows.schema import BUILT_IN, DTYPES, PER, VERSION, Column, RowSchema, bytes_per_kept_row, with_next
 
 LAYOUT = JointLayout(
     {a: gym.spaces.Box(-1, 1, (n,)) for a, n in {"a": 2, "b": 3, "c": 2, "d": 2}.items()},
@@ -79,7 +79,7 @@ def test_floats_come_first_and_those_that_must_be_finite_before_all():
 @given(extras(), st.integers(0, 2**32))
 def test_every_word_belongs_to_one_column_and_keeps_its_bits(extra, seed):
     schema = RowSchema(LAYOUT, extra)
-    assert schema.bytes_per_row == bytes_per_row(9, 13, 4, extra)
+    assert schema.bytes_per_row == bytes_per_kept_row(9, 13, 4, extra)
     assert schema.columns.keys() == {column.name for column in with_next(extra)}
     rows = some_bits(schema, 6, seed)
     columns = {name: values.copy() for name, values in schema.split(rows).items()}

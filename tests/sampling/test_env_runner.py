@@ -130,7 +130,7 @@ def test_a_turn_based_game_is_refused(fast):
     rollout = make_runner(TurnsEnv, {"script": TIME_LIMIT}, fast=fast).sample(num_timesteps=8)[0]
     assert len(rollout) == (1 if fast else 0), "the columnar loop keeps the step before"
     # The algorithm raises it, also from remote runners.
-    assert rollout.error.startswith("Agent 'a' has ") and "aec_to_parallel" in rollout.error
+    assert rollout.error.startswith("Agent 'a' has ") and "`turn_based=True`" in rollout.error
 
 
 def test_same_seed_same_rows_and_envs_differ(fast):

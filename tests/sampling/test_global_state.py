@@ -300,7 +300,7 @@ def test_the_memory_check_counts_it(monkeypatch):
     from rllib_maddpg.config import agent_mapping
 
     counted = []
-    monkeypatch.setattr(agent_mapping, "check_replay_memory", lambda config, size: counted.append(size))
+    monkeypatch.setattr(agent_mapping, "check_replay_memory", lambda config, size, has_images: counted.append(size))
     for view in ("all", "state"):
         MADDPGConfig().environment(Stated, env_config={"script": MIXED_END}).training(critic_view=view).validate()
     assert counted[1] - counted[0] == 4 * 2 * 4  # two states of four float32
