@@ -1,6 +1,6 @@
-"""MADDPG's update in bare PyTorch, one agent after the other: the baseline of part `update`. No framework, no metrics.
+"""The baseline of part `update`: MADDPG's update in bare PyTorch, one agent after the other. No framework, no metrics.
 
-Written plainly, and as fast as that allows:
+It is that of `examples/maddpg_in_one_file.py`, written plainly, and as fast as that allows:
 
 - The next actions of all target actors are computed once an update, not once an agent.
 - Critic and actor inputs are put together with `torch.cat` where they are needed.
@@ -12,13 +12,13 @@ Written plainly, and as fast as that allows:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from examples.maddpg_in_one_file import MADDPG, Agent, Settings, mlp
 
 NETWORKS = ("actor", "critic", "target_actor", "target_critic")
 COLUMNS = ("obs", "actions", "rewards", "new_obs", "terminateds")
@@ -26,18 +26,7 @@ COLUMNS = ("obs", "actions", "rewards", "new_obs", "terminateds")
 Weights = Mapping[str, Mapping[str, np.ndarray]]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The numbers of the update, named as in `MADDPGConfig`."""
-
-    lr: float
-    gamma: float
-    tau: float
-    grad_clip: float
-    actor_output_reg: float
-
-
-class BareMADDPG:
+class BareMADDPG(MADDPG):
     """Networks, optimizers and the update of N agents with one module each, tanh actors and ReLU MLPs."""
 
     DOES = (
@@ -53,18 +42,25 @@ class BareMADDPG:
             device: "cpu" or "cuda".
             capturable: Whether a CUDA graph is to hold the update: Adam's rate and clock are on the device, its step is fused.
         """
-        self.settings, self.device = settings, torch.device(device)
-        lr = torch.tensor(settings.lr, device=self.device) if capturable else settings.lr
-        how = {"capturable": True, "fused": True} if capturable else {}
-        self.agents = list(weights)
-        self.nets = {a: {name: _mlp(weights[a], name).to(self.device) for name in NETWORKS} for a in self.agents}
-        self.optimizers = {
-            a: {name: torch.optim.Adam(self.nets[a][name].parameters(), lr=lr, **how) for name in NETWORKS[:2]}
-            for a in self.agents
-        }
-        pairs = [(nets[name], nets[f"target_{name}"]) for nets in self.nets.values() for name in NETWORKS[:2]]
-        self._sources = [p for net, _ in pairs for p in net.parameters()]
-        self._targets = [p.requires_grad_(False) for _, target in pairs for p in target.parameters()]
+        self.device = torch.device(device)
+        adam: dict[str, Any] = {"lr": settings.lr}
+        if capturable:
+            adam = {"lr": torch.tensor(settings.lr, device=self.device), "capturable": True, "fused": True}
+        agents = {}
+        for name, own in weights.items():
+            actor, critic, *targets = (_network(own, network).to(self.device) for network in NETWORKS)
+            agents[name] = Agent.new(actor, critic, targets, **adam)
+        super().__init__(agents, settings)
+
+    @property
+    def nets(self) -> dict[str, dict[str, nn.Module]]:
+        """Agent -> name -> network."""
+        return {a: {name: getattr(agent, name) for name in NETWORKS} for a, agent in self.agents.items()}
+
+    @property
+    def optimizers(self) -> dict[str, dict[str, torch.optim.Optimizer]]:
+        """Agent -> name of a network that learns -> its optimizer."""
+        return {a: {"actor": agent.actor_optimizer, "critic": agent.critic_optimizer} for a, agent in self.agents.items()}
 
     def update(self, batch: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         """One update of all agents.
@@ -75,34 +71,6 @@ class BareMADDPG:
         self.learn({a: {c: self._tensor(batch[a][c]) for c in COLUMNS} for a in self.agents})
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-
-    def learn(self, rows: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """The same from tensors on the device, `[B, dim]` or `[B, 1]`; waits for nothing."""
-        settings = self.settings
-        obs, actions, next_obs = ([rows[a][c] for a in self.agents] for c in ("obs", "actions", "new_obs"))
-        with torch.no_grad():
-            next_actions = [torch.tanh(self.nets[a]["target_actor"](rows[a]["new_obs"])) for a in self.agents]
-        for i, agent in enumerate(self.agents):
-            nets, own = self.nets[agent], rows[agent]
-            with torch.no_grad():
-                next_q = nets["target_critic"](torch.cat([*next_obs, *next_actions], -1))
-                target = own["rewards"] + settings.gamma * (1.0 - own["terminateds"]) * next_q
-            q = nets["critic"](torch.cat([*obs, *actions], -1))
-            self._step(agent, "critic", F.mse_loss(q, target))
-
-            output = nets["actor"](own["obs"])
-            with_own = [*actions[:i], torch.tanh(output), *actions[i + 1 :]]
-            q = nets["critic"](torch.cat([*obs, *with_own], -1))
-            self._step(agent, "actor", settings.actor_output_reg * output.square().mean() - q.mean())
-        with torch.no_grad():
-            torch._foreach_lerp_(self._targets, self._sources, settings.tau)
-
-    def _step(self, agent: str, name: str, loss: Tensor) -> None:
-        params = list(self.nets[agent][name].parameters())
-        for param, grad in zip(params, torch.autograd.grad(loss, params), strict=True):
-            param.grad = grad
-        nn.utils.clip_grad_norm_(params, self.settings.grad_clip)
-        self.optimizers[agent][name].step()
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         """`[B, dim]`; one number an agent becomes `[B, 1]`, as critics return it."""
@@ -121,11 +89,9 @@ def tensors_of(weights: Mapping[str, Any], network: str) -> list[np.ndarray]:
     return [np.array(value) for name, value in weights.items() if name.startswith(f"{network}.")]
 
 
-def _mlp(weights: Mapping[str, Any], network: str) -> nn.Sequential:
-    tensors = [torch.from_numpy(t) for t in tensors_of(weights, network)]
-    layers: list[nn.Module] = []
-    for weight, bias in zip(tensors[::2], tensors[1::2], strict=True):
-        linear = nn.Linear(weight.shape[1], weight.shape[0])
-        linear.weight.data, linear.bias.data = weight.clone(), bias.clone()
-        layers += [linear, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+def _network(weights: Mapping[str, Any], name: str) -> nn.Sequential:
+    tensors = [torch.from_numpy(t) for t in tensors_of(weights, name)]
+    network = mlp(tensors[0].shape[1], tensors[-1].shape[0], [t.shape[0] for t in tensors[:-2:2]])
+    for parameter, tensor in zip(network.parameters(), tensors, strict=True):
+        parameter.data = tensor.clone()
+    return network

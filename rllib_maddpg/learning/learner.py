@@ -27,6 +27,8 @@ from rllib_maddpg.modules.specs import ACTOR, CRITIC, INFERRED
 class MADDPGTorchLearner(GraphedTorchLearner):
     """Updates critics first, then actors, then targets, with one Adam for each actor and each critic.
 
+    `examples/maddpg_in_one_file.py` has the plain case of it, in plain PyTorch.
+
     Modules with equal networks are computed as one (`NetworkGroup`): shapes below are for a group of G modules of n agents each
     and B rows. Modules outside `policies_to_train` stay as they are; their actions still enter all critics. One that acts by a
     rule of its own, which may have no networks at all, is asked what it does next.
