@@ -3,8 +3,8 @@
     loss = Huber(r + gamma max over a' of Q_target(s', a') - Q(s, a))
 
 Replay breaks the correlation of steps that follow each other; the target network stands still while Q learns; the Huber loss
-keeps single large errors from dominating. This is RLlib's own DQN on CartPole-v1, until 20 greedy episodes have a mean return of
-475, at which the task counts as solved.
+keeps single large errors from dominating. This is RLlib's own DQN on CartPole-v1, until 20 greedy episodes have a mean return
+of 475, at which the task counts as solved.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def _surplus(values):
 
 @pytest.mark.parametrize("settings", [{}, {"others_actions": "current"}], ids=str)
 def test_critics_of_fixed_policies_reach_the_exact_values(settings):
-    """In every situation and for each action, within 2 % of the range of values (0.3 % is what is seen).
+    """In every situation and for each action, within 2 % of the range of values.
 
     At the first turn the second bidder is not in the game: the critic sees the mean over its values. A critic that bootstrapped
     from anybody else's turn, or missed what is paid between turns, would be off by tens of percents.
