@@ -45,11 +45,6 @@ class MasksFromInfos(AdaptedGame):
         self.agents = list(game.agents or known)
 
     @property
-    def has_turns(self) -> bool | None:
-        """Whether its agents are known to act in turns."""
-        return getattr(self.env.unwrapped, "has_turns", None)
-
-    @property
     def unwrapped_env(self) -> Any:
         """The bare env, below all wrappers and adapters."""
         game = self.env.unwrapped

@@ -47,7 +47,6 @@ class ParallelPettingZoo(AdaptedGame):
         check_reset_result(result)
         observations, infos = result
         check_known(self.possible_agents, self.env.agents)
-        self.check_spaces()
         self.agents = sorted(self.env.agents, key=str)
         self._env_agents = list(self.env.agents)
         self._ended = set()

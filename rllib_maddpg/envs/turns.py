@@ -10,7 +10,7 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from rllib_maddpg.envs.adapted import AdaptedGame
 from rllib_maddpg.envs.errors import EnvError, EnvFailure
-from rllib_maddpg.envs.masks import allowed_action, chooses
+from rllib_maddpg.envs.masks import MasksFromInfos, allowed_action, chooses
 from rllib_maddpg.envs.step_checks import check_known
 from rllib_maddpg.rows.observations import MASK
 
@@ -103,6 +103,8 @@ def acts_in_turns(env: MultiAgentEnv) -> bool | None:
         None: It does not look so. An env that observes all agents at its first reset is not stepped.
     """
     game = env.unwrapped
+    if isinstance(game, MasksFromInfos):
+        game = game.env.unwrapped
     if isinstance(game, AdaptedGame):
         return getattr(game, "has_turns", None)
     states = random.getstate(), np.random.get_state()

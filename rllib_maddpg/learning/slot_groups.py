@@ -30,6 +30,7 @@ class SlotsGroup(NetworkGroup):
         """
         self.name, self.role, self.view, self.about = own.name, own.role, own.view, own.about
         self.is_trainable, self.place, self.codec = own.is_trainable, own.place, own.codec
+        self.common = None  # Learners of networks with weights in common are not stacked
         self.modules: tuple[SlotModule, ...] = layout.of_all_slots(own.modules)
         self.network = own.network.repeated(layout.slots_count)
         self.network.parameters = side_by_side(self.network.parameters)

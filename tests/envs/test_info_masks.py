@@ -107,10 +107,11 @@ def test_nobody_notices_the_reset():
 
 
 def test_no_reset_where_nothing_can_be_found():
+    """But the one that shows whether agents act in turns."""
     Late.resets = 0
-    assert probe_env(Late, {"masked": "abc", MASKS_KEY: []}).info_masks == () and Late.resets == 0
-    assert probe_env(Late, {"masked": "abc", MASKS_KEY: ["a"]}).observation_spaces["b"].shape == (2,) and Late.resets == 0
-    assert probe_env(Late, {"masked": "abc", "fails": True}).info_masks == () and Late.resets == 1
+    assert probe_env(Late, {"masked": "abc", MASKS_KEY: []}).info_masks == () and Late.resets == 1
+    assert probe_env(Late, {"masked": "abc", MASKS_KEY: ["a"]}).observation_spaces["b"].shape == (2,) and Late.resets == 2
+    assert probe_env(Late, {"masked": "abc", "fails": True}).info_masks == () and Late.resets == 4
 
 
 def test_a_mask_of_another_length_is_refused_at_once():

@@ -83,8 +83,12 @@ def test_losses_and_returns_by_hand():
         "terminateds": [[[0.0, 1.0]]],
     }
 
+    class Schema(dict):
+        def real_name(self, name):
+            return name
+
     class Joint:
-        schema = columns
+        schema = Schema(columns)
 
         def stack(self, modules, column):
             return torch.tensor(columns[column])
