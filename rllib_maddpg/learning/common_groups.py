@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rllib_maddpg.learning.group_optimizer import MOMENTS, GroupOptimizer
+from rllib_maddpg.learning.group_optimizer import GroupOptimizer
 from rllib_maddpg.modules.attention import AttentionCritic
 from rllib_maddpg.modules.common_weights import CommonWeights, make_alike
 from rllib_maddpg.modules.specs import NetworkSpec
@@ -71,9 +71,8 @@ class CommonOptimizer(GroupOptimizer):
         (first,), (mine,) = self._optimizers, self._params
         for optimizer, parameters in self._others:
             for p, own in zip(mine, parameters, strict=True):
-                state = first.state[p]
-                if state:
-                    optimizer.state[own].update({name: state[name] for name in (*MOMENTS, "step")})
+                if first.state[p]:
+                    optimizer.state[own].update(first.state[p])
 
     def prepare(self, members: Collection[int]) -> Hashable:
         """As in `GroupOptimizer`; whoever learns, it is one step."""
