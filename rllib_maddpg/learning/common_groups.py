@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rllib_maddpg.learning.group_optimizer import GroupOptimizer
 from rllib_maddpg.modules.attention import AttentionCritic
-from rllib_maddpg.modules.common_weights import CommonWeights, make_alike
+from rllib_maddpg.modules.common_weights import CommonWeights
 from rllib_maddpg.modules.specs import NetworkSpec
 
 
@@ -32,12 +32,11 @@ def common_weights(modules: Mapping[str, Any]) -> dict[tuple[str, str], tuple[Co
 
 
 def start_alike(modules: Mapping[str, Any]) -> bool:
-    """Networks that are to have one set of weights begin with those of the first module. Returns whether there are any."""
-    sets = _sets(modules)
-    for spec, members in sets:
-        for name in spec.attributes:
-            make_alike([modules[m]._modules[name] for m in members])
-    return bool(sets)
+    """Networks that are to have one set of weights begin with those of the first module. Returns whether there are any.
+
+    They have one set from here on: what is restored of a single module before the first update is for all of them, too.
+    """
+    return bool(common_weights(modules))
 
 
 def _sets(modules: Mapping[str, Any]) -> list[tuple[NetworkSpec, list[str]]]:

@@ -148,6 +148,14 @@ def test_new_learners_begin_with_one_critic():
     for m in learner.layout.modules:
         for net in ("critic", "target_critic"):
             assert torch.equal(weights[m, net], weights[first, "critic"])
+    # What is restored of a single module before the first update is for all.
+    last = learner.module[learner.layout.modules[-1]].unwrapped()
+    given = {key: values + 1.0 for key, values in last.critic.state_dict().items()}
+    last.critic.load_state_dict(given)
+    learner._tie()
+    for m in learner.layout.modules:
+        for key, values in learner.module[m].unwrapped().critic.state_dict().items():
+            assert torch.equal(values, given[key])
 
 
 def test_replaced_parameters_are_noticed():
