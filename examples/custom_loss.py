@@ -23,10 +23,10 @@ class BoundedLearner(MADDPGTorchLearner):
         return super().td_target(next_q, rows, settings).clamp(bounds["lowest"], bounds["highest"])
 
     def critic_loss(self, q, target, rows, settings):
-        """Mean of log cosh(error) over the agents in the game, `[G]`: a square near 0, and linear far from it."""
+        """Mean of log cosh(error) over the agents that act, `[G]`: a square near 0, and linear far from it."""
         error = q - target
         log_cosh = error + F.softplus(-2.0 * error) - F.softplus(error.new_zeros(()))
-        return (rows["alive"] * log_cosh).sum((-2, -1)) / rows.count("alive")
+        return (rows["acts"] * log_cosh).sum((-2, -1)) / rows.count("acts")
 
 
 def make_config(env: str, lowest: float, highest: float) -> MADDPGConfig:

@@ -43,17 +43,17 @@ class RewardModelLearner(MADDPGTorchLearner):
         result = {}
         for group in ctx.groups("model"):
             rows, inputs = ctx.rows(group), ctx.inputs(group)
-            alive, rewards = rows["alive"], rows["rewards"]
+            acts, rewards = rows["acts"], rows["rewards"]
             predicted = group.network.q_values(inputs)  # [G, n, B]
             with torch.no_grad():
                 by_target = group.target.q_values(inputs)
             ctx.add_column(group, predicted_rewards=by_target)
             # Divided by the agents in the rows of all Learners, whose gradients are added up.
-            loss = (alive * (predicted - rewards).square()).sum((1, 2)) / rows.count("alive")
+            loss = (acts * (predicted - rewards).square()).sum((1, 2)) / rows.count("acts")
             result.update(zip(group.modules, loss, strict=True))
             if ctx.reports:  # Learners' metrics are averaged
                 for name, values in (("model_error", predicted), ("target_model_error", by_target)):
-                    error = (alive * (values - rewards).abs()).sum((1, 2)) / alive.sum((1, 2)).clamp(min=1.0)
+                    error = (acts * (values - rewards).abs()).sum((1, 2)) / acts.sum((1, 2)).clamp(min=1.0)
                     ctx.note(group, **{name: error})
         return {m: result[m] for m in ctx.trained}
 

@@ -191,7 +191,10 @@ def _check_learner(state: dict[str, Any], shapes: dict[str, list[tuple]], config
         saved = optimizer["state"]
         params = [p for group in saved["param_groups"] for p in group["params"]]
         if params != list(own):
-            raise ValueError(f"optimizer {name!r} has {len(params)} parameters, not {len(own)}")
+            raise ValueError(
+                f"optimizer {name!r} has {len(params)} parameters, not {len(own)}. Use the `model_config`, and settings such "
+                "as `critic_type`, that the checkpoint was made with"
+            )
         for p, moments in saved["state"].items():
             for moment, value in moments.items():
                 if np.shape(value) not in ((), own[p]):

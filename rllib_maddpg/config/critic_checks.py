@@ -43,6 +43,9 @@ def check_critics(config: AlgorithmConfig, has_images: bool = False) -> None:
     fix = "Set it to False, or `critic_type='mlp'`."
     allowed = "False with attention critics: they are one network, which learns from the same rows for all modules"
     require(config, "minibatch_per_module", not config.minibatch_per_module, allowed, fix)
+    alone = config.learner_class.why_not_stacked()
+    fix = f"Set 'mlp', or another `learner_class`: {alone}."
+    require(config, "critic_type", not alone, "'mlp' where each module is computed by itself", fix, ATTENTION_CRITIC)
     for module in having:
         _check_view(config, module)
         for name in ("build_critic", "q_values"):

@@ -57,19 +57,20 @@ def read_spaces(env: Any, name: str, config: Mapping[str, Any]) -> EnvSpaces:
     Raises:
         EnvError: If it names none.
     """
-    spaces = replace(_read(env.unwrapped, name), has_turns=bool(acts_in_turns(env)))
-    if spaces.has_turns and isinstance(env.unwrapped, AdaptedGame):
-        _check_first_turn(env, name)
+    spaces = replace(_read(env.unwrapped, name), has_turns=_has_turns(env, name))
     masked = () if MASKS_KEY in config else tuple(masks_in_infos(env))
     return (
         replace(_read(MasksFromInfos(env, masked), name), info_masks=masked, has_turns=spaces.has_turns) if masked else spaces
     )
 
 
-def _check_first_turn(env: Any, name: str) -> None:
-    """A game of turns can be begun, and its agents keep their spaces then."""
+def _has_turns(env: Any, name: str) -> bool:
+    """Whether agents act in turns; of such a game also that it can be begun, and its agents keep their spaces then."""
     try:
-        check_first_turn(env.reset(seed=0)[0])
+        has_turns = bool(acts_in_turns(env))
+        if has_turns and isinstance(env.unwrapped, AdaptedGame):
+            check_first_turn(env.reset(seed=0)[0])
+        return has_turns
     except EnvFailure as failure:
         raise EnvError(f"env={name!r}: {failure.what} after `reset`. {failure.fix}") from failure
 

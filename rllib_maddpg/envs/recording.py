@@ -16,7 +16,7 @@ class EpisodeRecord:
     """One finished episode.
 
     Attributes:
-        returns: Undiscounted sum of rewards by agent, of those that were in the game.
+        returns: Undiscounted sum of rewards by agent, of those that were in the game or were paid.
         length: Env steps.
         metrics: Scenario metrics by name, see `scenario_metrics`; empty where there are none.
     """
@@ -41,11 +41,10 @@ class RecordedEpisodes(gym.Wrapper):
         self._record_frames = record_frames
         self._scenario = scenario_metrics(env)
         self._episode = EpisodeRecord()
-        self._before: dict[str, float] = {}  # what agents were paid that are not in the game yet
 
     def reset(self, **kwargs: Any) -> tuple[dict, dict]:
         observations, infos = self.env.reset(**kwargs)
-        self._episode, self._before = EpisodeRecord(returns=dict.fromkeys(observations, 0.0)), {}
+        self._episode = EpisodeRecord(returns=dict.fromkeys(observations, 0.0))
         self._render()
         return observations, infos
 
@@ -56,17 +55,18 @@ class RecordedEpisodes(gym.Wrapper):
         episode = self._episode
         episode.length += 1
         for agent, reward in rewards.items():
-            if is_number(reward):  # else the loop refuses it, and says so
-                # In a game of turns an agent may be paid before its first one.
-                own = episode.returns if agent in episode.returns else self._before
-                own[agent] = own.get(agent, 0.0) + float(reward)
+            # In a game of turns an agent may be paid before its first one, or without ever having one. What is no number, the
+            # loop refuses.
+            if is_number(reward) and (agent in episode.returns or float(reward)):
+                episode.returns[agent] = episode.returns.get(agent, 0.0) + float(reward)
+        over = terminateds.get("__all__") or truncateds.get("__all__")
         for agent in observations:
-            if not (terminateds.get(agent) or truncateds.get(agent)):
-                episode.returns.setdefault(agent, self._before.get(agent, 0.0))  # who joins here acts from the next step on
+            if not (over or terminateds.get(agent) or truncateds.get(agent)):
+                episode.returns.setdefault(agent, 0.0)  # who joins here acts from the next step on
         if self._scenario is not None:
             self._scenario.on_step()
         self._render()
-        if terminateds.get("__all__") or truncateds.get("__all__"):
+        if over:
             if self._scenario is not None:
                 episode.metrics = self._scenario.on_episode_end()
             self.episodes.append(episode)

@@ -1,7 +1,7 @@
 """Games in which agents act in turns: PettingZoo's AEC environments, and how others are found out."""
 
 import random
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from rllib_maddpg.envs.adapted import AdaptedGame
 from rllib_maddpg.envs.errors import EnvError, EnvFailure
 from rllib_maddpg.envs.masks import MasksFromInfos, allowed_action, chooses
-from rllib_maddpg.envs.step_checks import check_known
+from rllib_maddpg.envs.step_checks import check_first_turn, check_known
 from rllib_maddpg.rows.observations import MASK
 
 # Random steps by which an env shows whether its agents act in turns.
@@ -101,6 +101,9 @@ def acts_in_turns(env: MultiAgentEnv) -> bool | None:
 
     Returns:
         None: It does not look so. An env that observes all agents at its first reset is not stepped.
+
+    Raises:
+        EnvFailure: If it has turns, and nobody has the first one.
     """
     game = env.unwrapped
     if isinstance(game, MasksFromInfos):
@@ -109,18 +112,22 @@ def acts_in_turns(env: MultiAgentEnv) -> bool | None:
         return getattr(game, "has_turns", None)
     states = random.getstate(), np.random.get_state()
     try:
-        return _shows_turns(env) or None
+        first, _ = env.reset(seed=0)
+        if not _shows_turns(env, first):
+            return None
     except Exception:  # which is told where it is played in earnest
         return None
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
+    check_first_turn(first)
+    return True
 
 
-def _shows_turns(env: MultiAgentEnv) -> bool:
+def _shows_turns(env: MultiAgentEnv, observations: Mapping[Hashable, Any]) -> bool:
+    """The same of an env that has been reset, by what it observed then."""
     game = env.unwrapped
     agents = list(game.possible_agents or game.observation_spaces or ())
-    observations, _ = env.reset(seed=0)
     if len(observations) == len(agents):
         return False
     for number in range(_STEPS):

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rllib_maddpg.learning.group_optimizer import MOMENTS, GroupOptimizer
+from rllib_maddpg.learning.group_optimizer import GroupOptimizer
 from rllib_maddpg.modules.attention import AttentionCritic
-from rllib_maddpg.modules.common_weights import CommonWeights, make_alike
+from rllib_maddpg.modules.common_weights import CommonWeights
 from rllib_maddpg.modules.specs import NetworkSpec
 
 
@@ -32,12 +32,11 @@ def common_weights(modules: Mapping[str, Any]) -> dict[tuple[str, str], tuple[Co
 
 
 def start_alike(modules: Mapping[str, Any]) -> bool:
-    """Networks that are to have one set of weights begin with those of the first module. Returns whether there are any."""
-    sets = _sets(modules)
-    for spec, members in sets:
-        for name in spec.attributes:
-            make_alike([modules[m]._modules[name] for m in members])
-    return bool(sets)
+    """Networks that are to have one set of weights begin with those of the first module. Returns whether there are any.
+
+    They have one set from here on: what is restored of a single module before the first update is for all of them, too.
+    """
+    return bool(common_weights(modules))
 
 
 def _sets(modules: Mapping[str, Any]) -> list[tuple[NetworkSpec, list[str]]]:
@@ -71,9 +70,8 @@ class CommonOptimizer(GroupOptimizer):
         (first,), (mine,) = self._optimizers, self._params
         for optimizer, parameters in self._others:
             for p, own in zip(mine, parameters, strict=True):
-                state = first.state[p]
-                if state:
-                    optimizer.state[own].update({name: state[name] for name in (*MOMENTS, "step")})
+                if first.state[p]:
+                    optimizer.state[own].update(first.state[p])
 
     def prepare(self, members: Collection[int]) -> Hashable:
         """As in `GroupOptimizer`; whoever learns, it is one step."""

@@ -72,9 +72,9 @@ class GroupedTorchLearner(TorchLearner):
         self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
         if distributed:
             self._start_alike(seed)
-        if start_alike({m: modules[m] for m in self._learnable}) and self._why_not_stacked():
+        if start_alike({m: modules[m] for m in self._learnable}) and self.why_not_stacked():
             raise ValueError(
-                f"`critic_type`='attention' needs modules that are computed together, but {self._why_not_stacked()}. Set "
+                f"`critic_type`='attention' needs modules that are computed together, but {self.why_not_stacked()}. Set "
                 "'mlp', or another `learner_class`."
             )
         # Every Learner draws the same numbers.
@@ -134,7 +134,7 @@ class GroupedTorchLearner(TorchLearner):
         if self._groups and all(tied.is_tied() for tied in (*self._all_groups(), *filter(None, [self._normalizer]))):
             return
         networks = {m: self._networks(m) for m in self._learnable}
-        alone = self._why_not_stacked()
+        alone = self.why_not_stacked()
         if alone and not self._groups:
             logger.info("Modules are not computed together, which takes longer: %s.", alone)
         self._groups = group_networks(self.schema, networks, {m: self._module_settings(m) for m in networks}, not alone)
@@ -203,9 +203,10 @@ class GroupedTorchLearner(TorchLearner):
             for key in {key for m in group.modules for key in self._configs[m].module_schedules(0)}:
                 group.settings.write(key, [now[m][key] for m in group.modules])
 
-    def _why_not_stacked(self) -> str:
+    @classmethod
+    def why_not_stacked(cls) -> str:
         """Why each module must learn by its own parameters; empty: the losses depend on modules by their groups only."""
-        return "" if self.stacks_modules else f"{type(self).__name__} has `stacks_modules = False`"
+        return "" if cls.stacks_modules else f"{cls.__name__} has `stacks_modules = False`"
 
     def _sum_over_learners(self, tensors: Collection[Tensor]) -> list[Tensor]:
         if self._world == 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -159,14 +158,15 @@ class MADDPGTorchLearner(GraphedTorchLearner):
             self._note_actors(ctx, group, outputs[group])
         return {m: result[m] for m in ctx.trained}
 
+    @classmethod
     @override(JointTorchLearner)
-    def _why_not_stacked(self) -> str:
-        if not self.stacks_modules:
-            return super()._why_not_stacked()
+    def why_not_stacked(cls) -> str:
+        if not cls.stacks_modules:
+            return super().why_not_stacked()
         # Such a loss may depend on a module's own parameters, so these must be the ones that learn.
         names = ("compute_critic_losses", "compute_actor_losses", "compute_inferred_losses")
-        own = [name for name in names if _overrides(type(self), name)]
-        return f"{type(self).__name__} overrides `{own[0]}`" if own else ""
+        own = [name for name in names if _overrides(cls, name)]
+        return f"{cls.__name__} overrides `{own[0]}`" if own else ""
 
     @classmethod
     @override(GraphedTorchLearner)
@@ -181,9 +181,9 @@ class MADDPGTorchLearner(GraphedTorchLearner):
             if _overrides(cls, name):
                 return f"{cls.__name__} overrides `{name}`"
         own = MADDPGTorchLearner
-        ours = (own.compute_inferred_losses, own.compute_critic_losses, own.compute_actor_losses)
+        ours = [_without_rays(x) for x in (own.compute_inferred_losses, own.compute_critic_losses, own.compute_actor_losses)]
         for stage in cls.stages(config):
-            if isinstance(stage, LossStage) and inspect.unwrap(stage.losses) not in ours:
+            if isinstance(stage, LossStage) and _without_rays(stage.losses) not in ours:
                 return f"{cls.__name__} has losses of its own for networks of the role {stage.role!r}"
         return ""
 
@@ -216,5 +216,11 @@ class MADDPGTorchLearner(GraphedTorchLearner):
 
 def _overrides(cls: type, name: str) -> bool:
     """Whether a Learner's class has another method than `MADDPGTorchLearner`."""
-    # Unwrapped, because Ray wraps the methods of the classes that it makes actors from.
-    return inspect.unwrap(getattr(cls, name)) is not inspect.unwrap(getattr(MADDPGTorchLearner, name))
+    return _without_rays(getattr(cls, name)) is not _without_rays(getattr(MADDPGTorchLearner, name))
+
+
+def _without_rays(method: Any) -> Any:
+    """A method without what Ray wraps around those of the classes that it makes actors from; wrappers of users' stay."""
+    while hasattr(method, "__wrapped__") and getattr(method, "__globals__", {}).get("__name__", "").startswith("ray."):
+        method = method.__wrapped__
+    return method

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
 
@@ -40,11 +39,3 @@ class CommonWeights:
 
     def _pointers(self) -> list[int]:
         return [p.data_ptr() for own in self._sets() for p in own]
-
-
-@torch.no_grad()
-def make_alike(networks: Sequence[nn.Module]) -> None:
-    """Gives networks of one shape the weights of the first one."""
-    for network in networks[1:]:
-        for own, first in zip(network.parameters(), networks[0].parameters(), strict=True):
-            own.copy_(first)

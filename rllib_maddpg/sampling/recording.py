@@ -1,4 +1,4 @@
-"""Recording: what env runners sample, as Parquet files with one row for each env step."""
+"""Recording: what env runners sample, as Parquet files with a row for each joint row."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class Recorder:
 
     Columns: `eps_id`, `t` (env steps since the episode's start), and for each agent `<agent>/obs`, `<agent>/next_obs` (as the
     module saw them), `<agent>/action` (as the env got it), `<agent>/reward`, `<agent>/terminated`, `<agent>/truncated`,
-    `<agent>/alive` (whether it acts in this row; if not, its other values are zeros, but for `next_obs` when it joins next);
-    and the users' columns: `<name>` or `<agent>/<name>`.
+    `<agent>/alive` (whether it is in the game; if not, its other values are zeros, but for `next_obs` when it joins next);
+    and other columns: `<name>` or `<agent>/<name>`, such as `<agent>/acts`, `/acted` and `/next_acts` in games of turns.
     """
 
     def __init__(self, schema: RowSchema, config: Any, worker_index: int):
@@ -103,9 +103,10 @@ class Recorder:
         }
         for i, slot in enumerate(self.schema.layout.slots):
             alive = columns["alive"][:, i] > 0
+            acted = columns.get("acted", columns["alive"])[:, i] > 0
             actions = np.asarray(slot.codec.to_env(columns["actions"][:, slot.actions]))
             # The code of nobody's action may stand for some action.
-            actions = np.where(alive.reshape(-1, *[1] * (actions.ndim - 1)), actions, 0).astype(actions.dtype)
+            actions = np.where(acted.reshape(-1, *[1] * (actions.ndim - 1)), actions, 0).astype(actions.dtype)
             own = {
                 "obs": _rows(columns["obs"][:, slot.obs]),
                 "actions": actions if actions.ndim == 1 else _rows(actions),

@@ -55,6 +55,7 @@ class TurnGames(Games):
         row["alive"][:] = self.alive[env]
         row["acts"][:] = row["acted"][:] = self.acting[env]
         row["rewards"][:] = [float(rewards.get(agent, 0.0)) for agent in self._agents]
+        self._seen[env] |= row["rewards"] != 0.0  # also who is paid and never has a turn
         self.acting[env] = False
         next_acts = np.zeros(len(self._agents), bool)
         for i, slot in enumerate(self.layout.slots):

@@ -6,7 +6,7 @@ import pytest
 from pairs_game import PairsGame
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from rllib_maddpg import MADDPGConfig
+from rllib_maddpg import MADDPGConfig, MADDPGTorchLearner
 from rllib_maddpg.modules.networks import MLP
 from rllib_maddpg.modules.rl_module import MADDPGTorchRLModule
 from rllib_maddpg.modules.views import View
@@ -54,6 +54,25 @@ def test_a_class_with_another_critic_is_refused():
     config = config_of().rl_module(rl_module_spec=RLModuleSpec(module_class=OwnCritic))
     with pytest.raises(ValueError, match="`critic_type`='attention' of module 'a': OwnCritic overrides `build_critic`"):
         config.validate()
+
+
+class Alone(MADDPGTorchLearner):
+    stacks_modules = False
+
+
+class OwnLosses(MADDPGTorchLearner):
+    def compute_actor_losses(self, ctx):
+        return super().compute_actor_losses(ctx)
+
+
+@pytest.mark.parametrize(
+    ("learner", "why"),
+    [(Alone, "Alone has `stacks_modules = False`"), (OwnLosses, "OwnLosses overrides `compute_actor_losses`")],
+)
+def test_a_learner_that_computes_modules_one_by_one_is_refused(learner, why):
+    with pytest.raises(ValueError, match=rf"`critic_type`='attention' is not allowed: .*another `learner_class`: {why}"):
+        config_of(learner_class=learner).validate()
+    config_of(learner_class=learner, critic_type="mlp").validate()
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,18 @@ def test_an_env_that_gives_nobody_a_turn_is_refused(fast):
         runner.stop()
         return rollout.error
 
+    class Later(Mine):
+        empty = True
+
+        def reset(self, **kwargs):
+            first, infos = super().reset(**kwargs)
+            return ({} if self.empty else first), infos
+
+        def step(self, actions):
+            return super().step(actions or {"a": 0})
+
+    with pytest.raises(ValueError, match=r"Later.*: `reset` gives no agent a turn: it observes nobody, after `reset`"):
+        MADDPGConfig().environment(Later).validate()
     assert error_of(0).startswith("`reset` gives no agent a turn: it observes nobody, at step 0 of the episode in env 0")
     text = error_of(4)
     assert text.startswith("`step` gives no agent a turn: it observes nobody that goes on, though the episode does, at step 4")
@@ -290,6 +302,27 @@ def test_records_of_episodes_have_what_was_paid_before_the_first_turn():
     (episode,) = env.episodes
     # The move of a pays b, before b has ever moved.
     assert episode.returns == {"a": 3.0, "b": 3.0, "c": 3.0} and episode.length == 9
+
+
+class Folds(Mine):
+    """The first move of a ends the game, and pays b, who has had no turn; c has none and is paid nothing."""
+
+    def step(self, actions):
+        rewards = {"a": -1.0, "b": 1.0, "c": 0.0}
+        return {a: np.float32([9]) for a in "abc"}, rewards, {"__all__": True}, {"__all__": False}, {}
+
+
+def test_returns_are_those_of_agents_that_never_had_a_turn_too():
+    runner = make_runner(Folds, change=partial(say_turns, turns=True))
+    (rollout,) = runner.sample(num_timesteps=3)
+    assert [e.returns for e in runner._tally._total.episodes] == [{"a": -1.0, "b": 1.0}] * 3
+    assert runner._tally._total.episodes[0].agent_steps == {"a": 1, "b": 0}
+    runner.stop()
+    assert (rollout.columns["acts"] == [1, 0, 0]).all() and (rollout.columns["rewards"] == [-1, 0, 0]).all()
+    env = RecordedEpisodes(Folds())
+    env.reset()
+    env.step({"a": 0})
+    assert env.episodes[0].returns == {"a": -1.0, "b": 1.0}
 
 
 def test_connect_four_can_be_filmed():

@@ -11,8 +11,10 @@ from learner_games import env_steps, weights_of
 from reference.attention import AttentionGame, attention_game
 from reference.family_games import random_family_game
 
+from rllib_maddpg.learning.common_groups import CommonOptimizer
 from rllib_maddpg.learning.learner import MADDPGTorchLearner
 from rllib_maddpg.learning.slot_stack import kind_of
+from rllib_maddpg.modules.common_weights import CommonWeights
 
 KINDS = (("tanh", "discrete", "multi_discrete"), ("softmax", "discrete"), ("discrete", "tanh"), ("discrete",))
 SEEDS = range(30, 42)
@@ -146,6 +148,14 @@ def test_new_learners_begin_with_one_critic():
     for m in learner.layout.modules:
         for net in ("critic", "target_critic"):
             assert torch.equal(weights[m, net], weights[first, "critic"])
+    # What is restored of a single module before the first update is for all.
+    last = learner.module[learner.layout.modules[-1]].unwrapped()
+    given = {key: values + 1.0 for key, values in last.critic.state_dict().items()}
+    last.critic.load_state_dict(given)
+    learner._tie()
+    for m in learner.layout.modules:
+        for key, values in learner.module[m].unwrapped().critic.state_dict().items():
+            assert torch.equal(values, given[key])
 
 
 def test_replaced_parameters_are_noticed():
@@ -162,9 +172,25 @@ def test_replaced_parameters_are_noticed():
         assert not learner.module[m].unwrapped().critic.queries.any()
 
 
+def test_optimizers_of_any_kind_have_the_state_of_the_first_one():
+    """Also those whose moments are not Adam's."""
+    networks = [torch.nn.Linear(2, 1, bias=False) for _ in range(2)]
+    CommonWeights(networks)
+    parameters = [list(network.parameters()) for network in networks]
+    optimizers = [torch.optim.SGD(own, lr=0.5, momentum=0.9) for own in parameters]
+    common = CommonOptimizer(optimizers, parameters)
+    before = networks[1].weight.detach().clone()
+    common.step([torch.tensor([[[1.0, -2.0]]])], [0])
+    assert torch.equal(networks[1].weight, before - 0.5 * torch.tensor([[1.0, -2.0]]))
+    common.tie()
+    first, second = (optimizer.state[own[0]] for optimizer, own in zip(optimizers, parameters, strict=True))
+    assert torch.equal(first["momentum_buffer"], torch.tensor([[1.0, -2.0]]))
+    assert second["momentum_buffer"] is first["momentum_buffer"]
+
+
 def test_losses_that_need_single_modules_are_refused():
     class Apart(MADDPGTorchLearner):
         stacks_modules = False
 
-    with pytest.raises(ValueError, match="`critic_type`='attention' needs modules that are computed together, but Apart has"):
+    with pytest.raises(ValueError, match=r"`critic_type`='attention' is not allowed: .*: Apart has `stacks_modules = False`"):
         attention_learner(game_of(31), learner_class=Apart)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 
 import pytest
@@ -32,6 +33,14 @@ class OwnTarget(Graphed):
 class OwnLoss(Graphed):
     def compute_critic_losses(self, ctx):
         return super().compute_critic_losses(ctx)
+
+
+class Documented(Graphed):
+    """Has the parent's docstring, and so seems to wrap its method."""
+
+    @functools.wraps(MADDPGTorchLearner.td_target)
+    def td_target(self, next_q, rows, settings):
+        return 0.5 * super().td_target(next_q, rows, settings)
 
 
 class OwnStep(Graphed):
@@ -103,6 +112,7 @@ def skips_and_waits():
 
 REASONS = {
     "overrides `td_target`": lambda: config_for(OwnTarget),
+    "Documented overrides `td_target`": lambda: config_for(Documented),
     "has losses of its own for networks of the role 'critic'": lambda: config_for(OwnLoss),
     "overrides `descend`": lambda: config_for(OwnStep),
     "has a stage of its own, Waits": lambda: config_for(OwnStage),

@@ -124,7 +124,8 @@ def test_own_views_are_the_oracles(seed, stacked):
 class SingleLearner(MADDPGTorchLearner):
     """Computes each module by itself."""
 
-    def _why_not_stacked(self):
+    @classmethod
+    def why_not_stacked(cls):
         return "the test wants it"
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+import gymnasium as gym
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,6 +10,7 @@ import pytest
 import ray
 from ledger_env import LATE_JOINER, LEDGERS, MIXED_END, LedgerEnv
 from runners import make_runner
+from turn_env import RandomTurns
 
 from rllib_maddpg import MADDPGConfig
 from rllib_maddpg.runs.evaluation import _play, evaluation_runner
@@ -134,3 +136,25 @@ def test_an_output_that_is_a_file(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="nothing can be written there"):
         config_for(str(tmp_path / "file")).validate()
+
+
+class Offset(RandomTurns):
+    """The zeros of nobody's action would be 3 in the box of b."""
+
+    def __init__(self, config=None):
+        super().__init__(config)
+        self.action_spaces["b"] = gym.spaces.Box(2.0, 4.0, (1,), np.float32)
+
+
+def test_agents_whose_turn_it_is_not_have_no_action(tmp_path):
+    def change(config):
+        config.offline_data(output=str(tmp_path), output_write_remaining_data=True).env_runners(turn_based=True)
+
+    runner = make_runner(Offset, change=change)
+    runner.sample(num_timesteps=60, explore=True)
+    runner.stop()
+    columns = pq.read_table(tmp_path).to_pydict()
+    rows = list(zip(columns["b/alive"], columns["b/acted"], columns["b/acts"], columns["b/action"], strict=True))
+    assert {(alive, acted) for alive, acted, _, _ in rows} == {(False, 0.0), (True, 0.0), (True, 1.0)}
+    for _, acted, acts, (action,) in rows:
+        assert 2.0 <= action <= 4.0 if acted else action == acts == 0.0
