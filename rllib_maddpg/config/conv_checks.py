@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.models.utils import get_initializer_fn
 
-from rllib_maddpg.config.require import is_whole, near, require, same
+from rllib_maddpg.config.require import is_whole, near, require, same, shown
 from rllib_maddpg.modules.image_filters import PADDINGS
 
 ACTIVATIONS = ("relu", "tanh", "swish", "silu", "linear")
@@ -26,17 +27,29 @@ def check_conv_keys(config: AlgorithmConfig, model: Mapping[str, Any]) -> None:
         key = f"{prefix}conv_activation"
         ok = model.get(key) is None or any(same(model[key], word) for word in ACTIVATIONS)
         require(config, named(key), ok, f"one of {list(ACTIVATIONS)}", near(model.get(key), ACTIVATIONS), model.get(key))
-    for key in ("conv_kernel_initializer", "conv_bias_initializer"):
-        ok, value = True, model.get(key)
-        try:
-            get_initializer_fn(value, framework="torch")
-        except Exception:  # RLlib's, or whatever a value that is no name makes of it
-            ok = False
-        fix = "For example 'orthogonal_'. None: torch's default."
-        require(config, named(key), ok, "the name of one of `torch.nn.init`'s functions, which ends with '_'", fix, value)
-        key = f"{key}_kwargs"
-        ok = model.get(key) is None or isinstance(model[key], dict)
-        require(config, named(key), ok, "a dict or None", "It is what the initializer gets.", model.get(key))
+    for key, shape in (("conv_kernel_initializer", (2, 3, 4, 4)), ("conv_bias_initializer", (2,))):
+        _require_initializer(config, key, model, shape)
+
+
+def _require_initializer(config: AlgorithmConfig, key: str, model: Mapping[str, Any], shape: tuple[int, ...]) -> None:
+    """An initializer does for parameters of a shape: it is tried, without drawing of anybody's random numbers."""
+    of_kwargs, ok, value, kwargs = f"{key}_kwargs", True, model.get(key), model.get(f"{key}_kwargs")
+    try:
+        initialize = get_initializer_fn(value, framework="torch")
+    except Exception:  # RLlib's, or whatever a value that is no name makes of it
+        ok = False
+    fix = "For example 'orthogonal_'. None: torch's default."
+    require(config, named(key), ok, "the name of one of `torch.nn.init`'s functions, which ends with '_'", fix, value)
+    ok = kwargs is None or isinstance(kwargs, dict)
+    require(config, named(of_kwargs), ok, "a dict or None", "It is what the initializer gets.", kwargs)
+    if value is None:
+        return
+    try:
+        with torch.random.fork_rng(devices=[]):
+            initialize(torch.empty(shape), **(kwargs or {}))
+    except Exception as error:  # the initializer's
+        allowed = f"an initializer for parameters of {len(shape)} dimensions, which takes `{of_kwargs}`={shown(kwargs)}"
+        require(config, named(key), False, allowed, f"It raised {type(error).__name__}: {error}", value)
 
 
 def _require_filters(config: AlgorithmConfig, key: str, filters: Any) -> None:

@@ -15,11 +15,12 @@ from rllib_maddpg.config.require import require, same
 from rllib_maddpg.modules.image_filters import default_filters, layers
 from rllib_maddpg.modules.images import CONV_KEYS
 from rllib_maddpg.modules.rule_modules import has_networks
+from rllib_maddpg.modules.views import VIEWS
 from rllib_maddpg.rows.observations import image_shape
 
 
 def check_images(config: AlgorithmConfig, spaces: Mapping[Any, gym.Space], module_of: Mapping[Any, str]) -> None:
-    """Images go with all settings, and encoders fit them; where there are none, nobody describes encoders.
+    """Images go with all settings, and encoders fit those that they see; where there are none, nobody describes encoders.
 
     Args:
         config: A `MADDPGConfig` whose `policies` are those of its env.
@@ -41,9 +42,13 @@ def check_images(config: AlgorithmConfig, spaces: Mapping[Any, gym.Space], modul
             if not images:
                 _refuse_conv_keys(model, spaces)
             own = {agent: shape for agent, shape in images.items() if module_of[agent] == module}
-            _check_sizes("conv_filters", model.get("conv_filters"), own)
+            view = config.of_module(module, "critic_view")
+            view = VIEWS[view] if isinstance(view, str) else view
+            infers = config.of_module(module, "infer_other_policies") and view.is_shared
+            _check_sizes("conv_filters", model.get("conv_filters"), images if infers else own)
             key = "conv_filters" if model.get("critic_conv_filters") is None else "critic_conv_filters"
-            _check_sizes(key, model.get(key), images)
+            if view.observations:
+                _check_sizes(key, model.get(key), images if view.is_shared else own)
 
 
 def _refuse_conv_keys(model: Mapping[str, Any], spaces: Mapping[Any, gym.Space]) -> None:

@@ -12,7 +12,7 @@ from rllib_maddpg.replay.links import Followers
 from rllib_maddpg.replay.row_pool import RowPool
 from rllib_maddpg.replay.upload import RingUpload
 from rllib_maddpg.rows.rollout import JointRollout
-from rllib_maddpg.rows.schema import ALONE_PERCENT, OBSERVATIONS, RowSchema
+from rllib_maddpg.rows.schema import OBSERVATIONS, RowSchema
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,8 @@ class NextObservations:
         self._followers = Followers(capacity)
         # Worker -> number of a row that may get a follower -> its x'.
         self._ends: dict[int, dict[int, np.ndarray]] = {}
-        self._counted = capacity * ALONE_PERCENT // 100 + _ENDS
+        self._percent = schema.alone_percent
+        self._counted = capacity * self._percent // 100 + _ENDS
         self._has_told = False
 
     @property
@@ -120,7 +121,7 @@ class NextObservations:
             logger.warning(
                 "The next images of more than %d%% of the rows that the replay buffer can keep are not images of other rows, "
                 "since episodes or agents' lives are short. It needs more memory than was counted: up to twice as much.",
-                ALONE_PERCENT,
+                self._percent,
             )
 
     # ------------------------------------------------------------------------------------------ checkpoints

@@ -175,6 +175,11 @@ class RowSchema:
         return 4 * self.row_width
 
     @property
+    def alone_percent(self) -> int:
+        """Of rows of images, how many of 100 are counted with an x' that no other row repeats."""
+        return _alone_percent(self.columns)
+
+    @property
     def bytes_per_kept_row(self) -> int:
         """Bytes that a replay buffer needs for each row that it keeps, as the function `bytes_per_kept_row` counts them."""
         return _bytes_kept(self.stored.places, self.observes_bytes)
@@ -261,7 +266,8 @@ def bytes_per_kept_row(
 ) -> int:
     """Bytes that a replay buffer needs for each row that it keeps, before there is a layout.
 
-    Of images of bytes each is counted once, and `ALONE_PERCENT` of them twice: those that no other row repeats.
+    Of images of bytes each is counted once, and `ALONE_PERCENT` of them twice, in games of turns all: those that no other row
+    repeats.
 
     Args:
         obs_dim: Numbers in the observations of all agents.
@@ -307,8 +313,13 @@ def _kept(places: Sequence[Place], once: bool) -> Sequence[Place]:
 
 
 def _bytes_kept(places: Sequence[Place], once: bool) -> int:
-    beside = math.ceil(places[-1].words * ALONE_PERCENT / 100) * 4 + _LINKS if once else 0
+    beside = math.ceil(places[-1].words * _alone_percent(place.name for place in places) / 100) * 4 + _LINKS if once else 0
     return 4 * sum(place.words for place in _kept(places, once)) + beside
+
+
+def _alone_percent(names: Iterable[str]) -> int:
+    # In games of turns what an agent sees next comes some rows later.
+    return ALONE_PERCENT if ALIASES.keys().isdisjoint(names) else 100
 
 
 def _rank(column: Column) -> int:

@@ -5,7 +5,10 @@ import re
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from learner_games import SpacesEnv
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rllib_maddpg import MADDPGConfig
 
@@ -122,6 +125,51 @@ def test_an_actor_sees_its_own_image_and_the_critic_all():
         config_of(BYTES, small, conv_filters=[[4, 7, 1]], critic_conv_filters=[[4, 3, 1]]).validate()
     with pytest.raises(ValueError, match=r"Agent 'b': its image of 6 x 6 .*`model_config\['critic_conv_filters'\]`"):
         config_of(BYTES, small, conv_filters=[[4, 3, 1]], critic_conv_filters=[[4, 7, 1]]).validate()
+
+
+def of_modules(**models) -> MADDPGConfig:
+    """Agent a observes an image of 20 x 12, agent b one of 6 x 6."""
+    specs = {module: RLModuleSpec(model_config=model) for module, model in models.items()}
+    return config_of(BYTES, box((6, 6, 1))).rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
+
+
+LARGE, SMALL = [[4, 8, 2, "valid"]], [[4, 3, 2]]
+
+
+def test_filters_fit_the_images_that_a_network_sees():
+    """Critics those of their view; approximations of others those of the others, by the filters of actors."""
+    with pytest.raises(ValueError, match=r"Agent 'b': its image of 6 x 6 .*`model_config\['conv_filters'\]`"):
+        of_modules(a={"conv_filters": LARGE}, b={"conv_filters": SMALL}).validate()
+    of_modules(a={"conv_filters": LARGE}, b={"conv_filters": SMALL}).training(critic_view="own").validate()
+    models = {"a": {"conv_filters": LARGE, "critic_conv_filters": SMALL}, "b": {"conv_filters": SMALL}}
+    of_modules(**models).validate()
+    with pytest.raises(ValueError, match=r"Agent 'b': its image of 6 x 6 .*`model_config\['conv_filters'\]`"):
+        of_modules(**models).training(infer_other_policies=True).validate()
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"conv_kernel_initializer": "eye_"}, "kernel_initializer'\\]`='eye_' .*parameters of 4 dimensions.* ValueError: Only"),
+        ({"conv_kernel_initializer": "constant_"}, "kernel_initializer'\\]`='constant_' .*`=None. It raised TypeError.*'val'"),
+        ({"conv_kernel_initializer": np.zeros}, "kernel_initializer'\\]`=<.*It raised TypeError"),
+        ({"conv_bias_initializer": "xavier_uniform_"}, "bias_initializer'\\]`='xavier_uniform_' .*parameters of 1 dimensions"),
+        (
+            {"conv_kernel_initializer": "orthogonal_", "conv_kernel_initializer_kwargs": {"gian": 2.0}},
+            "takes `conv_kernel_initializer_kwargs`=\\{'gian': 2.0\\}. It raised TypeError.*'gian'",
+        ),
+    ],
+    ids=str,
+)
+def test_initializers_that_do_not_do(model, said):
+    with pytest.raises(ValueError, match=rf"(?s)`model_config\['conv_.*{said}"):
+        config_of(**model).validate()
+
+
+def test_initializers_are_tried_without_anybodys_random_numbers():
+    before = torch.random.get_rng_state()
+    config_of(conv_kernel_initializer="orthogonal_", conv_kernel_initializer_kwargs={"gain": 0.5}).validate()
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_without_images_nobody_describes_encoders():

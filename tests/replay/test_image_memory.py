@@ -8,9 +8,11 @@ import numpy as np
 import psutil
 import pytest
 from image_env import ImageEnv
+from pairs_game import PairsGame
 from runners import make_runner
 
 from rllib_maddpg import MADDPGConfig
+from rllib_maddpg.replay import JointReplayBuffer
 from rllib_maddpg.replay.buffer import check_memory
 from rllib_maddpg.shared.memory import Memory, SlotNeed
 
@@ -42,6 +44,21 @@ def test_what_is_checked_before_anything_starts():
     with pytest.raises(ValueError, match=rf"={capacity} rows of {size} bytes need .* {SMALLER}"):
         config.validate()
     assert ring == size
+
+
+def test_rows_of_turns_are_counted_with_both_images():
+    """Which most of them keep: an agent's next turn is some rows later."""
+    # Two images of 120 bytes in 30 words, codes of 8, eight numbers of three agents, episode and t; and the links.
+    size = 4 * (2 * 30 + 8 + 24 + 2) + 8
+    capacity = 2 * psutil.virtual_memory().total // size
+    config = MADDPGConfig().environment(PairsGame, env_config={"images": True, "turns": True})
+    with pytest.raises(ValueError, match=rf"={capacity} rows of {size} bytes need .* {SMALLER}"):
+        config.training(replay_buffer_config={"capacity": capacity}).validate()
+    runner = make_runner(PairsGame, {"images": True, "turns": True}, num_steps_sampled_before_learning_starts=0)
+    ring = JointReplayBuffer(runner.schema, 1000)
+    ring.add(runner.sample(num_timesteps=60, random_actions=True)[0])
+    runner.stop()
+    assert ring.bytes_per_row == size and ring._next_obs.alone > len(ring) / 2 > 20
 
 
 def test_what_messages_say():

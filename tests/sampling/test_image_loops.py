@@ -27,7 +27,9 @@ GAMES = {
 
 def made(game: str, fast: bool):
     env, env_config, agents, shape = GAMES[game]
-    runner = make_runner(env, env_config, fast=fast, num_steps_sampled_before_learning_starts=0)
+    # A small buffer, since `validate()` asks whether a full one would fit into the memory that is free just now.
+    replay = {"capacity": 2000}
+    runner = make_runner(env, env_config, fast=fast, num_steps_sampled_before_learning_starts=0, replay_buffer_config=replay)
     assert bool(reason_for_stock_path(runner)) != fast
     assert [slot.image for slot in runner.layout.slots] == [shape] * agents
     return runner
