@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium as gym
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
-from rllib_maddpg.envs.errors import EnvFailure
+from rllib_maddpg.envs.errors import EnvError, EnvFailure
 
 
 class AdaptedGame(MultiAgentEnv):
@@ -63,3 +63,19 @@ class AdaptedGame(MultiAgentEnv):
     def close(self) -> None:
         """Closes the env."""
         self.env.close()
+
+
+def spaces_of_pettingzoo(env: Any) -> tuple[dict, dict]:
+    """Observation and action spaces of a PettingZoo env's agents, sorted by `str`: agent -> space.
+
+    Raises:
+        EnvError: If the env has no `possible_agents`: joint rows need a fixed set of agents.
+    """
+    agents = getattr(env, "possible_agents", None)
+    if not agents:
+        raise EnvError(
+            f"env={type(env).__name__} has no `possible_agents`: joint transitions need all agents known "
+            "beforehand. Set `possible_agents` in the env's constructor."
+        )
+    agents = sorted(agents, key=str)
+    return {agent: env.observation_space(agent) for agent in agents}, {agent: env.action_space(agent) for agent in agents}

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from pettingzoo import ParallelEnv
 
-from rllib_maddpg.envs.adapted import AdaptedGame
+from rllib_maddpg.envs.adapted import AdaptedGame, spaces_of_pettingzoo
 from rllib_maddpg.envs.api import check_reset_result, check_step_result
 from rllib_maddpg.envs.endings import flags_of_nobody, nobody_ends, settle_flags
-from rllib_maddpg.envs.errors import EnvError, EnvFailure
+from rllib_maddpg.envs.errors import EnvFailure
 from rllib_maddpg.envs.step_checks import LIVES, check_known, check_no_reward_is_lost
 
 
@@ -28,15 +28,7 @@ class ParallelPettingZoo(AdaptedGame):
     """
 
     def __init__(self, env: ParallelEnv) -> None:
-        agents = getattr(env, "possible_agents", None)
-        if not agents:
-            raise EnvError(
-                f"env={type(env).__name__} has no `possible_agents`: joint transitions need all agents known "
-                "beforehand. Set `possible_agents` in the env's constructor."
-            )
-        agents = sorted(agents, key=str)
-        spaces = ({agent: of(agent) for agent in agents} for of in (env.observation_space, env.action_space))
-        super().__init__(env, *spaces)
+        super().__init__(env, *spaces_of_pettingzoo(env))
         self._env_agents: list[Hashable] = []  # the env's own list, as it was after the last step
         self._ended: set[Hashable] = set()  # agents of this episode that are out of it already
         self._last: dict[Hashable, Any] = {}  # the last observations

@@ -8,8 +8,8 @@ import numpy as np
 from pettingzoo import AECEnv
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
-from rllib_maddpg.envs.adapted import AdaptedGame
-from rllib_maddpg.envs.errors import EnvError, EnvFailure
+from rllib_maddpg.envs.adapted import AdaptedGame, spaces_of_pettingzoo
+from rllib_maddpg.envs.errors import EnvFailure
 from rllib_maddpg.envs.masks import MasksFromInfos, allowed_action, chooses
 from rllib_maddpg.envs.step_checks import check_first_turn, check_known
 from rllib_maddpg.rows.observations import MASK
@@ -38,15 +38,7 @@ class TurnBasedPettingZoo(AdaptedGame):
     has_turns = True
 
     def __init__(self, env: AECEnv) -> None:
-        agents = getattr(env, "possible_agents", None)
-        if not agents:
-            raise EnvError(
-                f"env={type(env).__name__} has no `possible_agents`: joint transitions need all agents known "
-                "beforehand. Set `possible_agents` in the env's constructor."
-            )
-        agents = sorted(agents, key=str)
-        spaces = ({agent: of(agent) for agent in agents} for of in (env.observation_space, env.action_space))
-        super().__init__(env, *spaces)
+        super().__init__(env, *spaces_of_pettingzoo(env))
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         """Starts an episode. Returns observation and info of the agent that acts first."""

@@ -16,9 +16,9 @@ import torch
 from attention_learners import attention_config, load_common
 from family_learners import joint_batch
 from learner_games import build_group, env_steps, load_weights, on_each, start_noise, weights_and_noise
-from ray import cloudpickle
 from reference.attention import attention_game
 from reference.family_games import random_family_game
+from travel import travelling
 
 UPDATES, ROWS = 6, 24
 # Three modules, one of which serves two agents; agents die, so that halves of the rows have not as many living agents each.
@@ -51,11 +51,8 @@ TRAVELLERS = (
 @pytest.fixture(scope="module", autouse=True)
 def tests_travel(ray_session):
     """The Learners' processes do not know the tests' folder."""
-    for module in TRAVELLERS:
-        cloudpickle.register_pickle_by_value(module)
-    yield
-    for module in TRAVELLERS:
-        cloudpickle.unregister_pickle_by_value(module)
+    with travelling(TRAVELLERS):
+        yield
 
 
 def groups_of(learner) -> dict[str, list[tuple[str, ...]]]:

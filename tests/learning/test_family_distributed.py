@@ -15,11 +15,11 @@ import reference.maddpg
 import torch
 from family_learners import family_config, joint_batch
 from learner_games import build_group, env_steps, load_weights, on_each, start_noise, weights_and_noise
-from ray import cloudpickle
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from reference.ensembles import random_ensemble_game
 from reference.maddpg import Box, Discrete
+from travel import travelling
 
 from rllib_maddpg.rows.joint_batch import JointBatch
 from rllib_maddpg.rows.schema import RowSchema
@@ -64,11 +64,8 @@ TRAVELLERS = (
 @pytest.fixture(scope="module", autouse=True)
 def tests_travel(ray_session):
     """The Learners' processes do not know the tests' folder."""
-    for module in TRAVELLERS:
-        cloudpickle.register_pickle_by_value(module)
-    yield
-    for module in TRAVELLERS:
-        cloudpickle.unregister_pickle_by_value(module)
+    with travelling(TRAVELLERS):
+        yield
 
 
 def group_of(num_learners: int, request) -> LearnerGroup:

@@ -16,9 +16,9 @@ import torch
 from family_learners import family_config, joint_batch
 from large_numbers import enlarged
 from learner_games import build_group, env_steps, load_weights, on_each, start_noise, weights_and_noise
-from ray import cloudpickle
 from reference.family_games import random_family_game
 from reference.maddpg import Discrete
+from travel import travelling
 
 UPDATES, ROWS = 8, 24
 GAME = random_family_game(
@@ -46,11 +46,8 @@ TRAVELLERS = (
 @pytest.fixture(scope="module", autouse=True)
 def tests_travel(ray_session):
     """The Learners' processes do not know the tests' folder."""
-    for module in TRAVELLERS:
-        cloudpickle.register_pickle_by_value(module)
-    yield
-    for module in TRAVELLERS:
-        cloudpickle.unregister_pickle_by_value(module)
+    with travelling(TRAVELLERS):
+        yield
 
 
 def group_of(num_learners, request):

@@ -14,10 +14,10 @@ import reference.weighed
 import torch
 from family_learners import family_config, joint_batch
 from learner_games import build_group, env_steps, load_weights, on_each, start_noise, weights_and_noise
-from ray import cloudpickle
 from reference.family_games import random_family_game
 from reference.maddpg import Box, Discrete
 from reference.weighed import weighed
+from travel import travelling
 
 ROWS, UPDATES = 24, 8
 REPLAY = {"n_step": 3, "replay_buffer_config": {"type": "PrioritizedJointReplayBuffer"}}
@@ -41,11 +41,8 @@ TRAVELLERS = (learner_games, family_learners, reference.maddpg, reference.family
 @pytest.fixture(scope="module", autouse=True)
 def tests_travel(ray_session):
     """The Learners' processes do not know the tests' folder."""
-    for module in TRAVELLERS:
-        cloudpickle.register_pickle_by_value(module)
-    yield
-    for module in TRAVELLERS:
-        cloudpickle.unregister_pickle_by_value(module)
+    with travelling(TRAVELLERS):
+        yield
 
 
 def test_two_learners_are_one(request):
